@@ -1,0 +1,1 @@
+//! Room actors: the supervision tree. Decisions come from domain, effects go to adapters.

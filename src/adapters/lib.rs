@@ -1,0 +1,8 @@
+//! Room `adapters`: the ports and their implementations. They return facts, never verdicts.
+
+pub mod agents;
+pub mod forge;
+pub mod git;
+pub mod jobs;
+pub mod notify;
+pub mod ports;

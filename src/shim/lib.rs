@@ -1,0 +1,1 @@
+//! Room shim: the process guard of one job. Single-threaded, no tokio.

@@ -1,0 +1,1 @@
+//! Room store: SQLite. One writer thread, readers, migrations; no business choice in SQL.
