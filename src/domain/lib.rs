@@ -2,6 +2,7 @@
 //!
 //! Start with [`stage`](crate::pipeline) and [`decide`](crate::decide); everything else is vocabulary.
 
+pub mod agent;
 pub mod ids;
 pub mod job;
 pub mod names;
