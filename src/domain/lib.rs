@@ -3,7 +3,14 @@
 //! Start with [`stage`](crate::pipeline) and [`decide`](crate::decide); everything else is vocabulary.
 
 pub mod agent;
+pub mod artefact;
+pub mod effect;
+pub mod event;
 pub mod ids;
 pub mod job;
 pub mod names;
+pub mod pipeline;
+pub mod policy;
+pub mod stop;
+pub mod task;
 pub mod time;
