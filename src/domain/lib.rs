@@ -8,6 +8,7 @@ pub mod effect;
 pub mod event;
 pub mod ids;
 pub mod job;
+pub mod journal;
 pub mod names;
 pub mod pipeline;
 pub mod policy;

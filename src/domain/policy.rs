@@ -1,0 +1,158 @@
+//! Policy: the numbers and switches a task is held to, as plain data.
+//!
+//! Owns defaults, bounds and the backoff arithmetic. A task pins its policy when it starts, by value and by hash, so a
+//! changed setting never changes a task under way. Refuses to read settings: they are handed in.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::names::RepoPath;
+use crate::time::Millis;
+
+/// How a change reaches `main`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LandMode {
+    /// As soon as every gate has passed.
+    #[default]
+    Auto,
+    /// After a person has approved this very commit.
+    Approval,
+    /// Gates report, a person merges.
+    PrOnly,
+}
+
+/// How a landed change is deployed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeployMode {
+    /// At once.
+    #[default]
+    Auto,
+    /// After a person has approved the landed commit.
+    Approval,
+}
+
+/// What a cancelled dependency means to those that wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnCancelledDependency {
+    /// Go on; the next prompt and the journal say so.
+    #[default]
+    Proceed,
+    /// Wait for a person.
+    Block,
+}
+
+/// Exponential backoff: `first`, doubled each time, never above `most`; at most `tries`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backoff {
+    /// Delay before the first repetition.
+    pub first: Millis,
+    /// Longest delay.
+    pub most: Millis,
+    /// How many repetitions before giving up.
+    pub tries: u32,
+}
+
+impl Backoff {
+    /// The delay before repetition number `n` (from 1), or `None` when `n` is over the limit.
+    #[must_use]
+    pub fn delay(self, n: u32) -> Option<Millis> {
+        if n > self.tries {
+            return None;
+        }
+        let doubled = self.first.0.checked_shl(n.saturating_sub(1).min(40)).unwrap_or(u64::MAX);
+        Some(Millis(doubled.min(self.most.0)))
+    }
+}
+
+/// Ceilings on what one task may spend; checked before each launch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Tokens read and written together, as reported.
+    pub tokens: Option<u64>,
+    /// Money as reported, in millionths of a US dollar.
+    pub cost_micro_usd: Option<u64>,
+    /// Wall time of agent runs together.
+    pub wall: Option<Millis>,
+}
+
+/// Everything a task is held to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// How often a failed check, test, gate or review may send the task back to development.
+    pub max_developer_retries: u32,
+    /// How many interrupted runs are resumed.
+    pub max_interrupted: u32,
+    /// Repetitions when something of ours could not run.
+    pub infrastructure: Backoff,
+    /// Repetitions when something was busy; they cost no attempt.
+    pub deferral: Backoff,
+    /// How a change reaches `main`.
+    pub land: LandMode,
+    /// How a landed change is deployed.
+    pub deploy: DeployMode,
+    /// Whether one task of the repository at a time may be past the first stage.
+    pub serial: bool,
+    /// What a cancelled dependency means.
+    pub on_cancelled_dependency: OnCancelledDependency,
+    /// Folder in the repository where agents write their artefacts.
+    pub artefact_dir: RepoPath,
+    /// Whether artefacts land with the change.
+    pub keep_artefacts: bool,
+    /// Whether the repository is worked on without any test command (`--no-tests`); the proof says so.
+    pub no_tests: bool,
+    /// Ceilings on spending.
+    pub budget: Budget,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_developer_retries: 3,
+            max_interrupted: 3,
+            infrastructure: Backoff { first: Millis::from_secs(10), most: Millis::from_mins(10), tries: 5 },
+            deferral: Backoff { first: Millis::from_secs(5), most: Millis::from_mins(2), tries: 200 },
+            land: LandMode::Auto,
+            deploy: DeployMode::Auto,
+            serial: false,
+            on_cancelled_dependency: OnCancelledDependency::Proceed,
+            artefact_dir: "docs/tasks".to_owned().try_into().expect("a plain relative path"),
+            keep_artefacts: true,
+            no_tests: false,
+            budget: Budget::default(),
+        }
+    }
+}
+
+/// SHA-256 over the canonical JSON of a value: what "pinned by hash" means here.
+#[must_use]
+pub fn pin_hash<T: Serialize>(value: &T) -> String {
+    let json = serde_json::to_vec(value).expect("domain values serialise: no maps with non-string keys");
+    hex::encode(Sha256::digest(json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_ceiling_and_ends() {
+        let backoff = Backoff { first: Millis(10), most: Millis(55), tries: 4 };
+        let delays: Vec<_> = (1..=5).map(|n| backoff.delay(n).map(|d| d.0)).collect();
+        assert_eq!(delays, [Some(10), Some(20), Some(40), Some(55), None]);
+        let long = Backoff { first: Millis(u64::MAX / 2), most: Millis::from_mins(1), tries: u32::MAX };
+        assert_eq!(long.delay(200), Some(Millis::from_mins(1)));
+    }
+
+    #[test]
+    fn the_pin_changes_with_the_value() {
+        let changed = Policy { serial: true, ..Policy::default() };
+        assert_ne!(pin_hash(&Policy::default()), pin_hash(&changed));
+        assert_eq!(pin_hash(&Policy::default()), pin_hash(&Policy::default()));
+    }
+}

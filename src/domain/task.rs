@@ -1,0 +1,540 @@
+//! The task: the user's unit of work, one life of it, as it is stored.
+//!
+//! Owns the aggregate, its states and the derived status. Invariants: terminal is `done` or `cancelled`, one predicate;
+//! what a waiting task waits for is part of its state; the STOP mark is monotone. Refuses to change itself: only
+//! [`decide`](crate::decide) makes the next state.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Usage;
+use crate::ids::{CommitSha, Generation, RunId, TaskId};
+use crate::names::{BranchName, RepoName, StageName, TaskKey};
+use crate::pipeline::{Pipeline, Stage};
+use crate::policy::Policy;
+use crate::time::{Millis, Timestamp};
+
+/// What a task does next within its stage; the thing a wait is followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// An agent run.
+    Agent,
+    /// The exit check of an agent stage, on the task's head.
+    Check,
+    /// The stage's command, on the task's head.
+    Command,
+    /// Landing by the lane.
+    Land,
+    /// The deploy of what has landed already.
+    Deploy,
+}
+
+/// What a waiting task waits for. Each has an end: an event or a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum WaitFor {
+    /// A free agent slot.
+    Slot,
+    /// A time.
+    Until {
+        /// When it goes on.
+        at: Timestamp,
+        /// Why, for people.
+        why: String,
+    },
+    /// Other tasks to become terminal.
+    Dependencies {
+        /// Those that are not yet.
+        open: Vec<TaskKey>,
+    },
+    /// Its turn in a serial repository.
+    Turn,
+    /// A person's approval of this very commit.
+    Approval {
+        /// What is to be approved.
+        what: ApprovalOf,
+        /// The commit it is bound to.
+        sha: CommitSha,
+    },
+    /// A person to merge the reported commit (`land: pr-only`).
+    PersonMerges {
+        /// The commit that the gates passed.
+        sha: CommitSha,
+    },
+}
+
+/// What can be approved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApprovalOf {
+    /// Landing on `main`.
+    Land,
+    /// Deploying what has landed.
+    Deploy,
+}
+
+impl ApprovalOf {
+    /// The word for people and the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Land => "land",
+            Self::Deploy => "deploy",
+        }
+    }
+}
+
+/// Why a task cannot go on without a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Blocked {
+    /// The work was sent back as often as allowed.
+    RetriesSpent {
+        /// The last findings.
+        findings: String,
+    },
+    /// Its runs were interrupted as often as allowed.
+    InterruptedTooOften,
+    /// Something of ours could not run, as often as allowed, or needs a person at once.
+    Infrastructure {
+        /// What, with the value and the way out.
+        why: String,
+    },
+    /// Deferred as often as allowed.
+    DeferredTooOften {
+        /// What was busy.
+        why: String,
+    },
+    /// The forge refuses to land it.
+    ForgeRefuses {
+        /// Its words.
+        why: String,
+    },
+    /// A dependency was cancelled and the repository says to wait.
+    DependencyCancelled {
+        /// Which.
+        key: TaskKey,
+    },
+    /// The budget is spent.
+    BudgetSpent {
+        /// Which ceiling, with both numbers.
+        why: String,
+    },
+    /// Landed, but the deploy failed: only the deploy is retried.
+    LandedDeployFailed {
+        /// What failed.
+        why: String,
+    },
+    /// Whether an irreversible step took effect cannot be known.
+    OutcomeUnknown {
+        /// Which step, and what was looked at.
+        why: String,
+    },
+    /// Its actor failed again and again.
+    CrashLoop {
+        /// The last failure.
+        why: String,
+    },
+    /// The agent itself said that it cannot go on.
+    AgentGaveUp {
+        /// Its words.
+        why: String,
+    },
+}
+
+impl Blocked {
+    /// A short code, stable, for metrics and JSON.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::RetriesSpent { .. } => "retries-spent",
+            Self::InterruptedTooOften => "interrupted-too-often",
+            Self::Infrastructure { .. } => "infrastructure",
+            Self::DeferredTooOften { .. } => "deferred-too-often",
+            Self::ForgeRefuses { .. } => "forge-refuses",
+            Self::DependencyCancelled { .. } => "dependency-cancelled",
+            Self::BudgetSpent { .. } => "budget-spent",
+            Self::LandedDeployFailed { .. } => "landed-deploy-failed",
+            Self::OutcomeUnknown { .. } => "outcome-unknown",
+            Self::CrashLoop { .. } => "crash-loop",
+            Self::AgentGaveUp { .. } => "agent-gave-up",
+        }
+    }
+
+    /// The reason in words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::RetriesSpent { findings } => {
+                format!("sent back as often as allowed; last findings: {}", first_line(findings))
+            }
+            Self::InterruptedTooOften => "its runs were interrupted as often as allowed".to_owned(),
+            Self::Infrastructure { why } => format!("could not run: {why}"),
+            Self::DeferredTooOften { why } => format!("deferred as often as allowed: {why}"),
+            Self::ForgeRefuses { why } => format!("the forge refuses to land it: {why}"),
+            Self::DependencyCancelled { key } => format!("its dependency {key} was cancelled"),
+            Self::BudgetSpent { why } => format!("its budget is spent: {why}"),
+            Self::LandedDeployFailed { why } => format!("landed, deploy failed: {why}"),
+            Self::OutcomeUnknown { why } => format!("outcome unknown: {why}"),
+            Self::CrashLoop { why } => format!("its actor failed again and again: {why}"),
+            Self::AgentGaveUp { why } => format!("the agent gave up: {}", first_line(why)),
+        }
+    }
+}
+
+/// The first line of a text, for one-line displays.
+#[must_use]
+pub fn first_line(text: &str) -> &str {
+    text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("")
+}
+
+/// Where a task is within its stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum State {
+    /// Nothing runs; `then` follows the wait.
+    Waiting {
+        /// For what.
+        on: WaitFor,
+        /// What follows.
+        then: Step,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A run is under way.
+    Running {
+        /// Which.
+        run: RunId,
+        /// What it does.
+        step: Step,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The lane has it (landing or deploying).
+    Landing {
+        /// Landing or deploy only.
+        step: Step,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A person is needed; a retry goes on with `then`.
+    Blocked {
+        /// Why.
+        why: Blocked,
+        /// What a retry begins with.
+        then: Step,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Landed (and deployed): closed.
+    Done {
+        /// When.
+        at: Timestamp,
+    },
+    /// Stopped: closed.
+    Cancelled {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+impl State {
+    /// The one terminal predicate: closed for ever.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Cancelled { .. })
+    }
+
+    /// Since when the task is in this state.
+    #[must_use]
+    pub const fn since(&self) -> Timestamp {
+        match self {
+            Self::Waiting { since, .. }
+            | Self::Running { since, .. }
+            | Self::Landing { since, .. }
+            | Self::Blocked { since, .. } => *since,
+            Self::Done { at } | Self::Cancelled { at } => *at,
+        }
+    }
+}
+
+/// The status people see; derived, never stored as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Waits for an agent slot.
+    Queued,
+    /// Waits for a time, a dependency, its turn.
+    Waiting,
+    /// Waits for a person's approval or merge.
+    AwaitingPerson,
+    /// A run is under way.
+    Running,
+    /// In the lane.
+    Landing,
+    /// STOP is recorded and being carried out.
+    Stopping,
+    /// A person is needed.
+    Blocked,
+    /// Landed.
+    Done,
+    /// Stopped.
+    Cancelled,
+}
+
+impl Status {
+    /// All, for tables and counts.
+    pub const ALL: [Self; 9] = [
+        Self::Queued,
+        Self::Waiting,
+        Self::AwaitingPerson,
+        Self::Running,
+        Self::Landing,
+        Self::Stopping,
+        Self::Blocked,
+        Self::Done,
+        Self::Cancelled,
+    ];
+
+    /// The word as shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Waiting => "waiting",
+            Self::AwaitingPerson => "awaiting-person",
+            Self::Running => "running",
+            Self::Landing => "landing",
+            Self::Stopping => "stopping",
+            Self::Blocked => "blocked",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What is counted against ceilings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Runs started, all kinds; numbers the attempts.
+    pub runs: u32,
+    /// Times the work was sent back.
+    pub developer_retries: u32,
+    /// Runs interrupted and resumed.
+    pub interrupted: u32,
+    /// Things of ours that could not run, in a row.
+    pub infrastructure: u32,
+    /// Deferrals in a row.
+    pub deferrals: u32,
+}
+
+/// A person's approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Of what.
+    pub what: ApprovalOf,
+    /// Of which commit; void for any other.
+    pub sha: CommitSha,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What has landed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Landed {
+    /// The commit that `main` was moved to.
+    pub sha: CommitSha,
+    /// Its tree: the one that was tested.
+    pub tree: CommitSha,
+    /// When it was verified.
+    pub at: Timestamp,
+}
+
+/// A recorded STOP: monotone, outside the row's version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopMark {
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// Who asked.
+    pub by: String,
+    /// Where it came from: `http`, `cli`, `tracker`.
+    pub source: String,
+}
+
+/// One life of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// This life's id.
+    pub id: TaskId,
+    /// The human key, shared by all lives.
+    pub key: TaskKey,
+    /// Which life.
+    pub generation: Generation,
+    /// The repository.
+    pub repo: RepoName,
+    /// One line; untrusted text.
+    pub title: String,
+    /// The description; untrusted text.
+    pub body: String,
+    /// The tracker's own id of the item, when it came from one.
+    pub tracker_item: Option<String>,
+    /// Higher goes first.
+    pub priority: i32,
+    /// When it was accepted.
+    pub created: Timestamp,
+    /// Tasks that must be terminal first.
+    pub depends_on: Vec<TaskKey>,
+    /// The pipeline, pinned.
+    pub pipeline: Pipeline,
+    /// The policy, pinned.
+    pub policy: Policy,
+    /// Name of the configured agent that works on it; `None`: the repository's.
+    pub agent: Option<String>,
+    /// The current stage.
+    pub stage: StageName,
+    /// Where it is within the stage.
+    pub state: State,
+    /// The commit of `main` that the work began from, as the forge told it.
+    pub base: Option<CommitSha>,
+    /// The work's newest commit, in our own repository.
+    pub head: Option<CommitSha>,
+    /// Counted against ceilings.
+    pub counters: Counters,
+    /// Why it was last sent back, verbatim, for the next prompt.
+    pub findings: Option<String>,
+    /// What the next run must know about an interruption.
+    pub interrupted_note: Option<String>,
+    /// What the next prompt says about dependencies.
+    pub dependency_note: Option<String>,
+    /// Approvals given.
+    pub approvals: Vec<Approval>,
+    /// Whether it has its turn in a serial repository; kept until terminal.
+    pub has_turn: bool,
+    /// What has landed.
+    pub landed: Option<Landed>,
+    /// Tokens and money over all runs, as reported.
+    pub usage: Usage,
+    /// Wall time of agent runs together.
+    pub agent_wall: Millis,
+    /// The recorded STOP; lives in columns of its own and is filled in at load.
+    #[serde(skip)]
+    pub stop: Option<StopMark>,
+}
+
+/// What is needed to make a new task.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// This life's id.
+    pub id: TaskId,
+    /// The human key.
+    pub key: TaskKey,
+    /// Which life.
+    pub generation: Generation,
+    /// The repository.
+    pub repo: RepoName,
+    /// One line.
+    pub title: String,
+    /// The description.
+    pub body: String,
+    /// The tracker's own id.
+    pub tracker_item: Option<String>,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Tasks that must be terminal first.
+    pub depends_on: Vec<TaskKey>,
+    /// The pipeline to pin.
+    pub pipeline: Pipeline,
+    /// The policy to pin.
+    pub policy: Policy,
+    /// Configured agent.
+    pub agent: Option<String>,
+}
+
+impl Task {
+    /// A new life, before its first decision.
+    #[must_use]
+    pub fn new(new: NewTask, now: Timestamp) -> Self {
+        let stage = new.pipeline.first().name.clone();
+        let open = new.depends_on.clone();
+        Self {
+            id: new.id,
+            key: new.key,
+            generation: new.generation,
+            repo: new.repo,
+            title: new.title,
+            body: new.body,
+            tracker_item: new.tracker_item,
+            priority: new.priority,
+            created: now,
+            depends_on: new.depends_on,
+            pipeline: new.pipeline,
+            policy: new.policy,
+            agent: new.agent,
+            stage,
+            state: State::Waiting { on: WaitFor::Dependencies { open }, then: Step::Agent, since: now },
+            base: None,
+            head: None,
+            counters: Counters::default(),
+            findings: None,
+            interrupted_note: None,
+            dependency_note: None,
+            approvals: Vec::new(),
+            has_turn: false,
+            landed: None,
+            usage: Usage::default(),
+            agent_wall: Millis(0),
+            stop: None,
+        }
+    }
+
+    /// The branch of this life.
+    #[must_use]
+    pub fn branch(&self) -> BranchName {
+        self.key.branch(self.generation)
+    }
+
+    /// The current stage's definition.
+    #[must_use]
+    pub fn current(&self) -> &Stage {
+        self.pipeline.stage(&self.stage).expect("a task's stage is one of its pinned pipeline's")
+    }
+
+    /// Whether it is closed.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        self.state.is_terminal()
+    }
+
+    /// Whether it is past its pipeline's first stage.
+    #[must_use]
+    pub fn past_first_stage(&self) -> bool {
+        self.pipeline.first().name != self.stage
+    }
+
+    /// Whether this very commit was approved.
+    #[must_use]
+    pub fn is_approved(&self, what: ApprovalOf, sha: &CommitSha) -> bool {
+        self.approvals.iter().any(|a| a.what == what && a.sha == *sha)
+    }
+
+    /// The status people see.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        match &self.state {
+            State::Done { .. } => Status::Done,
+            State::Cancelled { .. } => Status::Cancelled,
+            _ if self.stop.is_some() => Status::Stopping,
+            State::Running { .. } => Status::Running,
+            State::Landing { .. } => Status::Landing,
+            State::Blocked { .. } => Status::Blocked,
+            State::Waiting { on: WaitFor::Slot, .. } => Status::Queued,
+            State::Waiting { on: WaitFor::Approval { .. } | WaitFor::PersonMerges { .. }, .. } => {
+                Status::AwaitingPerson
+            }
+            State::Waiting { .. } => Status::Waiting,
+        }
+    }
+}
