@@ -22,10 +22,7 @@ pub enum Event {
         run_attached: bool,
     },
     /// An agent slot was given to it.
-    SlotGranted {
-        /// The id minted for the run.
-        run: RunId,
-    },
+    SlotGranted,
     /// A run of an agent is over.
     RunEnded {
         /// Which.
@@ -249,7 +246,7 @@ impl Event {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Resumed { .. } => "resumed",
-            Self::SlotGranted { .. } => "slot-granted",
+            Self::SlotGranted => "slot-granted",
             Self::RunEnded { .. } => "run-ended",
             Self::CheckEnded { .. } => "check-ended",
             Self::LandingEnded { .. } => "landing-ended",

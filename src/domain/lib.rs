@@ -1,9 +1,10 @@
 //! Room `domain`: the rules, pure. No tokio, no clock, no files, no SQL, no randomness.
 //!
-//! Start with [`stage`](crate::pipeline) and [`decide`](crate::decide); everything else is vocabulary.
+//! Start with [`pipeline`](crate::pipeline) and [`decide`](crate::decide); everything else is vocabulary.
 
 pub mod agent;
 pub mod artefact;
+pub mod decide;
 pub mod effect;
 pub mod event;
 pub mod ids;

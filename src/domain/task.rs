@@ -458,7 +458,10 @@ impl Task {
     #[must_use]
     pub fn new(new: NewTask, now: Timestamp) -> Self {
         let stage = new.pipeline.first().name.clone();
-        let open = new.depends_on.clone();
+        let on = match new.depends_on.is_empty() {
+            true => WaitFor::Slot,
+            false => WaitFor::Dependencies { open: new.depends_on.clone() },
+        };
         Self {
             id: new.id,
             key: new.key,
@@ -474,7 +477,7 @@ impl Task {
             policy: new.policy,
             agent: new.agent,
             stage,
-            state: State::Waiting { on: WaitFor::Dependencies { open }, then: Step::Agent, since: now },
+            state: State::Waiting { on, then: Step::Agent, since: now },
             base: None,
             head: None,
             counters: Counters::default(),
@@ -494,6 +497,12 @@ impl Task {
     #[must_use]
     pub fn branch(&self) -> BranchName {
         self.key.branch(self.generation)
+    }
+
+    /// The id of this life's `n`-th run: derived, so that repeating an effect never makes a second one.
+    #[must_use]
+    pub fn run_id(&self, n: u32) -> RunId {
+        format!("{}r{n}", self.id).parse().expect("a task id of at most 28 characters and a counter make a token")
     }
 
     /// The current stage's definition.

@@ -1,0 +1,311 @@
+//! The moves a decision is made of: enter a stage, wait, send back, defer, block, close.
+//!
+//! Owns the ceilings: each move that repeats something counts it first and blocks when the ceiling is reached.
+
+use serde_json::{Value, json};
+
+use super::{Change, MERGE_POLL};
+use crate::effect::{Effect, Outgoing, ShownState};
+use crate::event::{DeployEnd, RunFacts};
+use crate::ids::RunId;
+use crate::journal::Entry;
+use crate::pipeline::Work;
+use crate::policy::LandMode;
+use crate::task::{ApprovalOf, Blocked, State, Step, Task, WaitFor, first_line};
+use crate::time::{Millis, Timestamp};
+
+impl Change {
+    pub(super) fn entry(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    pub(super) fn effect(&mut self, effect: Effect) {
+        if !self.effects.contains(&effect) {
+            self.effects.push(effect);
+        }
+    }
+
+    pub(super) fn send(&mut self, outgoing: Outgoing) {
+        self.outgoing.push(outgoing);
+    }
+
+    /// Adds what a run has spent.
+    pub(super) fn account(&mut self, facts: &RunFacts) {
+        self.task.usage = self.task.usage.plus(facts.report.usage);
+        self.task.agent_wall = Millis(self.task.agent_wall.0.saturating_add(facts.report.wall.0));
+    }
+
+    /// Takes over what could be taken out of the workspace.
+    pub(super) fn take_head(&mut self, facts: &RunFacts) {
+        if facts.head.is_some() {
+            self.task.head.clone_from(&facts.head);
+        }
+        if facts.base.is_some() {
+            self.task.base.clone_from(&facts.base);
+        }
+    }
+
+    /// Waits; the effects that end the wait come with it.
+    pub(super) fn wait(&mut self, on: WaitFor, then: Step, now: Timestamp) {
+        let entry = Entry::new("waiting", wait_text(&on)).with(json!({"on": on}));
+        self.entry(entry);
+        for effect in effects_of_wait(&on, now, MERGE_POLL) {
+            self.effect(effect);
+        }
+        self.task.state = State::Waiting { on, then, since: now };
+    }
+
+    /// Starts the next agent run.
+    pub(super) fn start_run(&mut self, now: Timestamp) {
+        self.task.counters.runs += 1;
+        let attempt = self.task.counters.runs;
+        let run = self.task.run_id(attempt);
+        let stage = self.task.stage.clone();
+        self.entry(
+            Entry::new("run-started", format!("{stage}: run {attempt}")).with(json!({"run": run, "attempt": attempt})),
+        );
+        self.effect(Effect::StartRun { run: run.clone(), stage, attempt });
+        self.task.state = State::Running { run, step: Step::Agent, since: now };
+    }
+
+    /// Begins a step of the current stage.
+    pub(super) fn begin(&mut self, step: Step, now: Timestamp) {
+        match step {
+            Step::Agent => self.wait(WaitFor::Slot, Step::Agent, now),
+            Step::Check => self.start_check(Step::Check, now),
+            Step::Command => {
+                self.task.counters.runs += 1;
+                self.start_check(Step::Command, now);
+            }
+            Step::Land => match (&self.task.head, self.task.policy.land) {
+                (Some(head), LandMode::Approval) if !self.task.is_approved(ApprovalOf::Land, head) => {
+                    let on = WaitFor::Approval { what: ApprovalOf::Land, sha: head.clone() };
+                    self.wait(on, Step::Land, now);
+                }
+                _ => self.ask_lane(Step::Land, now),
+            },
+            Step::Deploy => self.ask_lane(Step::Deploy, now),
+        }
+    }
+
+    fn ask_lane(&mut self, step: Step, now: Timestamp) {
+        self.effect(Effect::AskLane { step });
+        self.task.state = State::Landing { step, since: now };
+    }
+
+    /// Runs the stage's check or command on the head; without a head there is nothing to check, so an agent goes first.
+    fn start_check(&mut self, step: Step, now: Timestamp) {
+        let Some(head) = self.task.head.clone() else {
+            self.block(
+                Blocked::Infrastructure {
+                    why: format!("stage `{}` has no commit to work on; is an agent stage before it?", self.task.stage),
+                },
+                now,
+            );
+            return;
+        };
+        let run = self.task.run_id(self.task.counters.runs);
+        self.effect(Effect::StartCheck { run: run.clone(), step, head });
+        self.task.state = State::Running { run, step, since: now };
+    }
+
+    /// After an accepted agent run: the exit check where there is one, else the next stage.
+    pub(super) fn after_agent(&mut self, now: Timestamp) {
+        match &self.task.current().work {
+            Work::Agent { check: Some(_), .. } => self.begin(Step::Check, now),
+            _ => self.advance(now),
+        }
+    }
+
+    /// Enters the next stage, after its turn has come where the repository is serial.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        let leaving_first = !self.task.past_first_stage();
+        let Some(next) = self.task.pipeline.next(&self.task.stage) else {
+            return;
+        };
+        let step = match next.work {
+            Work::Agent { .. } => Step::Agent,
+            Work::Command { .. } => Step::Command,
+            Work::Land => Step::Land,
+        };
+        self.task.stage = next.name.clone();
+        self.task.counters.deferrals = 0;
+        let text = format!("entered {}", self.task.stage);
+        self.entry(Entry::new("stage-entered", text).with(json!({"stage": self.task.stage, "head": self.task.head})));
+        if leaving_first && self.task.policy.serial && !self.task.has_turn {
+            self.wait(WaitFor::Turn, step, now);
+        } else {
+            self.begin(step, now);
+        }
+    }
+
+    /// Sends the work back with the findings, verbatim; blocks when that has happened as often as allowed.
+    pub(super) fn send_back(&mut self, findings: &str, to_developer: bool, now: Timestamp) {
+        let from = self.task.stage.clone();
+        if self.task.counters.developer_retries >= self.task.policy.max_developer_retries {
+            // What a retry by a person begins with: the stage that would have had to mend it.
+            self.go_back(to_developer);
+            self.task.findings = Some(findings.to_owned());
+            self.block_at(Blocked::RetriesSpent { findings: findings.to_owned() }, Step::Agent, now);
+            return;
+        }
+        self.task.counters.developer_retries += 1;
+        self.go_back(to_developer);
+        self.task.findings = Some(findings.to_owned());
+        let n = self.task.counters.developer_retries;
+        let most = self.task.policy.max_developer_retries;
+        let text = format!("sent back from {from} to {} ({n} of {most}): {}", self.task.stage, first_line(findings));
+        self.entry(Entry::new("sent-back", text).with(json!({"from": from, "findings": findings})));
+        self.send(Outgoing::Comment { text: format!("Sent back from {from} ({n} of {most}):\n\n{findings}") });
+        self.begin(Step::Agent, now);
+    }
+
+    fn go_back(&mut self, to_developer: bool) {
+        if to_developer && let Some(target) = self.task.pipeline.rollback_target(&self.task.stage) {
+            self.task.stage = target.name.clone();
+        }
+    }
+
+    /// Resumes after an interruption, or blocks when that has happened as often as allowed.
+    pub(super) fn interrupted(&mut self, why: &str, step: Step, now: Timestamp) {
+        self.effect(Effect::GiveSlotBack);
+        if self.task.counters.interrupted >= self.task.policy.max_interrupted {
+            self.block_at(Blocked::InterruptedTooOften, step, now);
+            return;
+        }
+        self.task.counters.interrupted += 1;
+        let (n, most) = (self.task.counters.interrupted, self.task.policy.max_interrupted);
+        self.entry(Entry::new("interrupted", format!("interrupted ({n} of {most}), goes on: {why}")));
+        if step == Step::Agent {
+            self.task.interrupted_note = Some(why.to_owned());
+        }
+        // A command's run counts anew, so that the record of the interrupted one stays as it is.
+        self.begin(step, now);
+    }
+
+    /// Comes back later; costs no attempt, but is capped.
+    pub(super) fn defer(&mut self, why: &str, then: Step, now: Timestamp) {
+        let n = self.task.counters.deferrals + 1;
+        match self.task.policy.deferral.delay(n) {
+            Some(delay) => {
+                self.task.counters.deferrals = n;
+                self.wait(WaitFor::Until { at: now.after(delay), why: why.to_owned() }, then, now);
+            }
+            None => self.block_at(Blocked::DeferredTooOften { why: why.to_owned() }, then, now),
+        }
+    }
+
+    /// Something of ours could not run: repeat with backoff, then a person.
+    pub(super) fn could_not_run(&mut self, why: &str, then: Step, now: Timestamp) {
+        let n = self.task.counters.infrastructure + 1;
+        match self.task.policy.infrastructure.delay(n) {
+            Some(delay) => {
+                self.task.counters.infrastructure = n;
+                let most = self.task.policy.infrastructure.tries;
+                self.entry(Entry::new("could-not-run", format!("could not run ({n} of {most}): {why}")));
+                self.wait(WaitFor::Until { at: now.after(delay), why: why.to_owned() }, then, now);
+            }
+            None => self.block_at(Blocked::Infrastructure { why: why.to_owned() }, then, now),
+        }
+    }
+
+    /// Stops where it is until a person acts.
+    pub(super) fn block(&mut self, why: Blocked, now: Timestamp) {
+        let then = match (&self.task.state, &self.task.landed) {
+            (_, Some(_)) => Step::Deploy,
+            (State::Waiting { then, .. } | State::Blocked { then, .. }, None) => *then,
+            (State::Running { step, .. } | State::Landing { step, .. }, None) => *step,
+            (State::Done { .. } | State::Cancelled { .. }, None) => Step::Agent,
+        };
+        self.block_at(why, then, now);
+    }
+
+    fn block_at(&mut self, why: Blocked, then: Step, now: Timestamp) {
+        if matches!(self.task.state, State::Running { step: Step::Agent, .. }) {
+            self.effect(Effect::GiveSlotBack);
+        }
+        let text = why.text();
+        self.entry(Entry::new("blocked", text.clone()).with(json!({"code": why.code()})));
+        self.send(Outgoing::Show { state: ShownState::Blocked });
+        self.send(Outgoing::Comment { text: format!("Blocked: {text}") });
+        self.send(Outgoing::Notify {
+            needs_you: true,
+            title: format!("{} is blocked ({})", self.task.key, why.code()),
+            body: text,
+        });
+        self.task.state = State::Blocked { why, then, since: now };
+    }
+
+    /// Closes the task as landed.
+    pub(super) fn close_done(&mut self, now: Timestamp, text: &str) {
+        self.task.state = State::Done { at: now };
+        self.entry(Entry::new("done", text));
+        self.send(Outgoing::Show { state: ShownState::Done });
+        self.send(Outgoing::Notify {
+            needs_you: false,
+            title: format!("{} is done", self.task.key),
+            body: text.to_owned(),
+        });
+        self.effect(Effect::Close);
+    }
+}
+
+/// What ends a wait: repeated whenever the actor resumes.
+pub(super) fn effects_of_wait(on: &WaitFor, now: Timestamp, merge_poll: Millis) -> Vec<Effect> {
+    match on {
+        WaitFor::Slot => vec![Effect::AskSlot],
+        WaitFor::Until { at, .. } => vec![Effect::SetTimer { at: *at }],
+        WaitFor::Dependencies { open } => vec![Effect::WatchDependencies { keys: open.clone() }],
+        WaitFor::Turn => vec![Effect::AskTurn],
+        WaitFor::Approval { .. } => Vec::new(),
+        WaitFor::PersonMerges { .. } => vec![Effect::SetTimer { at: now.after(merge_poll) }],
+    }
+}
+
+fn wait_text(on: &WaitFor) -> String {
+    match on {
+        WaitFor::Slot => "waits for an agent slot".to_owned(),
+        WaitFor::Until { at, why } => format!("waits until {at}: {why}"),
+        WaitFor::Dependencies { open } => {
+            let names: Vec<&str> = open.iter().map(crate::names::TaskKey::as_str).collect();
+            format!("waits for {}", names.join(", "))
+        }
+        WaitFor::Turn => "waits for its turn: the repository is serial".to_owned(),
+        WaitFor::Approval { what, sha } => format!("waits for approval to {} {}", what.as_str(), sha.short()),
+        WaitFor::PersonMerges { sha } => format!("waits for a person to merge {}", sha.short()),
+    }
+}
+
+pub(super) fn deploy_text(deploy: &DeployEnd) -> String {
+    match deploy {
+        DeployEnd::NotConfigured => "nothing to deploy: no deploy command is configured".to_owned(),
+        DeployEnd::Deployed { .. } => "deployed and healthy".to_owned(),
+        DeployEnd::Failed { why } => format!("deploy failed: {why}"),
+        DeployEnd::AwaitingApproval => "the deploy waits for approval".to_owned(),
+    }
+}
+
+pub(super) fn run_data(task: &Task, run: &RunId, facts: &RunFacts) -> Value {
+    json!({
+        "run": run, "stage": task.stage, "end": facts.end, "head": facts.head, "base": facts.base,
+        "usage": facts.report.usage, "wall_ms": facts.report.wall, "tool_calls": facts.report.tool_calls,
+        "session": facts.report.session,
+    })
+}
+
+/// Which ceiling is reached, if one is: with both numbers.
+pub(super) fn over_budget(task: &Task) -> Option<String> {
+    let budget = task.policy.budget;
+    let tokens = task.usage.input_tokens.unwrap_or(0) + task.usage.output_tokens.unwrap_or(0);
+    if let Some(most) = budget.tokens.filter(|most| tokens >= *most) {
+        return Some(format!("{tokens} tokens of {most}"));
+    }
+    let cost = task.usage.cost_micro_usd.unwrap_or(0);
+    if let Some(most) = budget.cost_micro_usd.filter(|most| cost >= *most) {
+        return Some(format!("{cost} of {most} millionths of a dollar"));
+    }
+    if let Some(most) = budget.wall.filter(|most| task.agent_wall >= *most) {
+        return Some(format!("{} of {most} of agent time", task.agent_wall));
+    }
+    None
+}
