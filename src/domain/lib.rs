@@ -16,3 +16,4 @@ pub mod policy;
 pub mod stop;
 pub mod task;
 pub mod time;
+pub mod view;
