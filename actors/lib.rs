@@ -1,1 +1,3 @@
-//! Room actors: the supervision tree. Decisions come from domain, effects go to adapters.
+//! Room `actors`: the supervision tree. Decisions come from domain, effects go to adapters.
+
+pub mod api;

@@ -1,0 +1,278 @@
+//! The front desk: everything http, cli and tests may ask of a running supervisor.
+//!
+//! Owns the [`Control`] trait, its requests, answers and errors. Hides actor references, the store and the adapters: the
+//! answers are domain views. Reads never wait for an actor's work; commands are durable before they are acknowledged.
+
+use async_trait::async_trait;
+use orch_domain::ids::{CommitSha, Epoch, JobId, Seq, TaskId};
+use orch_domain::job::{Containment, JobKind, JobStatus};
+use orch_domain::journal::Record;
+use orch_domain::names::{RepoName, TaskKey};
+use orch_domain::stop::Receipt;
+use orch_domain::task::ApprovalOf;
+use orch_domain::time::{Millis, Timestamp};
+use orch_domain::view::{TaskDetail, TaskView, Why};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// Why a request was not carried out. The variant decides the HTTP status and the exit code; the text is for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such thing (404).
+    #[error("{0}")]
+    NotFound(String),
+    /// The request itself is wrong: value and way out are in the text (400).
+    #[error("{0}")]
+    Invalid(String),
+    /// Right, but not in this state (409).
+    #[error("{0}")]
+    Conflict(String),
+    /// Not now: draining, disk full (503).
+    #[error("{0}")]
+    Unavailable(String),
+    /// Ours: logged with its cause (500).
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// A new task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    /// One line; required.
+    pub title: String,
+    /// The description.
+    #[serde(default)]
+    pub body: String,
+    /// The repository by our name; may be left out when exactly one is configured.
+    #[serde(default)]
+    pub repo: Option<RepoName>,
+    /// The human key; minted when left out. A key whose last life is closed begins a new generation.
+    #[serde(default)]
+    pub key: Option<TaskKey>,
+    /// Pipeline by name; the repository's when left out.
+    #[serde(default)]
+    pub pipeline: Option<String>,
+    /// Configured agent by name; the repository's when left out.
+    #[serde(default)]
+    pub agent: Option<String>,
+    /// Higher goes first.
+    #[serde(default)]
+    pub priority: i32,
+    /// Tasks that must be terminal first.
+    #[serde(default)]
+    pub depends_on: Vec<TaskKey>,
+    /// Repeating a request with the same value answers with the first task again.
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+}
+
+/// Which tasks to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskFilter {
+    /// Of this repository only.
+    pub repo: Option<RepoName>,
+    /// Closed ones too.
+    pub closed: bool,
+    /// At most this many, newest first; 0 means 500.
+    pub limit: usize,
+}
+
+/// A page of a task's newest log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPage {
+    /// Which run's log this is; changes when a new run begins.
+    pub run: Option<String>,
+    /// The text from the asked offset, whole lines, secrets redacted.
+    pub text: String,
+    /// Where to go on.
+    pub next_offset: u64,
+    /// Whether this run has ended, so that nothing more will come.
+    pub ended: bool,
+}
+
+/// One actor, as it last told about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorView {
+    /// Its name: `task ORC-1/1`, `lane demo`.
+    pub name: String,
+    /// What it does.
+    pub state: String,
+    /// When it said so.
+    pub at: Timestamp,
+    /// Restarts in the current window.
+    pub restarts: u32,
+}
+
+/// One live job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its id.
+    pub job: JobId,
+    /// What it is for.
+    pub kind: JobKind,
+    /// Its task.
+    pub task: Option<TaskId>,
+    /// One line for people.
+    pub label: String,
+    /// Status.
+    pub status: JobStatus,
+    /// The shim's process id.
+    pub pid: i32,
+    /// How firmly it is held.
+    pub containment: Containment,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// One lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseView {
+    /// The repository.
+    pub repo: RepoName,
+    /// The fencing token.
+    pub epoch: Epoch,
+    /// Who holds it, if anybody.
+    pub holder: Option<TaskKey>,
+    /// For what.
+    pub purpose: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// Until when, unless renewed.
+    pub expires: Option<Timestamp>,
+    /// Tasks waiting for it, in order.
+    pub queue: Vec<TaskKey>,
+}
+
+/// One repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoView {
+    /// Our name.
+    pub name: RepoName,
+    /// Where it is; never with credentials.
+    pub location: String,
+    /// The branch that tasks land on, when known.
+    pub main: Option<String>,
+    /// `running`, `draining` or `paused`.
+    pub mode: String,
+    /// Who set the mode, why, since when.
+    pub mode_note: Option<String>,
+}
+
+/// Slots of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slots {
+    /// In use.
+    pub used: usize,
+    /// In all.
+    pub total: usize,
+    /// Waiting for one.
+    pub waiting: usize,
+}
+
+/// The state of the whole, on one page.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// Tasks per status.
+    pub by_status: std::collections::BTreeMap<String, usize>,
+    /// Live tasks per stage.
+    pub by_stage: std::collections::BTreeMap<String, usize>,
+    /// Live tasks that run or land.
+    pub running: Vec<TaskView>,
+    /// Live tasks that wait, each with its reason.
+    pub waiting: Vec<Why>,
+    /// Agent slots.
+    pub agents: Slots,
+    /// Gate slots.
+    pub gates: Slots,
+    /// Lanes.
+    pub merge: Vec<LeaseView>,
+    /// STOPs being carried out.
+    pub stop: Vec<TaskKey>,
+    /// Whether new work is taken, and if not, why.
+    pub intake: String,
+}
+
+/// Whether the supervisor can take work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// The first reconcile pass is through, the store answers, intake is open.
+    pub ready: bool,
+    /// Why not, or `ok`.
+    pub reason: String,
+}
+
+/// The answer to a STOP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopAnswer {
+    /// The task, now stopping (or closed already).
+    pub task: TaskView,
+    /// Whether this request was the first.
+    pub first: bool,
+    /// Where the receipt grows: a path of the HTTP interface.
+    pub receipt: String,
+}
+
+/// Spending and timing of the supervisor itself, for `/metrics` and `/version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Version of this program.
+    pub version: String,
+    /// When it was started.
+    pub started: Timestamp,
+    /// How long it has been up.
+    pub uptime_ms: Millis,
+    /// What the host offers to hold jobs.
+    pub containment: Vec<String>,
+}
+
+/// What may be asked of a running supervisor. Keys are given as text: a human key, `KEY/GENERATION`, or a task id.
+#[async_trait]
+pub trait Control: Send + Sync + 'static {
+    /// Accepts a task: durable when this returns.
+    async fn submit(&self, submit: Submit, by: &str) -> Result<TaskView, ControlError>;
+    /// Lists tasks.
+    async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskView>, ControlError>;
+    /// The newest life of a task, or with `all` every life, newest first.
+    async fn task(&self, key: &str, all: bool) -> Result<Vec<TaskDetail>, ControlError>;
+    /// A task's journal after a position.
+    async fn journal(&self, key: &str, after: Seq, limit: usize) -> Result<Vec<Record>, ControlError>;
+    /// Why a task is where it is.
+    async fn why(&self, key: &str) -> Result<Why, ControlError>;
+    /// The receipt of a task's STOP.
+    async fn receipt(&self, key: &str) -> Result<Receipt, ControlError>;
+    /// A page of the task's newest log.
+    async fn log(&self, key: &str, offset: u64, max_bytes: usize) -> Result<LogPage, ControlError>;
+    /// Records a STOP and begins to carry it out.
+    async fn stop(&self, key: &str, by: &str, source: &str) -> Result<StopAnswer, ControlError>;
+    /// Lets a blocked (or deferred) task go on.
+    async fn retry(&self, key: &str, by: &str) -> Result<TaskView, ControlError>;
+    /// Approves; without a commit, the one that is waited for.
+    async fn approve(
+        &self,
+        key: &str,
+        what: ApprovalOf,
+        sha: Option<CommitSha>,
+        by: &str,
+    ) -> Result<TaskView, ControlError>;
+    /// The state of the whole.
+    async fn queue(&self) -> Result<QueueView, ControlError>;
+    /// Live jobs.
+    async fn jobs(&self) -> Result<Vec<JobView>, ControlError>;
+    /// Leases.
+    async fn leases(&self) -> Result<Vec<LeaseView>, ControlError>;
+    /// Repositories.
+    async fn repos(&self) -> Result<Vec<RepoView>, ControlError>;
+    /// Actors, by their last snapshots.
+    async fn actors(&self) -> Result<Vec<ActorView>, ControlError>;
+    /// The event stream after a position, over all tasks.
+    async fn records_after(&self, after: Seq, limit: usize) -> Result<Vec<Record>, ControlError>;
+    /// Changes whenever the event stream grows.
+    fn watch_records(&self) -> watch::Receiver<Seq>;
+    /// Whether work can be taken.
+    async fn ready(&self) -> Readiness;
+    /// Facts about this supervisor.
+    fn about(&self) -> About;
+    /// Writes a verified backup of the store to a path on this host.
+    async fn backup(&self, to: std::path::PathBuf) -> Result<String, ControlError>;
+}
