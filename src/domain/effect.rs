@@ -15,9 +15,10 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "effect")]
 pub enum Effect {
-    /// Ask the router for an agent slot.
+    /// Ask the router for an agent slot. A task has one slot or none: asking twice asks once, and a repeated grant is the
+    /// same slot.
     AskSlot,
-    /// Give the agent slot back.
+    /// Give the agent slot back, and forget that one was asked for.
     GiveSlotBack,
     /// Start the agent run.
     StartRun {

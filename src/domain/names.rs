@@ -190,9 +190,16 @@ fn check_stage(value: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Whether a text ends like those that a digest was appended to.
+fn ends_like_a_digest(text: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.rsplit_once('-').is_some_and(|(_, tail)| tail.len() == 8 && tail.bytes().all(hex))
+}
+
 impl TaskKey {
     /// The key as part of a branch or folder name: lower case, other characters folded to `-`. Unless the key is the
-    /// plain upper-case form (`ORC-12`), eight hex digits of its SHA-256 follow, so keys that fold alike still differ.
+    /// plain upper-case form (`ORC-12`) and does not itself end like a digest, eight hex digits of its SHA-256 follow, so
+    /// keys that fold alike still differ.
     #[must_use]
     pub fn slug(&self) -> String {
         let mut out = String::with_capacity(self.0.len() + 9);
@@ -206,7 +213,7 @@ impl TaskKey {
         }
         out.truncate(60);
         let out = out.trim_matches('-').to_owned();
-        if !out.is_empty() && out.to_ascii_uppercase() == self.0 {
+        if !out.is_empty() && out.to_ascii_uppercase() == self.0 && !ends_like_a_digest(&out) {
             return out;
         }
         let digest = hex::encode(&Sha256::digest(self.0.as_bytes())[..4]);

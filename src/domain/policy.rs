@@ -63,7 +63,7 @@ impl Backoff {
         if n > self.tries {
             return None;
         }
-        let doubled = self.first.0.checked_shl(n.saturating_sub(1).min(40)).unwrap_or(u64::MAX);
+        let doubled = self.first.0.saturating_mul(1_u64 << n.saturating_sub(1).min(63));
         Some(Millis(doubled.min(self.most.0)))
     }
 }

@@ -401,6 +401,9 @@ pub struct Task {
     pub base: Option<CommitSha>,
     /// The work's newest commit, in our own repository.
     pub head: Option<CommitSha>,
+    /// The head when the current stage began or the work was last sent back; a developer's work is what differs from it.
+    #[serde(default)]
+    pub stage_head: Option<CommitSha>,
     /// Counted against ceilings.
     pub counters: Counters,
     /// Why it was last sent back, verbatim, for the next prompt.
@@ -480,6 +483,7 @@ impl Task {
             state: State::Waiting { on, then: Step::Agent, since: now },
             base: None,
             head: None,
+            stage_head: None,
             counters: Counters::default(),
             findings: None,
             interrupted_note: None,

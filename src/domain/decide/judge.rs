@@ -115,9 +115,12 @@ fn cut_off(facts: &RunFacts) -> Option<RunVerdict> {
 }
 
 fn judge_developer(task: &Task, facts: &RunFacts) -> RunVerdict {
-    // Sent back: this very run must have changed something. Fresh or resumed: something must differ from main.
-    let unchanged_since = if task.findings.is_some() { &facts.start } else { &facts.base };
-    if facts.head == *unchanged_since {
+    // The branch must have moved since the stage began or the work was sent back. Notes of earlier stages are no work of
+    // this one; what an interrupted run left behind is.
+    let Some(stage_head) = task.stage_head.as_ref().or(facts.start.as_ref()) else {
+        return RunVerdict::CouldNotRun { why: "the commit that its workspace began at is not known".to_owned() };
+    };
+    if facts.head.as_ref() == Some(stage_head) {
         let mut findings = "The previous run ended without any commit on the branch. Commit your work.".to_owned();
         if let Some(earlier) = &task.findings {
             findings.push_str("\nWhat was to be mended still is:\n\n");
@@ -145,7 +148,7 @@ fn judge_review(facts: &RunFacts) -> RunVerdict {
     let ArtefactFact::Written { status, reviewed_head, text } = &facts.artefact else {
         return missing_artefact(&facts.artefact);
     };
-    if *reviewed_head != facts.start {
+    if reviewed_head.is_none() || *reviewed_head != facts.start {
         let said = reviewed_head.as_ref().map_or("no commit", |s| s.as_str());
         let asked = facts.start.as_ref().map_or("unknown", |s| s.as_str());
         return RunVerdict::SendBack {

@@ -137,11 +137,7 @@ pub fn decide(task: &Task, event: &Event, now: Timestamp) -> Decision {
         Event::RetryRequested { by } => retry_requested(task, by, now),
         Event::StopRequested { .. } => nothing(Nothing::StopNotRecorded),
         Event::StopCarriedOut { .. } => nothing(Nothing::StopNotRecorded),
-        Event::CrashLooped { why } => {
-            let mut change = Change::of(task);
-            change.block(Blocked::CrashLoop { why: why.clone() }, now);
-            change.into()
-        }
+        Event::CrashLooped { why } => crash_looped(task, why, now),
     }
 }
 
@@ -163,14 +159,14 @@ fn stopping(task: &Task, event: &Event, now: Timestamp) -> Decision {
             return Decision::Nothing { why: Nothing::Stopping, effects: vec![Effect::CarryOutStop] };
         }
         Event::SlotGranted => {
-            return Decision::Nothing { why: Nothing::Stopping, effects: vec![Effect::GiveSlotBack] };
+            return Decision::Nothing { why: Nothing::Stopping, effects: unused_slot(task) };
         }
         Event::RunEnded { run, facts } if is_current_run(task, run) => change.account(facts),
         Event::LandingEnded { end: LandingEnd::Landed { landed, deploy } } => {
             change.landed(landed, deploy);
         }
         Event::LandingEnded { end: LandingEnd::OutcomeUnknown { why, landed } } => {
-            change.task.landed.clone_from(landed);
+            change.keep_landed(landed.as_ref());
             change.entry(Entry::new("outcome-unknown", why.clone()));
         }
         Event::StopCarriedOut { finished } => {
@@ -194,6 +190,15 @@ fn stopping(task: &Task, event: &Event, now: Timestamp) -> Decision {
         _ => return nothing(Nothing::Stopping),
     }
     change.into()
+}
+
+/// What to do with a slot that came when none was asked for. A slot belongs to the task, not to the grant: while its agent
+/// runs, a repeated grant is the slot that it works on.
+fn unused_slot(task: &Task) -> Vec<Effect> {
+    match task.state {
+        State::Running { step: Step::Agent, .. } => Vec::new(),
+        _ => vec![Effect::GiveSlotBack],
+    }
 }
 
 fn is_current_run(task: &Task, run: &RunId) -> bool {
@@ -221,7 +226,7 @@ fn resumed(task: &Task, run_attached: bool, now: Timestamp) -> Decision {
 
 fn slot_granted(task: &Task, now: Timestamp) -> Decision {
     let State::Waiting { on: WaitFor::Slot, .. } = &task.state else {
-        return Decision::Nothing { why: Nothing::Stale, effects: vec![Effect::GiveSlotBack] };
+        return Decision::Nothing { why: Nothing::Stale, effects: unused_slot(task) };
     };
     let mut change = Change::of(task);
     if let Some(why) = moves::over_budget(task) {
@@ -238,11 +243,15 @@ fn slot_granted(task: &Task, now: Timestamp) -> Decision {
 
 fn run_ended(task: &Task, run: &RunId, facts: &RunFacts, now: Timestamp) -> Decision {
     if !matches!(&task.state, State::Running { run: current, step: Step::Agent, .. } if current == run) {
-        return Decision::Nothing { why: Nothing::Stale, effects: vec![Effect::GiveSlotBack] };
+        // Its slot went back when it ceased to be the current one; another run may hold that slot by now.
+        return nothing(Nothing::Stale);
     }
     let mut change = Change::of(task);
     change.account(facts);
     change.effect(Effect::GiveSlotBack);
+    if change.task.stage_head.is_none() {
+        change.task.stage_head.clone_from(&facts.start);
+    }
     match judge_run(task, facts) {
         RunVerdict::Accepted { note } => {
             change.take_head(facts);
@@ -254,24 +263,30 @@ fn run_ended(task: &Task, run: &RunId, facts: &RunFacts, now: Timestamp) -> Deci
         }
         RunVerdict::SendBack { findings, to_developer, keep_head } => {
             if keep_head {
-                change.take_head(facts);
+                change.take_own_head(facts);
             }
+            change.task.interrupted_note = None;
             let text = format!("attempt ended without what it had to leave: {}", crate::task::first_line(&findings));
             change.entry(Entry::new("run-ended", text).with(moves::run_data(task, run, facts)));
             change.send_back(&findings, to_developer, now);
         }
         RunVerdict::Interrupted { why } => {
-            // What a role had no right to change is not resumed from either.
-            if facts.foreign_paths.is_empty() {
-                change.take_head(facts);
-            }
+            change.take_own_head(facts);
             change.entry(Entry::new("run-interrupted", why.clone()).with(moves::run_data(task, run, facts)));
             change.interrupted(&why, Step::Agent, now);
         }
-        RunVerdict::Later { why } => change.defer(&why, Step::Agent, now),
-        RunVerdict::CouldNotRun { why } => change.could_not_run(&why, Step::Agent, now),
+        RunVerdict::Later { why } => {
+            change.take_own_head(facts);
+            change.entry(Entry::new("run-ended", why.clone()).with(moves::run_data(task, run, facts)));
+            change.defer(&why, Step::Agent, now);
+        }
+        RunVerdict::CouldNotRun { why } => {
+            change.entry(Entry::new("run-ended", why.clone()).with(moves::run_data(task, run, facts)));
+            change.could_not_run(&why, Step::Agent, now);
+        }
         RunVerdict::NeedsPerson { blocked } => {
-            change.take_head(facts);
+            change.take_own_head(facts);
+            change.entry(Entry::new("run-ended", blocked.text()).with(moves::run_data(task, run, facts)));
             change.block(blocked, now);
         }
     }
@@ -303,22 +318,18 @@ fn check_ended(task: &Task, run: &RunId, end: &CheckEnd, now: Timestamp) -> Deci
 
 fn landing_ended(task: &Task, end: &LandingEnd, now: Timestamp) -> Decision {
     let State::Landing { step, .. } = &task.state else {
-        return nothing(Nothing::Stale);
+        return landed_meanwhile(task, end, now);
     };
     let mut change = Change::of(task);
     match end {
-        LandingEnd::Landed { landed, deploy } => {
-            change.landed(landed, deploy);
-            match deploy {
-                DeployEnd::NotConfigured => change.close_done(now, "landed; no deploy command is configured"),
-                DeployEnd::Deployed { .. } => change.close_done(now, "landed and deployed"),
-                DeployEnd::Failed { why } => change.block(Blocked::LandedDeployFailed { why: why.clone() }, now),
-                DeployEnd::AwaitingApproval => {
-                    let on = WaitFor::Approval { what: ApprovalOf::Deploy, sha: landed.sha.clone() };
-                    change.wait(on, Step::Deploy, now);
-                }
-            }
+        // What is on main is not developed again: whatever the lane says about it now concerns the deploy.
+        LandingEnd::SentBack { findings: why, .. } if task.landed.is_some() => {
+            change.block(Blocked::LandedDeployFailed { why: why.clone() }, now);
         }
+        LandingEnd::ApprovalVoid { .. } | LandingEnd::AwaitingMerge { .. } if task.landed.is_some() => {
+            return nothing(Nothing::Stale);
+        }
+        LandingEnd::Landed { landed, deploy } => change.after_landing(landed, deploy, now),
         LandingEnd::SentBack { findings, head } => {
             if head.is_some() {
                 change.task.head.clone_from(head);
@@ -331,18 +342,56 @@ fn landing_ended(task: &Task, end: &LandingEnd, now: Timestamp) -> Decision {
         LandingEnd::Refused { why } => change.block(Blocked::ForgeRefuses { why: why.clone() }, now),
         LandingEnd::ApprovalVoid { head } => {
             change.task.head = Some(head.clone());
+            change.calm();
             change.wait(WaitFor::Approval { what: ApprovalOf::Land, sha: head.clone() }, Step::Land, now);
         }
         LandingEnd::AwaitingMerge { head } => {
             change.task.head = Some(head.clone());
+            change.calm();
             change.wait(WaitFor::PersonMerges { sha: head.clone() }, Step::Land, now);
         }
         LandingEnd::OutcomeUnknown { why, landed } => {
-            change.task.landed.clone_from(landed);
+            change.keep_landed(landed.as_ref());
             change.block(Blocked::OutcomeUnknown { why: why.clone() }, now);
         }
         // The lane saw a STOP that this copy of the row does not show yet: the caller reloads.
         LandingEnd::Stopped => return nothing(Nothing::StopNotRecorded),
+    }
+    change.into()
+}
+
+/// The lane's answer for a task that is no longer in the lane's hands: stale, except that what is on main stays true.
+fn landed_meanwhile(task: &Task, end: &LandingEnd, now: Timestamp) -> Decision {
+    let near = matches!(
+        &task.state,
+        State::Waiting { then: Step::Land | Step::Deploy, .. } | State::Blocked { then: Step::Land | Step::Deploy, .. }
+    );
+    match end {
+        LandingEnd::Landed { landed, deploy }
+            if near
+                && (task.landed.is_none()
+                    || matches!(deploy, DeployEnd::NotConfigured | DeployEnd::Deployed { .. })) =>
+        {
+            let mut change = Change::of(task);
+            change.after_landing(landed, deploy, now);
+            change.into()
+        }
+        _ => nothing(Nothing::Stale),
+    }
+}
+
+fn crash_looped(task: &Task, why: &str, now: Timestamp) -> Decision {
+    let mut change = Change::of(task);
+    if matches!(task.state, State::Blocked { .. }) {
+        // The reason why a person is needed stays: "outcome unknown" must not turn into something to retry blindly.
+        change.entry(Entry::new("crash-looped", format!("its actor failed again and again: {why}")));
+        change.send(Outgoing::Notify {
+            needs_you: true,
+            title: format!("{} is blocked, and its actor fails", task.key),
+            body: why.to_owned(),
+        });
+    } else {
+        change.block(Blocked::CrashLoop { why: why.to_owned() }, now);
     }
     change.into()
 }
@@ -375,21 +424,17 @@ fn dependencies_seen(
         change.block(Blocked::DependencyCancelled { key: key.clone() }, now);
         return change.into();
     }
+    let news = cancelled.iter().filter(|key| change.note_cancelled(key)).count();
     if !open.is_empty() {
-        if open == known {
+        if open == known && news == 0 {
             return nothing(Nothing::Repeated);
         }
         change.wait(WaitFor::Dependencies { open: open.to_vec() }, *then, now);
         return change.into();
     }
-    if !cancelled.is_empty() {
-        let names: Vec<&str> = cancelled.iter().map(crate::names::TaskKey::as_str).collect();
-        let note = format!("These tasks, which this one builds on, were cancelled: {}.", names.join(", "));
-        change.entry(Entry::new("dependencies-ended", note.clone()));
-        change.task.dependency_note = Some(note);
-    } else {
-        change.entry(Entry::new("dependencies-ended", "all tasks that it waited for have ended"));
-    }
+    let text =
+        change.task.dependency_note.clone().unwrap_or_else(|| "all tasks that it waited for have ended".to_owned());
+    change.entry(Entry::new("dependencies-ended", text));
     change.begin(*then, now);
     change.into()
 }
@@ -407,7 +452,12 @@ fn retry_requested(task: &Task, by: &str, now: Timestamp) -> Decision {
     if was_blocked {
         change.send(Outgoing::Show { state: ShownState::InProgress });
     }
-    change.begin(then, now);
+    if let State::Blocked { why: Blocked::DependencyCancelled { key }, .. } = &task.state {
+        // The person goes on without it, and is not asked about it again.
+        change.task.depends_on.retain(|other| other != key);
+        change.note_cancelled(key);
+    }
+    change.go_on(then, now);
     change.into()
 }
 
@@ -421,6 +471,41 @@ impl Change {
     /// An empty forward change of `task`.
     fn of(task: &Task) -> Self {
         Self { task: task.clone(), entries: Vec::new(), outgoing: Vec::new(), effects: Vec::new(), forward: true }
+    }
+
+    /// Remembers, for the next prompt, that a dependency was cancelled; `false` when it was known.
+    fn note_cancelled(&mut self, key: &crate::names::TaskKey) -> bool {
+        let line = format!("{key}, which this task builds on, was cancelled.");
+        let note = self.task.dependency_note.get_or_insert_default();
+        if note.lines().any(|known| known == line) {
+            return false;
+        }
+        if !note.is_empty() {
+            note.push('\n');
+        }
+        note.push_str(&line);
+        true
+    }
+
+    /// What is known to be on main is never forgotten.
+    fn keep_landed(&mut self, landed: Option<&Landed>) {
+        if let Some(landed) = landed {
+            self.task.landed = Some(landed.clone());
+        }
+    }
+
+    /// After the landing: closed, unless the deploy is still owed.
+    fn after_landing(&mut self, landed: &Landed, deploy: &DeployEnd, now: Timestamp) {
+        self.landed(landed, deploy);
+        match deploy {
+            DeployEnd::NotConfigured => self.close_done(now, "landed; no deploy command is configured"),
+            DeployEnd::Deployed { .. } => self.close_done(now, "landed and deployed"),
+            DeployEnd::Failed { why } => self.block(Blocked::LandedDeployFailed { why: why.clone() }, now),
+            DeployEnd::AwaitingApproval => {
+                let on = WaitFor::Approval { what: ApprovalOf::Deploy, sha: landed.sha.clone() };
+                self.wait(on, Step::Deploy, now);
+            }
+        }
     }
 
     fn landed(&mut self, landed: &Landed, deploy: &DeployEnd) {

@@ -10,8 +10,8 @@ use crate::event::{DeployEnd, RunFacts};
 use crate::ids::RunId;
 use crate::journal::Entry;
 use crate::pipeline::Work;
-use crate::policy::LandMode;
-use crate::task::{ApprovalOf, Blocked, State, Step, Task, WaitFor, first_line};
+use crate::policy::{DeployMode, LandMode};
+use crate::task::{ApprovalOf, Blocked, Landed, State, Step, Task, WaitFor, first_line};
 use crate::time::{Millis, Timestamp};
 
 impl Change {
@@ -45,6 +45,19 @@ impl Change {
         }
     }
 
+    /// The same, unless the run changed what its role had no right to change: that is neither kept nor resumed from.
+    pub(super) fn take_own_head(&mut self, facts: &RunFacts) {
+        if facts.foreign_paths.is_empty() {
+            self.take_head(facts);
+        }
+    }
+
+    /// What is counted "in a row" begins anew: something conclusive has happened.
+    pub(super) fn calm(&mut self) {
+        self.task.counters.infrastructure = 0;
+        self.task.counters.deferrals = 0;
+    }
+
     /// Waits; the effects that end the wait come with it.
     pub(super) fn wait(&mut self, on: WaitFor, then: Step, now: Timestamp) {
         let entry = Entry::new("waiting", wait_text(&on)).with(json!({"on": on}));
@@ -72,19 +85,35 @@ impl Change {
     pub(super) fn begin(&mut self, step: Step, now: Timestamp) {
         match step {
             Step::Agent => self.wait(WaitFor::Slot, Step::Agent, now),
-            Step::Check => self.start_check(Step::Check, now),
-            Step::Command => {
-                self.task.counters.runs += 1;
-                self.start_check(Step::Command, now);
-            }
+            Step::Check | Step::Command => self.start_check(step, now),
             Step::Land => match (&self.task.head, self.task.policy.land) {
+                (None, _) => self.block_without_head(now),
                 (Some(head), LandMode::Approval) if !self.task.is_approved(ApprovalOf::Land, head) => {
                     let on = WaitFor::Approval { what: ApprovalOf::Land, sha: head.clone() };
                     self.wait(on, Step::Land, now);
                 }
                 _ => self.ask_lane(Step::Land, now),
             },
-            Step::Deploy => self.ask_lane(Step::Deploy, now),
+            Step::Deploy => match (&self.task.landed, self.task.policy.deploy) {
+                (Some(Landed { sha, .. }), DeployMode::Approval) if !self.task.is_approved(ApprovalOf::Deploy, sha) => {
+                    let on = WaitFor::Approval { what: ApprovalOf::Deploy, sha: sha.clone() };
+                    self.wait(on, Step::Deploy, now);
+                }
+                _ => self.ask_lane(Step::Deploy, now),
+            },
+        }
+    }
+
+    /// Begins a step that a person asked for, behind whatever still has to be waited for: a block must be no way round
+    /// the dependencies or the turn.
+    pub(super) fn go_on(&mut self, then: Step, now: Timestamp) {
+        if self.task.counters.runs == 0 && !self.task.depends_on.is_empty() {
+            let open = self.task.depends_on.clone();
+            self.wait(WaitFor::Dependencies { open }, then, now);
+        } else if self.task.policy.serial && !self.task.has_turn && self.task.past_first_stage() {
+            self.wait(WaitFor::Turn, then, now);
+        } else {
+            self.begin(then, now);
         }
     }
 
@@ -93,20 +122,22 @@ impl Change {
         self.task.state = State::Landing { step, since: now };
     }
 
-    /// Runs the stage's check or command on the head; without a head there is nothing to check, so an agent goes first.
+    /// Runs the stage's check or command on the head, under a run id of its own: a repetition never meets the record of
+    /// the one before.
     fn start_check(&mut self, step: Step, now: Timestamp) {
         let Some(head) = self.task.head.clone() else {
-            self.block(
-                Blocked::Infrastructure {
-                    why: format!("stage `{}` has no commit to work on; is an agent stage before it?", self.task.stage),
-                },
-                now,
-            );
+            self.block_without_head(now);
             return;
         };
+        self.task.counters.runs += 1;
         let run = self.task.run_id(self.task.counters.runs);
         self.effect(Effect::StartCheck { run: run.clone(), step, head });
         self.task.state = State::Running { run, step, since: now };
+    }
+
+    fn block_without_head(&mut self, now: Timestamp) {
+        let why = format!("stage `{}` has no commit to work on; is an agent stage before it?", self.task.stage);
+        self.block(Blocked::Infrastructure { why }, now);
     }
 
     /// After an accepted agent run: the exit check where there is one, else the next stage.
@@ -119,7 +150,6 @@ impl Change {
 
     /// Enters the next stage, after its turn has come where the repository is serial.
     pub(super) fn advance(&mut self, now: Timestamp) {
-        let leaving_first = !self.task.past_first_stage();
         let Some(next) = self.task.pipeline.next(&self.task.stage) else {
             return;
         };
@@ -129,10 +159,13 @@ impl Change {
             Work::Land => Step::Land,
         };
         self.task.stage = next.name.clone();
-        self.task.counters.deferrals = 0;
+        // Ceilings on interruptions and deferrals are per stage: a task that gets on may be interrupted again later.
+        self.calm();
+        self.task.counters.interrupted = 0;
+        self.task.stage_head.clone_from(&self.task.head);
         let text = format!("entered {}", self.task.stage);
         self.entry(Entry::new("stage-entered", text).with(json!({"stage": self.task.stage, "head": self.task.head})));
-        if leaving_first && self.task.policy.serial && !self.task.has_turn {
+        if self.task.policy.serial && !self.task.has_turn {
             self.wait(WaitFor::Turn, step, now);
         } else {
             self.begin(step, now);
@@ -142,6 +175,8 @@ impl Change {
     /// Sends the work back with the findings, verbatim; blocks when that has happened as often as allowed.
     pub(super) fn send_back(&mut self, findings: &str, to_developer: bool, now: Timestamp) {
         let from = self.task.stage.clone();
+        self.task.stage_head.clone_from(&self.task.head);
+        self.calm();
         if self.task.counters.developer_retries >= self.task.policy.max_developer_retries {
             // What a retry by a person begins with: the stage that would have had to mend it.
             self.go_back(to_developer);
@@ -168,7 +203,9 @@ impl Change {
 
     /// Resumes after an interruption, or blocks when that has happened as often as allowed.
     pub(super) fn interrupted(&mut self, why: &str, step: Step, now: Timestamp) {
-        self.effect(Effect::GiveSlotBack);
+        if step == Step::Agent {
+            self.effect(Effect::GiveSlotBack);
+        }
         if self.task.counters.interrupted >= self.task.policy.max_interrupted {
             self.block_at(Blocked::InterruptedTooOften, step, now);
             return;
@@ -179,7 +216,6 @@ impl Change {
         if step == Step::Agent {
             self.task.interrupted_note = Some(why.to_owned());
         }
-        // A command's run counts anew, so that the record of the interrupted one stays as it is.
         self.begin(step, now);
     }
 
@@ -296,7 +332,7 @@ pub(super) fn run_data(task: &Task, run: &RunId, facts: &RunFacts) -> Value {
 /// Which ceiling is reached, if one is: with both numbers.
 pub(super) fn over_budget(task: &Task) -> Option<String> {
     let budget = task.policy.budget;
-    let tokens = task.usage.input_tokens.unwrap_or(0) + task.usage.output_tokens.unwrap_or(0);
+    let tokens = task.usage.input_tokens.unwrap_or(0).saturating_add(task.usage.output_tokens.unwrap_or(0));
     if let Some(most) = budget.tokens.filter(|most| tokens >= *most) {
         return Some(format!("{tokens} tokens of {most}"));
     }
