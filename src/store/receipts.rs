@@ -1,0 +1,66 @@
+//! The receipt_lines table: the proof of a STOP, step by step.
+//!
+//! Owns one line per step: the newest result wins, except that a step once done stays done. The receipt's head is read
+//! from the task's row.
+
+use orch_domain::ids::TaskId;
+use orch_domain::stop::{Receipt, ReceiptLine, StepResult, StopStep};
+use orch_domain::task::{State, Status};
+
+use crate::error::StoreError;
+use crate::row::{all, execute, first, get, json, read_json};
+use crate::writer::Urgency;
+use crate::{Store, tasks};
+
+impl Store {
+    /// Puts a line; `false`: the step was done before, and stays as it was.
+    pub async fn put_receipt_line(&self, task: &TaskId, line: ReceiptLine) -> Result<bool, StoreError> {
+        let task = task.clone();
+        self.write(Urgency::Needed, move |tx| {
+            let sql = "SELECT line FROM receipt_lines WHERE task = ?1 AND step = ?2";
+            let step = line.step.as_str();
+            let before: Option<String> = first(tx.conn, sql, (task.as_str(), step), |row| get(row, "line"))?;
+            if let Some(before) = before {
+                let before: ReceiptLine = read_json("receipt line", &before)?;
+                if matches!(before.result, StepResult::Done { .. }) {
+                    return Ok(false);
+                }
+            }
+            let sql = "INSERT INTO receipt_lines (task, step, at, line) VALUES (?1, ?2, ?3, ?4)
+                       ON CONFLICT (task, step) DO UPDATE SET at = excluded.at, line = excluded.line";
+            execute(tx.conn, sql, (task.as_str(), step, line.at.0, json(&line)))?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// The receipt of a task's STOP, its lines in the order of the steps; `None`: no STOP was recorded.
+    pub async fn receipt(&self, task: &TaskId) -> Result<Option<Receipt>, StoreError> {
+        let task = task.clone();
+        self.read(move |conn| {
+            let Some(stored) = tasks::load(conn, &task)? else { return Ok(None) };
+            let Some(stop) = stored.task.stop.clone() else { return Ok(None) };
+            let sql = "SELECT line FROM receipt_lines WHERE task = ?1";
+            let mut lines = all(conn, sql, [task.as_str()], |row| {
+                read_json::<ReceiptLine>("receipt line", &get::<String>(row, "line")?)
+            })?;
+            lines.sort_by_key(|line| StopStep::ALL.iter().position(|step| *step == line.step));
+            let outcome = match stored.task.state {
+                State::Cancelled { .. } => Status::Cancelled,
+                State::Done { .. } => Status::Done,
+                _ => Status::Stopping,
+            };
+            Ok(Some(Receipt {
+                task: stored.task.id,
+                key: stored.task.key,
+                generation: stored.task.generation,
+                requested: stop.at,
+                by: stop.by,
+                source: stop.source,
+                outcome: outcome.as_str().to_owned(),
+                lines,
+            }))
+        })
+        .await
+    }
+}

@@ -1,0 +1,437 @@
+//! The tasks table: creating a life, owning it, committing its next state, recording its STOP.
+//!
+//! Owns the three fences, checked in the one UPDATE of each commit: *version* (somebody else changed the row), *epoch*
+//! (somebody else owns it) and *STOP* (forward changes only). Invariants: one live task per natural key; a terminal row
+//! never changes; a cancelled one gives its keys back as tombstones in the same transaction; the STOP mark is set once,
+//! whatever version and epoch. Which change counts as forward is decided by the caller.
+
+use orch_domain::effect::Outgoing;
+use orch_domain::ids::{Epoch, Generation, TaskId, Version};
+use orch_domain::journal::Entry;
+use orch_domain::names::{RepoName, StageName, TaskKey};
+use orch_domain::task::{State, Status, StopMark, Task};
+use orch_domain::time::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, named_params, params_from_iter};
+
+use crate::error::{CommitError, CreateError, StoreError};
+use crate::journal::{Subject, append, subject_of};
+use crate::row::{all, execute, first, get, get_parsed, get_time, get_time_opt, json, read_json};
+use crate::writer::{Tx, Urgency};
+use crate::{Store, outbox, tombstone};
+
+/// A created life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The row's first version.
+    pub version: Version,
+}
+
+/// A task as read, with what is needed to change it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The task; `stop` is filled in.
+    pub task: Task,
+    /// The row's version.
+    pub version: Version,
+    /// The owner's epoch: the caller's own only after [`Store::own_task`].
+    pub epoch: Epoch,
+    /// Last change of the row.
+    pub updated: Timestamp,
+}
+
+/// One change of a task: next state, journal and outgoing effects together or not at all.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The next state of the whole task.
+    pub task: Task,
+    /// The version it was decided on.
+    pub version: Version,
+    /// The owner's epoch.
+    pub epoch: Epoch,
+    /// Journal entries.
+    pub entries: Vec<Entry>,
+    /// Outgoing effects.
+    pub outgoing: Vec<Outgoing>,
+    /// Whether this goes forward: refused once a STOP is recorded.
+    pub forward: bool,
+    /// The present time.
+    pub now: Timestamp,
+}
+
+/// What came of recording a STOP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopRecorded {
+    /// This one is the first: durable now.
+    First,
+    /// One was recorded before; it stays as it was.
+    Already(StopMark),
+    /// The life is closed: nothing to stop.
+    Terminal,
+}
+
+/// Which tasks to find; empty fields match all.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    /// Of this repository.
+    pub repo: Option<RepoName>,
+    /// In this stage.
+    pub stage: Option<StageName>,
+    /// With this status.
+    pub status: Option<Status>,
+    /// Whether terminal ones are left out.
+    pub live_only: bool,
+    /// At most so many, newest first; `None`: all.
+    pub limit: Option<u32>,
+}
+
+const COLUMNS: &str = "body, version, epoch, updated_at, cancel_requested_at, cancel_requested_by, \
+                       cancel_requested_source";
+const LIVE: &str = "done_at IS NULL AND cancelled_at IS NULL";
+
+impl Store {
+    /// Creates a life at version 1 with its first entries and effects; `consume` names the tracker transition that
+    /// starts it, which can do so only once.
+    pub async fn create_task(
+        &self,
+        task: &Task,
+        entries: Vec<Entry>,
+        outgoing: Vec<Outgoing>,
+        consume: Option<String>,
+        now: Timestamp,
+    ) -> Result<Created, CreateError> {
+        let (task, columns) = (task.clone(), Columns::of(task));
+        self.write(Urgency::Ordinary, move |tx| {
+            if let Some(transition) = &consume {
+                let by = first(tx.conn, "SELECT task FROM consumed_transitions WHERE id = ?1", [transition], |row| {
+                    get_parsed(row, "task")
+                })?;
+                if let Some(id) = by {
+                    return Err(CreateError::AlreadyConsumed { transition: transition.clone(), id });
+                }
+            }
+            if let Some(id) = live_twin(tx.conn, &task)? {
+                return Err(CreateError::AlreadyLive { id });
+            }
+            let next = next_generation(tx.conn, &task.key)?;
+            if next != task.generation {
+                return Err(CreateError::GenerationTaken { next });
+            }
+            insert(tx, &task, &columns, now)?;
+            if let Some(transition) = &consume {
+                let sql = "INSERT INTO consumed_transitions (id, task, at) VALUES (?1, ?2, ?3)";
+                execute(tx.conn, sql, (transition, task.id.as_str(), now.0))?;
+            }
+            append(tx, &Subject::task(&task), &entries, now)?;
+            outbox::enqueue(tx, &task.id, Version(1), &outgoing, now)?;
+            Ok(Created { version: Version(1) })
+        })
+        .await
+    }
+
+    /// The generation that the next life of a key must have.
+    pub async fn next_generation(&self, key: &TaskKey) -> Result<Generation, StoreError> {
+        let key = key.clone();
+        self.read(move |conn| next_generation(conn, &key)).await
+    }
+
+    /// A key that was never used: `<prefix>-<n>`, counted durably.
+    pub async fn mint_key(&self, prefix: &str) -> Result<TaskKey, StoreError> {
+        let prefix = prefix.to_owned();
+        self.write(Urgency::Ordinary, move |tx| {
+            loop {
+                let sql = "INSERT INTO counters (name, value) VALUES ('key:' || ?1, 1)
+                           ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
+                let n: u64 = first(tx.conn, sql, [&prefix], |row| get(row, "value"))?.unwrap_or(1);
+                let text = format!("{prefix}-{n}");
+                let key: TaskKey = text.parse().map_err(|err| StoreError::Refused { why: format!("{err}") })?;
+                let sql = "SELECT 1 AS used FROM tasks WHERE orig_key = ?1
+                           UNION ALL SELECT 1 FROM board_items WHERE key = ?1";
+                if first(tx.conn, sql, [&text], |_| Ok(()))?.is_none() {
+                    return Ok(key);
+                }
+            }
+        })
+        .await
+    }
+
+    /// Takes ownership: raises the epoch, so that every earlier owner is refused from now on, and loads the task.
+    pub async fn own_task(&self, id: &TaskId, now: Timestamp) -> Result<Stored, StoreError> {
+        let id = id.clone();
+        self.write(Urgency::Needed, move |tx| {
+            execute(
+                tx.conn,
+                "UPDATE tasks SET epoch = epoch + 1, updated_at = ?2 WHERE id = ?1",
+                (id.as_str(), now.0),
+            )?;
+            load(tx.conn, &id)?.ok_or_else(|| StoreError::NotFound { what: "task", id: id.to_string() })
+        })
+        .await
+    }
+
+    /// Reads one life.
+    pub async fn load_task(&self, id: &TaskId) -> Result<Option<Stored>, StoreError> {
+        let id = id.clone();
+        self.read(move |conn| load(conn, &id)).await
+    }
+
+    /// Every life of a key, oldest first, whether cancelled or not.
+    pub async fn tasks_by_key(&self, key: &TaskKey) -> Result<Vec<Stored>, StoreError> {
+        let key = key.clone();
+        self.read(move |conn| {
+            let sql = format!("SELECT {COLUMNS} FROM tasks WHERE orig_key = ?1 ORDER BY generation");
+            all(conn, &sql, [key.as_str()], stored)
+        })
+        .await
+    }
+
+    /// Every life of a tracker item, oldest first.
+    pub async fn tasks_by_item(&self, item: &str) -> Result<Vec<Stored>, StoreError> {
+        let item = item.to_owned();
+        self.read(move |conn| {
+            let sql =
+                format!("SELECT {COLUMNS} FROM tasks WHERE orig_tracker_item = ?1 ORDER BY created_at, generation");
+            all(conn, &sql, [item], stored)
+        })
+        .await
+    }
+
+    /// All tasks that are not terminal, by priority, then age.
+    pub async fn live_tasks(&self) -> Result<Vec<Stored>, StoreError> {
+        self.read(move |conn| {
+            let sql = format!("SELECT {COLUMNS} FROM tasks WHERE {LIVE} ORDER BY priority DESC, created_at, id");
+            all(conn, &sql, [], stored)
+        })
+        .await
+    }
+
+    /// Tasks that match, newest first.
+    pub async fn find_tasks(&self, filter: TaskFilter) -> Result<Vec<Stored>, StoreError> {
+        self.read(move |conn| {
+            let mut wheres = vec!["1 = 1".to_owned()];
+            let mut values: Vec<Value> = Vec::new();
+            let mut equals = |column: &str, value: Option<&str>| {
+                if let Some(value) = value {
+                    values.push(Value::Text(value.to_owned()));
+                    wheres.push(format!("{column} = ?{}", values.len()));
+                }
+            };
+            equals("repo", filter.repo.as_ref().map(RepoName::as_str));
+            equals("stage", filter.stage.as_ref().map(StageName::as_str));
+            equals("status", filter.status.map(Status::as_str));
+            if filter.live_only {
+                wheres.push(LIVE.to_owned());
+            }
+            let limit = filter.limit.map_or(-1, i64::from);
+            let wheres = wheres.join(" AND ");
+            let sql =
+                format!("SELECT {COLUMNS} FROM tasks WHERE {wheres} ORDER BY created_at DESC, id DESC LIMIT {limit}");
+            all(conn, &sql, params_from_iter(values), stored)
+        })
+        .await
+    }
+
+    /// How many tasks there are by (stage, status).
+    pub async fn count_tasks(&self) -> Result<Vec<(StageName, Status, u64)>, StoreError> {
+        self.read(move |conn| {
+            let sql = "SELECT stage, status, count(*) AS n FROM tasks GROUP BY stage, status ORDER BY stage, status";
+            all(conn, sql, [], |row| {
+                let status: String = get(row, "status")?;
+                let status = Status::ALL.into_iter().find(|known| known.as_str() == status).ok_or_else(|| {
+                    StoreError::Damaged { what: "status".to_owned(), why: format!("`{status}` is no status") }
+                })?;
+                Ok((get_parsed(row, "stage")?, status, get(row, "n")?))
+            })
+        })
+        .await
+    }
+
+    /// Commits a task's next state with its journal and outgoing effects, under all fences; tells the new version.
+    pub async fn commit(&self, change: Change) -> Result<Version, CommitError> {
+        let columns = Columns::of(&change.task);
+        // What only brings a task to its end must work on a full disk, too.
+        let urgency = if change.forward { Urgency::Ordinary } else { Urgency::Needed };
+        self.write(urgency, move |tx| {
+            let changed = update(tx, &change, &columns)?;
+            if changed == 0 {
+                return Err(refusal(tx.conn, &change)?);
+            }
+            let version = change.version.next();
+            append(tx, &Subject::task(&change.task), &change.entries, change.now)?;
+            outbox::enqueue(tx, &change.task.id, version, &change.outgoing, change.now)?;
+            Ok(version)
+        })
+        .await
+    }
+
+    /// Records a STOP: durable, set once, whatever the row's version and epoch.
+    pub async fn record_stop(&self, id: &TaskId, mark: StopMark) -> Result<StopRecorded, StoreError> {
+        let id = id.clone();
+        self.write(Urgency::Needed, move |tx| {
+            let sql =
+                "UPDATE tasks SET cancel_requested_at = ?2, cancel_requested_by = ?3, cancel_requested_source = ?4,
+                         status = ?5, updated_at = ?2
+                       WHERE id = ?1 AND cancel_requested_at IS NULL AND done_at IS NULL AND cancelled_at IS NULL";
+            let stopping = Status::Stopping.as_str();
+            let changed = execute(tx.conn, sql, (id.as_str(), mark.at.0, &mark.by, &mark.source, stopping))?;
+            if changed == 1 {
+                let text = format!("STOP recorded: asked by {} ({})", mark.by, mark.source);
+                append(tx, &subject_of(tx.conn, &id)?, &[Entry::new("stop-recorded", text)], mark.at)?;
+                return Ok(StopRecorded::First);
+            }
+            let stored =
+                load(tx.conn, &id)?.ok_or_else(|| StoreError::NotFound { what: "task", id: id.to_string() })?;
+            match stored.task.stop {
+                _ if stored.task.is_terminal() => Ok(StopRecorded::Terminal),
+                Some(mark) => Ok(StopRecorded::Already(mark)),
+                None => Err(StoreError::Damaged {
+                    what: format!("task {id}"),
+                    why: "neither live, nor stopped, nor terminal".to_owned(),
+                }),
+            }
+        })
+        .await
+    }
+}
+
+/// What is written in columns beside the body.
+struct Columns {
+    status: &'static str,
+    state: String,
+    body: String,
+    cancelled_at: Option<i64>,
+    done_at: Option<i64>,
+    branch: String,
+}
+
+impl Columns {
+    /// Serialised on the caller's thread: the writer's time is everybody's.
+    fn of(task: &Task) -> Self {
+        let (cancelled_at, done_at) = match &task.state {
+            State::Cancelled { at } => (Some(at.0), None),
+            State::Done { at } => (None, Some(at.0)),
+            _ => (None, None),
+        };
+        Self {
+            status: task.status().as_str(),
+            state: json(&task.state),
+            body: json(task),
+            cancelled_at,
+            done_at,
+            branch: task.branch().to_string(),
+        }
+    }
+}
+
+fn insert(tx: &Tx<'_>, task: &Task, columns: &Columns, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "INSERT INTO tasks (id, key, orig_key, generation, repo, tracker_item, orig_tracker_item, branch,
+                 orig_branch, stage, status, state, body, version, epoch, priority, has_turn, created_at, updated_at,
+                 cancelled_at, done_at)
+               VALUES (:id, :key, :key, :generation, :repo, :item, :item, :branch, :branch, :stage, :status, :state,
+                 :body, 1, 0, :priority, :has_turn, :created, :now, :cancelled_at, :done_at)";
+    let params = named_params! {
+        ":id": task.id.as_str(),
+        ":key": task.key.as_str(),
+        ":generation": task.generation.0,
+        ":repo": task.repo.as_str(),
+        ":item": task.tracker_item,
+        ":branch": columns.branch,
+        ":stage": task.stage.as_str(),
+        ":status": columns.status,
+        ":state": columns.state,
+        ":body": columns.body,
+        ":priority": task.priority,
+        ":has_turn": task.has_turn,
+        ":created": task.created.0,
+        ":now": now.0,
+        ":cancelled_at": columns.cancelled_at,
+        ":done_at": columns.done_at,
+    };
+    execute(tx.conn, sql, params)?;
+    Ok(())
+}
+
+fn update(tx: &Tx<'_>, change: &Change, columns: &Columns) -> Result<usize, StoreError> {
+    let task = &change.task;
+    let grave = |original: &str| columns.cancelled_at.map(|_| tombstone(original, &task.id));
+    let sql = "UPDATE tasks SET
+                 key = coalesce(:key_grave, key),
+                 tracker_item = coalesce(:item_grave, tracker_item),
+                 branch = coalesce(:branch_grave, branch),
+                 stage = :stage,
+                 status = CASE WHEN cancel_requested_at IS NOT NULL AND NOT :terminal THEN :stopping ELSE :status END,
+                 state = :state, body = :body, version = version + 1, priority = :priority, has_turn = :has_turn,
+                 updated_at = :now, cancelled_at = :cancelled_at, done_at = :done_at
+               WHERE id = :id AND version = :version AND epoch = :epoch
+                 AND done_at IS NULL AND cancelled_at IS NULL
+                 AND (NOT :forward OR cancel_requested_at IS NULL)";
+    let params = named_params! {
+        ":key_grave": grave(task.key.as_str()),
+        ":item_grave": task.tracker_item.as_deref().and_then(grave),
+        ":branch_grave": grave(&columns.branch),
+        ":stage": task.stage.as_str(),
+        ":terminal": task.is_terminal(),
+        ":stopping": Status::Stopping.as_str(),
+        ":status": columns.status,
+        ":state": columns.state,
+        ":body": columns.body,
+        ":priority": task.priority,
+        ":has_turn": task.has_turn,
+        ":now": change.now.0,
+        ":cancelled_at": columns.cancelled_at,
+        ":done_at": columns.done_at,
+        ":id": task.id.as_str(),
+        ":version": change.version.0,
+        ":epoch": change.epoch.0,
+        ":forward": change.forward,
+    };
+    execute(tx.conn, sql, params)
+}
+
+/// Which fence refused; the ones that end the caller come first.
+fn refusal(conn: &Connection, change: &Change) -> Result<CommitError, StoreError> {
+    let id = &change.task.id;
+    let row = load(conn, id)?.ok_or_else(|| StoreError::NotFound { what: "task", id: id.to_string() })?;
+    Ok(if row.epoch != change.epoch {
+        CommitError::StaleEpoch { current: row.epoch }
+    } else if row.task.is_terminal() {
+        CommitError::Terminal
+    } else if change.forward && row.task.stop.is_some() {
+        CommitError::StopRecorded
+    } else {
+        CommitError::VersionConflict { found: row.version }
+    })
+}
+
+fn live_twin(conn: &Connection, task: &Task) -> Result<Option<TaskId>, StoreError> {
+    let sql = format!("SELECT id FROM tasks WHERE (key = ?1 OR tracker_item = ?2) AND {LIVE} LIMIT 1");
+    first(conn, &sql, (task.key.as_str(), &task.tracker_item), |row| get_parsed(row, "id"))
+}
+
+fn next_generation(conn: &Connection, key: &TaskKey) -> Result<Generation, StoreError> {
+    let sql = "SELECT coalesce(max(generation), 0) AS last FROM tasks WHERE orig_key = ?1";
+    let last = first(conn, sql, [key.as_str()], |row| get(row, "last"))?;
+    Ok(Generation(last.unwrap_or(0)).next())
+}
+
+pub(crate) fn load(conn: &Connection, id: &TaskId) -> Result<Option<Stored>, StoreError> {
+    first(conn, &format!("SELECT {COLUMNS} FROM tasks WHERE id = ?1"), [id.as_str()], stored)
+}
+
+fn stored(row: &Row<'_>) -> Result<Stored, StoreError> {
+    let mut task: Task = read_json("task body", &get::<String>(row, "body")?)?;
+    task.stop = match get_time_opt(row, "cancel_requested_at")? {
+        Some(at) => Some(StopMark {
+            at,
+            by: get::<Option<String>>(row, "cancel_requested_by")?.unwrap_or_default(),
+            source: get::<Option<String>>(row, "cancel_requested_source")?.unwrap_or_default(),
+        }),
+        None => None,
+    };
+    Ok(Stored {
+        task,
+        version: Version(get(row, "version")?),
+        epoch: Epoch(get(row, "epoch")?),
+        updated: get_time(row, "updated_at")?,
+    })
+}

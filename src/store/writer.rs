@@ -1,0 +1,297 @@
+//! The one writer: groups the changes that wait into one transaction and answers only after its commit.
+//!
+//! Owns the writing connection. Invariants: `BEGIN IMMEDIATE` only; each change has a SAVEPOINT of its own, so a refused
+//! change takes nothing else along; no answer leaves before COMMIT has returned. When a whole group cannot be committed
+//! (disk full), its changes are tried one by one, so each gets its own honest answer: therefore a change is a closure
+//! that can run more than once. Refuses to read a clock or to hold a transaction open while it waits.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use orch_domain::ids::Seq;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::{Db, Failure, StoreError};
+use crate::space::{Space, SpaceState};
+
+/// Most changes in one transaction.
+pub(crate) const GROUP: usize = 64;
+
+/// Whether a change has to work even when the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Refused while space is short.
+    Ordinary,
+    /// May use the ballast: STOP, receipts, ends of things.
+    Needed,
+}
+
+/// What a change sees: the connection inside the open transaction.
+pub(crate) struct Tx<'c> {
+    /// The writing connection.
+    pub(crate) conn: &'c Connection,
+    /// Highest journal position written in this transaction.
+    pub(crate) seq: Cell<u64>,
+}
+
+/// How one application of a change ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Applied {
+    Done,
+    Refused,
+    Spoiled,
+}
+
+/// A change waiting for its turn, its types erased.
+pub(crate) trait Change: Send {
+    fn urgency(&self) -> Urgency;
+    fn apply(&mut self, tx: &Tx<'_>) -> ChangeEnd;
+    fn fail(&mut self, why: StoreError);
+    /// Sends the answer.
+    fn settle(self: Box<Self>, shared: &Shared);
+}
+
+/// What applying told: opaque outside this file.
+pub(crate) struct ChangeEnd(Applied, Option<StoreError>);
+
+/// A change with its types.
+pub(crate) struct Pending<T, E, F> {
+    run: F,
+    urgency: Urgency,
+    out: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E, F> Pending<T, E, F>
+where
+    F: FnMut(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Failure,
+{
+    /// Packs a change; the receiver hears after the commit.
+    pub(crate) fn pack(urgency: Urgency, run: F) -> (Box<dyn Change>, oneshot::Receiver<Result<T, E>>) {
+        let (reply, answer) = oneshot::channel();
+        (Box::new(Self { run, urgency, out: None, reply }), answer)
+    }
+}
+
+impl<T, E, F> Change for Pending<T, E, F>
+where
+    F: FnMut(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Failure,
+{
+    fn urgency(&self) -> Urgency {
+        self.urgency
+    }
+
+    fn apply(&mut self, tx: &Tx<'_>) -> ChangeEnd {
+        let run = &mut self.run;
+        // A panic in one change must not take the writer, and with it everybody else, along.
+        let out = catch_unwind(AssertUnwindSafe(|| run(tx)))
+            .unwrap_or_else(|_| Err(StoreError::Refused { why: "the change panicked; see the log".to_owned() }.into()));
+        let end = match &out {
+            Ok(_) => ChangeEnd(Applied::Done, None),
+            Err(err) => match err.trouble() {
+                Some(trouble) if trouble.spoils_transaction() => ChangeEnd(Applied::Spoiled, Some(trouble.clone())),
+                _ => ChangeEnd(Applied::Refused, None),
+            },
+        };
+        self.out = Some(out);
+        end
+    }
+
+    fn fail(&mut self, why: StoreError) {
+        self.out = Some(Err(why.into()));
+    }
+
+    fn settle(self: Box<Self>, shared: &Shared) {
+        let out = self.out.unwrap_or_else(|| Err(StoreError::Closed.into()));
+        if out.as_ref().is_err_and(Failure::is_stale) {
+            shared.refused_stale.fetch_add(1, Ordering::Relaxed);
+        }
+        // Nobody waits any more: the change is committed all the same.
+        let _ = self.reply.send(out);
+    }
+}
+
+/// Counters and signals that the writer shares with every handle.
+pub(crate) struct Shared {
+    pub(crate) refused_stale: AtomicU64,
+    pub(crate) groups: AtomicU64,
+    pub(crate) changes: AtomicU64,
+    pub(crate) largest_group: AtomicU64,
+    pub(crate) seq: watch::Sender<Seq>,
+    pub(crate) space: watch::Sender<SpaceState>,
+}
+
+impl Shared {
+    pub(crate) fn new(seq: Seq, space: SpaceState) -> Arc<Self> {
+        Arc::new(Self {
+            refused_stale: AtomicU64::new(0),
+            groups: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            largest_group: AtomicU64::new(0),
+            seq: watch::Sender::new(seq),
+            space: watch::Sender::new(space),
+        })
+    }
+}
+
+/// What the writer thread receives.
+pub(crate) enum Message {
+    /// A change to commit.
+    Change(Box<dyn Change>),
+    /// Something done on the connection outside a transaction, between two groups (backup, check, space).
+    Between(Box<dyn FnOnce(&mut Writer) + Send>),
+}
+
+/// The writing connection and what belongs to it.
+pub(crate) struct Writer {
+    pub(crate) conn: Connection,
+    pub(crate) space: Space,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Writer {
+    /// Works until every sender is gone.
+    pub(crate) fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        while let Some(first) = inbox.blocking_recv() {
+            let mut group = Vec::new();
+            let mut between = None;
+            let mut next = Some(first);
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Change(change) => group.push(change),
+                    Message::Between(work) => {
+                        between = Some(work);
+                        break;
+                    }
+                }
+                if group.len() < GROUP {
+                    next = inbox.try_recv().ok();
+                }
+            }
+            self.commit(group);
+            if let Some(work) = between
+                && catch_unwind(AssertUnwindSafe(|| work(&mut self))).is_err()
+            {
+                tracing::error!("work between two groups panicked; the writer goes on");
+            }
+        }
+    }
+
+    /// Commits a group and answers.
+    pub(crate) fn commit(&mut self, mut group: Vec<Box<dyn Change>>) {
+        if group.is_empty() {
+            return;
+        }
+        if group.len() == 1 || self.space.state() != SpaceState::Enough || !self.try_together(&mut group) {
+            for change in &mut group {
+                self.commit_alone(change.as_mut());
+            }
+        }
+        let count = group.len() as u64;
+        self.shared.groups.fetch_add(1, Ordering::Relaxed);
+        self.shared.changes.fetch_add(count, Ordering::Relaxed);
+        self.shared.largest_group.fetch_max(count, Ordering::Relaxed);
+        for change in group {
+            change.settle(&self.shared);
+        }
+    }
+
+    /// Tries all in one transaction; `false`: nothing of it was committed.
+    fn try_together(&mut self, group: &mut [Box<dyn Change>]) -> bool {
+        let together = self.transaction(|tx| {
+            for change in group.iter_mut() {
+                let before = tx.seq.get();
+                batch(tx.conn, "SAVEPOINT change")?;
+                match change.apply(tx) {
+                    ChangeEnd(Applied::Done, _) => batch(tx.conn, "RELEASE change")?,
+                    ChangeEnd(Applied::Refused, _) => {
+                        batch(tx.conn, "ROLLBACK TO change")?;
+                        batch(tx.conn, "RELEASE change")?;
+                        tx.seq.set(before);
+                    }
+                    ChangeEnd(Applied::Spoiled, why) => return Err(why.unwrap_or(StoreError::DiskFull)),
+                }
+            }
+            Ok(true)
+        });
+        together.is_ok()
+    }
+
+    /// Commits one change in a transaction of its own; short of space, an urgent one gets the ballast.
+    fn commit_alone(&mut self, change: &mut dyn Change) {
+        let urgency = change.urgency();
+        if urgency == Urgency::Ordinary && self.space.state() == SpaceState::OnBallast {
+            // What the ballast gave belongs to STOP and receipts.
+            change.fail(StoreError::DiskFull);
+            return;
+        }
+        let mut outcome = self.try_alone(change);
+        if outcome == Err(StoreError::DiskFull) && urgency == Urgency::Needed && self.space.free(&self.conn) {
+            tracing::error!("the disk is full: the ballast was freed so that STOP and receipts can be recorded");
+            outcome = self.try_alone(change);
+        }
+        match outcome {
+            Ok(()) => self.space.worked(),
+            Err(why) => {
+                if why == StoreError::DiskFull {
+                    self.space.failed();
+                }
+                change.fail(why);
+            }
+        }
+        self.shared.space.send_if_modified(|state| {
+            let changed = *state != self.space.state();
+            *state = self.space.state();
+            changed
+        });
+    }
+
+    fn try_alone(&mut self, change: &mut dyn Change) -> Result<(), StoreError> {
+        self.transaction(|tx| match change.apply(tx) {
+            ChangeEnd(Applied::Done, _) => Ok(true),
+            ChangeEnd(Applied::Refused, _) => Ok(false),
+            ChangeEnd(Applied::Spoiled, why) => Err(why.unwrap_or(StoreError::DiskFull)),
+        })
+    }
+
+    /// Runs `work` in one transaction; `Ok(false)` from it rolls back without being an error.
+    fn transaction(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+        batch(&self.conn, "BEGIN IMMEDIATE")?;
+        let tx = Tx { conn: &self.conn, seq: Cell::new(0) };
+        let outcome = work(&tx).and_then(|keep| {
+            batch(&self.conn, if keep { "COMMIT" } else { "ROLLBACK" })?;
+            Ok(keep)
+        });
+        match outcome {
+            Ok(keep) => {
+                let seq = Seq(tx.seq.get());
+                if keep && seq > *self.shared.seq.borrow() {
+                    self.shared.seq.send_replace(seq);
+                }
+                Ok(())
+            }
+            Err(err) => {
+                // SQLite may have rolled back by itself (disk full, I/O error).
+                if !self.conn.is_autocommit()
+                    && let Err(rollback) = batch(&self.conn, "ROLLBACK")
+                {
+                    tracing::error!(%rollback, "rolling back failed");
+                }
+                Err(err)
+            }
+        }
+    }
+}
+
+/// Runs one cached statement without parameters.
+fn batch(conn: &Connection, sql: &str) -> Result<(), StoreError> {
+    conn.prepare_cached(sql).db()?.execute([]).db()?;
+    Ok(())
+}
