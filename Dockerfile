@@ -2,7 +2,7 @@
 #
 #   docker build -t orch --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker run --rm orch demo --headless
-#   docker run -d --name orch -v orch-data:/data -p 127.0.0.1:8787:8787 --stop-timeout 120 orch
+#   docker run -d --name orch -v orch-data:/data -p 127.0.0.1:7717:7717 --stop-timeout 120 orch
 #
 # Both bases are arguments: any Debian 12 will do, also one made by debootstrap where no registry can be reached (docs/testing.md).
 ARG BUILDER=rust:1.95-bookworm
@@ -63,15 +63,16 @@ LABEL org.opencontainers.image.title="orch" \
 # proxy in front: everything but health and the signed webhooks still asks for the token.
 ENV PATH=/opt/orch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     ORCH_DATA_DIR=/data \
-    ORCH_HTTP_ADDR=0.0.0.0:8787 \
+    ORCH_HTTP_ADDR=0.0.0.0:7717 \
     PYTHONDONTWRITEBYTECODE=1
 USER orch
-WORKDIR /home/orch
+# `orch.yaml` is looked for in the working folder: put it into the volume, or mount it as /data/orch.yaml.
+WORKDIR /data
 VOLUME /data
-EXPOSE 8787
+EXPOSE 7717
 # Alive, not ready: a supervisor that drains or waits for its store is healthy and must not be shot for it.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \
-    CMD ["curl", "--fail", "--silent", "--show-error", "--max-time", "4", "http://127.0.0.1:8787/healthz"]
+    CMD curl --fail --silent --show-error --max-time 4 "http://127.0.0.1:${ORCH_HTTP_ADDR##*:}/healthz"
 # SIGTERM is a drain with a deadline: give it time (docker run --stop-timeout, terminationGracePeriodSeconds).
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/bin/tini", "--", "/usr/local/bin/orch"]
