@@ -1,1 +1,22 @@
-//! Contents of jobs.
+//! Jobs on this host: started under a shim, followed, ended, found again.
+//!
+//! [`Runner`] is what callers use: it keeps the launch handshake and the ledger. [`LocalPlacement`] starts real shims,
+//! [`FakePlacement`] plays scripted ones. [`follow`] reads a growing log line by line. [`env`] makes the environment of
+//! a job from nothing.
+
+pub mod env;
+mod fake;
+mod follow;
+mod ledger;
+mod link;
+mod local;
+mod orphans;
+mod runner;
+mod spawner;
+
+pub use fake::{FakeEnd, FakePlacement, FakeRun};
+pub use follow::{LogFollower, LogLine, follow};
+pub use ledger::UnrecordedLedger;
+pub use local::{LocalPlacement, LocalPlacementConfig, PlacementError};
+pub use orphans::become_subreaper;
+pub use runner::{FinishedJob, Runner, RunningJob};

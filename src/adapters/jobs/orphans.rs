@@ -1,0 +1,112 @@
+//! What outlives a killed shim, and how it is found and ended.
+//!
+//! Owns the sweep. As a subreaper this process inherits the remains of every shim it started; they are told from our
+//! other children by their session: a job's processes are never in ours. Where the shim was not our child (a supervisor
+//! died in between), only the mark in the environment is left to look for, and then nothing is said to be proven.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, getpid, getsid};
+use orch_domain::job::JobIdentity;
+use orch_shim::procs;
+
+use super::spawner;
+
+/// Environment variable that marks every process of a job with the job's id.
+pub(super) const MARK: &str = "ORCH_JOB";
+/// How long remains are chased before they are reported as still there.
+const CHASE: Duration = Duration::from_secs(5);
+/// Empty looks in a row that count as nobody left.
+const CLEAN_LOOKS: u32 = 3;
+
+/// Makes this process inherit what outlives a killed shim. Call once, early.
+///
+/// # Errors
+/// When the kernel refuses, which no supported one does.
+pub fn become_subreaper() -> std::io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// What a sweep found.
+pub(super) struct Swept {
+    pub(super) ended: u32,
+    pub(super) evidence: String,
+    pub(super) proven_gone: bool,
+}
+
+/// Ends what is left of a job whose shim is gone. Blocks for as long as that takes, at most some seconds.
+pub(super) fn sweep(job: &JobIdentity) -> Swept {
+    if procs::boot_id().is_ok_and(|now| now != job.boot_id) {
+        let evidence = format!("shim {} belonged to an earlier boot ({})", job.pid, job.boot_id);
+        return Swept { ended: 0, evidence, proven_gone: true };
+    }
+    let inherits =
+        nix::sys::prctl::get_child_subreaper().unwrap_or(false) && spawner::was_ours(job.pid, job.start_ticks);
+    let (inherited, clean) = end_inherited();
+    let (marked, unmarked_clean) = end_marked(job);
+    let ended = inherited + marked;
+    let proof = if inherits { "its remains came to this process" } else { "looked for by their mark only" };
+    let proven_gone = inherits && clean && unmarked_clean;
+    let left = if clean && unmarked_clean { "none left" } else { "some could not be ended" };
+    Swept {
+        ended,
+        evidence: format!("shim {} is gone without a record; {ended} processes ended, {left} ({proof})", job.pid),
+        proven_gone,
+    }
+}
+
+/// Ends every child that is neither a shim nor of our own session, and what they leave, until there is none.
+fn end_inherited() -> (u32, bool) {
+    let Ok(session) = getsid(None) else { return (0, false) };
+    let until = Instant::now() + CHASE;
+    let (mut ended, mut clean_looks) = (0, 0);
+    while clean_looks < CLEAN_LOOKS {
+        let mut found = false;
+        for pid in procs::children(getpid().as_raw()) {
+            let is_orphan = procs::stat(pid).is_some_and(|stat| stat.sid != session.as_raw());
+            if !is_orphan || spawner::is_living_shim(pid) {
+                continue;
+            }
+            found = true;
+            // An unreaped child keeps its pid, and this is the only place that reaps inherited ones.
+            if kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
+                && waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).is_ok_and(|seen| seen.pid().is_some())
+            {
+                ended += 1;
+            }
+        }
+        clean_looks = if found { 0 } else { clean_looks + 1 };
+        if Instant::now() > until {
+            return (ended, false);
+        }
+    }
+    (ended, true)
+}
+
+/// Ends every process that carries the job's mark.
+fn end_marked(job: &JobIdentity) -> (u32, bool) {
+    let mark = format!("{MARK}={}", job.job);
+    let until = Instant::now() + CHASE;
+    let mut ended = std::collections::HashSet::new();
+    loop {
+        let marked: Vec<_> =
+            procs::all().into_iter().filter(|stat| stat.is_alive() && carries(stat.pid, mark.as_bytes())).collect();
+        if marked.is_empty() {
+            return (u32::try_from(ended.len()).unwrap_or(u32::MAX), true);
+        }
+        for stat in marked {
+            if procs::signal_same(stat.pid, stat.start_ticks, Signal::SIGKILL) {
+                ended.insert(stat.pid);
+            }
+        }
+        if Instant::now() > until {
+            return (u32::try_from(ended.len()).unwrap_or(u32::MAX), false);
+        }
+    }
+}
+
+fn carries(pid: i32, mark: &[u8]) -> bool {
+    std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|byte| *byte == 0).any(|var| var == mark))
+}

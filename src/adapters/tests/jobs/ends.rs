@@ -1,0 +1,60 @@
+//! How a job can end, and that its end is a fact: exit codes, signals, limits, programs that cannot be started.
+
+use orch_adapters::ports::JobLimits;
+use orch_domain::job::JobEnd;
+use orch_domain::time::Millis;
+use orch_shim::record::read_exit;
+
+use crate::support::World;
+
+#[tokio::test]
+async fn exit_codes_and_both_outputs_are_kept() {
+    let world = World::new();
+    for code in [0, 1, 77, 255] {
+        let job = world.run(world.sh(&format!("echo out; echo err >&2; exit {code}"))).await;
+        assert_eq!(job.exit.end, JobEnd::Exited { code });
+        assert_eq!((job.stdout(100).expect("read"), job.stderr(100).expect("read")), ("out\n".into(), "err\n".into()));
+        assert!(job.exit.proven_gone && !job.exit.log_cut && job.exit.swept == 0, "{:?}", job.exit);
+        assert_eq!(read_exit(&job.dir).expect("parses"), Some(job.exit));
+    }
+}
+
+#[tokio::test]
+async fn a_signal_of_its_own_is_told_from_ours() {
+    let world = World::new();
+    let job = world.run(world.sh("kill -SEGV $$")).await;
+    assert_eq!(job.exit.end, JobEnd::Signalled { signal: 11 });
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_is_named() {
+    let world = World::new();
+    let not_a_program = world.path("plain");
+    std::fs::write(&not_a_program, "text").expect("written");
+    let plain = not_a_program.to_str().expect("UTF-8");
+    let mut nowhere = world.sh("true");
+    nowhere.cwd = world.path("no-such-folder");
+    let specs = [
+        (world.job(&["no-such-program-xyz"]), "no-such-program-xyz"),
+        (world.job(&[plain]), plain),
+        (nowhere, "no-such-folder"),
+        (world.job(&["a\0b"]), "NUL"),
+    ];
+    for (spec, named) in specs {
+        let job = world.run(spec).await;
+        let JobEnd::CouldNotStart { why } = &job.exit.end else { panic!("{:?}", job.exit) };
+        assert!(why.contains(named), "{why}");
+        assert_eq!(job.exit.started, None);
+    }
+}
+
+#[tokio::test]
+async fn time_limits_are_kept() {
+    let world = World::new();
+    let mut slow = world.sh("while :; do echo tick; sleep 0.01; done");
+    slow.limits = JobLimits { wall: Millis(300), stall: Some(Millis(200_000)), ..slow.limits };
+    assert_eq!(world.run(slow).await.exit.end, JobEnd::TimedOut);
+    let mut silent = world.sh("echo once; exec sleep 1000");
+    silent.limits = JobLimits { stall: Some(Millis(300)), ..silent.limits };
+    assert_eq!(world.run(silent).await.exit.end, JobEnd::Stalled);
+}
