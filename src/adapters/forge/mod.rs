@@ -1,1 +1,12 @@
-//! Contents of forge.
+//! Code hosts: where `main` lives and how it moves. Contents; the rules are in the files.
+
+mod advance;
+mod fake;
+mod local;
+mod note;
+
+#[cfg(test)]
+mod tests;
+
+pub use fake::{FakeForge, Fault};
+pub use local::{ForgeSetupError, LocalForge};

@@ -1,1 +1,35 @@
-//! Contents of git.
+//! Git for the supervisor: three bare repositories per forge repository, workspaces, checkouts, imports, catch-up,
+//! task-branch pushes and salvage. Contents; the rules are in the files.
+
+mod capture;
+mod catch_up;
+mod direct;
+mod error;
+mod exec;
+mod import;
+mod push;
+mod read;
+mod rooms;
+mod vault;
+mod workspace;
+
+#[cfg(test)]
+mod tests;
+
+pub use capture::{CaptureFacts, CaptureSpec, Leftovers, read_capture};
+pub use catch_up::{CatchUp, CatchUpSpec, WhyMerged};
+pub use direct::DirectExec;
+pub use error::GitError;
+pub use exec::{Exec, ExecOutput, Git, GitSettings, Owner};
+pub use import::{ImportError, ImportSpec, Imported};
+pub use push::{BranchDeletion, BranchPush, TaskBranch, TaskBranchError};
+pub use read::{ChangeKind, ChangedPath, CommitLine, FileAt};
+pub use rooms::{GitRooms, RepoGit};
+pub use vault::{DOT_GIT, Salvage, SalvageError, SalvageSpec, Salvaged};
+pub use workspace::{Checkout, Workspace, WorkspaceSpec};
+
+pub(crate) use error::words;
+pub(crate) use exec::{GitCommand, utf8};
+pub(crate) use push::{PushSaid, shell_quote};
+pub(crate) use read::commit as commit_of;
+pub(crate) use rooms::{Place, find_repository};

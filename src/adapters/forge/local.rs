@@ -1,0 +1,251 @@
+//! The forge that needs no server: a bare repository or a plain clone on this machine.
+//!
+//! Owns finding it, its main branch, and every reason why it cannot be used, each with the way out. `main` moves by a
+//! plain push; hooks of the repository do run then, as they would for its owner's own push. Refuses to touch a checked-
+//! out `main`'s files or index: what to do about them is said in a note, and left to the person they belong to.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use orch_domain::ids::CommitSha;
+use orch_domain::names::{BranchName, RepoName};
+
+use super::advance::{advance_by_push, forge_error};
+use super::note;
+use crate::git::{Git, GitCommand, GitError, GitRooms, Owner, Place, RepoGit, find_repository, utf8};
+use crate::ports::{Advance, Forge, ForgeError, Remote};
+
+/// Why a path cannot be a forge. Each says the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgeSetupError {
+    /// Nothing there.
+    #[error("repository `{path}`: there is no such folder; check the path")]
+    NoSuchPath {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// Something else there.
+    #[error("repository `{path}`: this is not a git repository; {hint}")]
+    NotARepository {
+        /// The path as given.
+        path: PathBuf,
+        /// What to do.
+        hint: String,
+    },
+    /// No right to read it.
+    #[error("repository `{path}` cannot be read: {why}; run orch as a user who may read and write it")]
+    Unreadable {
+        /// The path as given.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// Nothing to start from.
+    #[error("repository `{path}` has no commit yet; make a first one (`git commit`) and start again")]
+    NoCommits {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The main branch is not there.
+    #[error(
+        "repository `{path}` has no branch `{wanted}`; it has: {have}; name the branch that tasks land on in the setting `main`"
+    )]
+    NoMain {
+        /// The path as given.
+        path: PathBuf,
+        /// The branch looked for.
+        wanted: String,
+        /// The branches that are there.
+        have: String,
+    },
+    /// `HEAD` names no branch.
+    #[error(
+        "repository `{path}` is on no branch (detached at {at}); check out the branch that tasks land on, or name it in the setting `main`"
+    )]
+    Detached {
+        /// The path as given.
+        path: PathBuf,
+        /// Where it is.
+        at: String,
+    },
+    /// Part of the history is missing.
+    #[error(
+        "repository `{path}` is a shallow clone; complete it with `git -C {path} fetch --unshallow` and start again"
+    )]
+    Shallow {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// An object format that is not supported.
+    #[error("repository `{path}` uses {format} object ids; only sha1 repositories are supported")]
+    Format {
+        /// The path as given.
+        path: PathBuf,
+        /// The format.
+        format: String,
+    },
+    /// As the error says.
+    #[error(transparent)]
+    Git(#[from] GitError),
+}
+
+/// A repository on this machine as forge. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LocalForge {
+    path: PathBuf,
+    place: Place,
+    main: BranchName,
+    git: RepoGit,
+}
+
+impl LocalForge {
+    /// Opens the repository at `path` (a bare one, or a clone with files), and our own repositories beside it. `main` is
+    /// the branch that tasks land on; by default the one that is checked out there.
+    ///
+    /// # Errors
+    /// See [`ForgeSetupError`].
+    pub async fn open(
+        path: &Path,
+        main: Option<BranchName>,
+        rooms: &GitRooms,
+        name: &RepoName,
+    ) -> Result<Self, ForgeSetupError> {
+        let (real, place) = find(path)?;
+        let probe = Probe { git: rooms.probe(), path, place: &place };
+        probe.check_kind().await?;
+        let main = probe.main(main).await?;
+        let remote = Remote { url: utf8(&real)?.to_owned(), env: Default::default() };
+        let git = rooms.open(name, remote).await?;
+        Ok(Self { path: real, place, main, git })
+    }
+
+    /// Our own repositories for it.
+    #[must_use]
+    pub fn git(&self) -> &RepoGit {
+        &self.git
+    }
+
+    /// The same forge, with commands run for another owner.
+    #[must_use]
+    pub fn for_owner(&self, owner: Owner) -> Self {
+        Self { git: self.git.for_owner(owner), ..self.clone() }
+    }
+
+    /// The repository's folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[async_trait]
+impl Forge for LocalForge {
+    fn remote(&self) -> Remote {
+        self.git.remote().clone()
+    }
+
+    async fn main_branch(&self) -> Result<BranchName, ForgeError> {
+        Ok(self.main.clone())
+    }
+
+    async fn head(&self, branch: &BranchName) -> Result<Option<CommitSha>, ForgeError> {
+        self.git.remote_head(branch).await.map_err(forge_error)
+    }
+
+    async fn advance_main(&self, main: &BranchName, expected: &CommitSha, to: &CommitSha) -> Advance {
+        advance_by_push(&self.git, main, expected, to).await
+    }
+
+    async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<String> {
+        note::for_checked_out_main(&self.git, &self.place, &self.main, from, to).await
+    }
+}
+
+/// Finds the repository at exactly this path.
+fn find(path: &Path) -> Result<(PathBuf, Place), ForgeSetupError> {
+    let owned = || path.to_owned();
+    let unreadable = |err: std::io::Error| ForgeSetupError::Unreadable { path: owned(), why: err.to_string() };
+    let real = path.canonicalize().map_err(|err| match err.kind() {
+        std::io::ErrorKind::NotFound => ForgeSetupError::NoSuchPath { path: owned() },
+        _ => unreadable(err),
+    })?;
+    if !real.is_dir() {
+        return Err(ForgeSetupError::NotARepository { path: owned(), hint: "it is a file".to_owned() });
+    }
+    std::fs::read_dir(&real).map_err(unreadable)?;
+    if let Some(place) = find_repository(&real) {
+        std::fs::read_dir(place.common_dir.join("objects")).map_err(unreadable)?;
+        return Ok((real, place));
+    }
+    let above = real.ancestors().skip(1).find(|above| find_repository(above).is_some());
+    let hint = match above {
+        Some(above) => format!("it is a folder of the repository `{}`: name that", above.display()),
+        None => "name one, or make one with `git init` and a first commit".to_owned(),
+    };
+    Err(ForgeSetupError::NotARepository { path: owned(), hint })
+}
+
+/// Questions to a repository that is not ours, before it is used.
+struct Probe<'a> {
+    git: Git,
+    path: &'a Path,
+    place: &'a Place,
+}
+
+impl Probe<'_> {
+    /// Asks the repository something. It is named outright, so nothing is searched and no owner is doubted: that the
+    /// operator named this path is the trust.
+    async fn ask(&self, args: &[&str]) -> Result<(i32, String), ForgeSetupError> {
+        let dir = utf8(&self.place.git_dir)?;
+        let command = GitCommand::inside(&self.place.git_dir, args.iter().copied()).env("GIT_DIR", dir);
+        let out = self.git.run(command).await?;
+        if out.code > 1 {
+            let why = crate::git::words(&out.stderr);
+            return Err(ForgeSetupError::Unreadable { path: self.path.to_owned(), why });
+        }
+        Ok((out.code, String::from_utf8_lossy(&out.stdout).trim().to_owned()))
+    }
+
+    async fn check_kind(&self) -> Result<(), ForgeSetupError> {
+        let path = self.path.to_owned();
+        let (_, facts) = self.ask(&["rev-parse", "--is-shallow-repository", "--show-object-format"]).await?;
+        let mut facts = facts.lines();
+        if facts.next() == Some("true") {
+            return Err(ForgeSetupError::Shallow { path });
+        }
+        match facts.next() {
+            Some("sha1") | None => Ok(()),
+            Some(format) => Err(ForgeSetupError::Format { path, format: format.to_owned() }),
+        }
+    }
+
+    async fn main(&self, configured: Option<BranchName>) -> Result<BranchName, ForgeSetupError> {
+        let path = || self.path.to_owned();
+        let (_, listed) = self.ask(&["for-each-ref", "--format=%(refname)", "refs/heads"]).await?;
+        let have: Vec<&str> = listed.lines().filter_map(|name| name.strip_prefix("refs/heads/")).collect();
+        if have.is_empty() {
+            return Err(ForgeSetupError::NoCommits { path: path() });
+        }
+        let no_main = |wanted: &str| {
+            let mut shown: Vec<&str> = have.iter().copied().take(8).collect();
+            shown.extend((have.len() > 8).then_some("..."));
+            ForgeSetupError::NoMain { path: path(), wanted: wanted.to_owned(), have: shown.join(", ") }
+        };
+        let wanted = match configured {
+            Some(main) => main,
+            None => {
+                let (code, head) = self.ask(&["symbolic-ref", "--quiet", "HEAD"]).await?;
+                if code != 0 {
+                    let (_, at) = self.ask(&["rev-parse", "--short", "HEAD"]).await?;
+                    return Err(ForgeSetupError::Detached { path: path(), at });
+                }
+                let name = head.strip_prefix("refs/heads/").unwrap_or(&head);
+                name.parse().map_err(|_| no_main(name))?
+            }
+        };
+        match have.contains(&wanted.as_str()) {
+            true => Ok(wanted),
+            false => Err(no_main(wanted.as_str())),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What to tell a person whose clone has `main` checked out while it moves under them.
+//!
+//! Owns finding such working trees and the one command that brings their files along without losing local changes.
+//! Refuses to run it: reads the list of working trees and their index files, and nothing else of theirs.
+
+use std::path::{Path, PathBuf};
+
+use git2::{Index, Repository};
+use orch_domain::ids::CommitSha;
+use orch_domain::names::BranchName;
+
+use crate::git::{GitCommand, Place, RepoGit, commit_of, find_repository, shell_quote, utf8};
+
+/// How far back it is looked for the commit that somebody's files are at.
+const FAR: usize = 200;
+
+/// A note per working tree that has `main` checked out and does not have `to`'s files.
+pub(super) async fn for_checked_out_main(
+    git: &RepoGit,
+    place: &Place,
+    main: &BranchName,
+    from: &CommitSha,
+    to: &CommitSha,
+) -> Option<String> {
+    let command = GitCommand::inside(&place.git_dir, ["worktree", "list", "--porcelain", "-z"]);
+    let out = git.git().run(command.env("GIT_DIR", utf8(&place.git_dir).ok()?)).await.ok()?;
+    let mut notes = Vec::new();
+    for tree in checked_out(&String::from_utf8_lossy(&out.stdout), main) {
+        let (tree, ours, start, end) = (tree, git.work(), from.clone(), to.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            let old = files_are_at(&ours, &tree, &start, &end);
+            (tree, old)
+        });
+        let (tree, old) = found.await.ok()?;
+        notes.extend(old.map(|old| note(&tree, main, &old, to)));
+    }
+    (!notes.is_empty()).then(|| notes.join("\n"))
+}
+
+/// The folders that have the branch checked out: records of `key value` items, ended by an empty one.
+fn checked_out(list: &str, main: &BranchName) -> Vec<PathBuf> {
+    let wanted = format!("branch {}", main.as_ref_name());
+    let record = |record: &str| {
+        let mut items = record.split('\0');
+        let folder = items.next()?.trim_start_matches('\0').strip_prefix("worktree ")?;
+        items.any(|item| item == wanted).then(|| PathBuf::from(folder))
+    };
+    list.split("\0\0").filter_map(record).collect()
+}
+
+/// The commit whose files a working tree holds, by its index: the nearest of `from` and its first parents. `None` when
+/// they are at `to` already. A working tree that missed earlier landings is further back than `from`.
+fn files_are_at(ours: &Path, tree: &Path, from: &CommitSha, to: &CommitSha) -> Option<CommitSha> {
+    let by_default = Some(from.clone());
+    let Some(place) = find_repository(tree) else { return by_default };
+    let Ok(index) = Index::open(&place.git_dir.join("index")) else { return by_default };
+    let Ok(repo) = Repository::open_bare(ours) else { return by_default };
+    let distance = |id: &CommitSha| -> Option<usize> {
+        let tree = commit_of(&repo, id).ok()?.tree().ok()?;
+        Some(repo.diff_tree_to_index(Some(&tree), Some(&index), None).ok()?.deltas().len())
+    };
+    if distance(to) == Some(0) {
+        return None;
+    }
+    let mut best = (distance(from).unwrap_or(usize::MAX), from.clone());
+    let mut at = from.clone();
+    for _ in 0..FAR {
+        if best.0 == 0 {
+            break;
+        }
+        let Some(parent) = commit_of(&repo, &at).ok().and_then(|commit| commit.parent_id(0).ok()) else { break };
+        let Ok(parent) = parent.to_string().parse::<CommitSha>() else { break };
+        if let Some(far) = distance(&parent).filter(|far| *far < best.0) {
+            best = (far, parent.clone());
+        }
+        at = parent;
+    }
+    Some(best.1)
+}
+
+fn note(tree: &Path, main: &BranchName, old: &CommitSha, to: &CommitSha) -> String {
+    let folder = shell_quote(&tree.to_string_lossy());
+    format!(
+        "`{main}` is checked out in {shown} and has moved from {from} to {onto}; its files and index were left as they \
+         are, so `git status` there shows the landed change backwards. To bring the files along: \
+         git -C {folder} update-index -q --refresh; git -C {folder} read-tree -m -u {old} {to} \
+         (local changes are kept; where they overlap with what has landed it refuses and changes nothing)",
+        shown = tree.display(),
+        from = old.short(),
+        onto = to.short(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_working_trees_on_main_are_found() {
+        let list = "worktree /a b\0HEAD 1\0branch refs/heads/main\0\0worktree /c\0HEAD 1\0detached\0\0\
+                    worktree /d\0bare\0\0worktree /e\0HEAD 1\0branch refs/heads/mainline\0\0";
+        let main = "main".parse().expect("branch");
+        assert_eq!(checked_out(list, &main), [PathBuf::from("/a b")]);
+    }
+}

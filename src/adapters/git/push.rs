@@ -1,0 +1,260 @@
+//! Pushing, replacing and deleting task branches at the forge.
+//!
+//! Owns the only forced pushes there are, and makes them unable to reach anything but a branch of ours: they take a
+//! [`TaskBranch`], and always the commit that is expected to be there. What came of a push is decided by looking at the
+//! forge, not by what the push said. Refuses `main` and every protected branch by type; `main` moves in the forge room.
+
+use orch_domain::ids::CommitSha;
+use orch_domain::job::JobKind;
+use orch_domain::names::BranchName;
+
+use super::error::{GitError, words};
+use super::exec::GitCommand;
+use super::rooms::RepoGit;
+
+/// A branch of ours at the forge: the only kind that may be replaced or deleted there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskBranch(BranchName);
+
+/// Why a branch may be neither replaced nor deleted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TaskBranchError {
+    /// It was not made by us.
+    #[error("`{0}` is not a branch of orch: it is never forced nor deleted")]
+    NotOurs(BranchName),
+    /// It is the branch that tasks land on, or protected by the settings.
+    #[error("`{0}` is protected: it is never forced nor deleted")]
+    Protected(BranchName),
+}
+
+impl TaskBranch {
+    /// Admits a branch that carries our prefix and is none of `protected` (main among them).
+    ///
+    /// # Errors
+    /// See [`TaskBranchError`].
+    pub fn new(branch: BranchName, protected: &[BranchName]) -> Result<Self, TaskBranchError> {
+        if protected.contains(&branch) {
+            return Err(TaskBranchError::Protected(branch));
+        }
+        match branch.is_ours() {
+            true => Ok(Self(branch)),
+            false => Err(TaskBranchError::NotOurs(branch)),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &BranchName {
+        &self.0
+    }
+}
+
+/// What came of pushing a task branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BranchPush {
+    /// Seen: the branch is at the pushed commit.
+    Pushed,
+    /// Not done: somebody else moved or removed the branch. It is theirs now.
+    Stale {
+        /// Where it is, if it is there at all.
+        at: Option<CommitSha>,
+    },
+    /// Not done: the forge refuses (hook, permission, checked out by a person).
+    Refused {
+        /// The forge's own words.
+        why: String,
+    },
+    /// Not known; push again, it is safe.
+    Unknown {
+        /// What happened.
+        why: String,
+    },
+}
+
+/// What came of deleting a task branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BranchDeletion {
+    /// Seen: it is gone.
+    Gone,
+    /// Kept: it is at a commit that was not expected, so it holds a person's work.
+    Kept {
+        /// Where it is.
+        at: CommitSha,
+    },
+    /// Not done: the forge refuses.
+    Refused {
+        /// The forge's own words.
+        why: String,
+    },
+    /// Not known; delete again, it is safe.
+    Unknown {
+        /// What happened.
+        why: String,
+    },
+}
+
+/// For a local repository: task branches are ours to replace and delete there, even where its owner forbade that for
+/// branches in general (as `git init --shared` does). A branch that a person has checked out stays refused.
+const RECEIVE_TASKS: &[&str] =
+    &["receive.autogc=false", "receive.denyNonFastForwards=false", "receive.denyDeletes=false"];
+
+/// A word for a shell.
+pub(crate) fn shell_quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// What a push by itself tells, before anybody looks.
+pub(crate) enum PushSaid {
+    /// The server reported the update as done.
+    Done,
+    /// The server (or git, before sending anything) reported it as refused.
+    Refused(String),
+    /// Neither.
+    Nothing(String),
+}
+
+impl RepoGit {
+    /// Puts a task branch at `sha`, if it is at `expected` now (`None`: if it is not there). Repeating is safe.
+    ///
+    /// # Errors
+    /// [`GitError::Stopped`], [`GitError::NoGit`], [`GitError::NoSuchCommit`]: nothing was pushed.
+    pub async fn push_task_branch(
+        &self,
+        branch: &TaskBranch,
+        sha: &CommitSha,
+        expected: Option<&CommitSha>,
+    ) -> Result<BranchPush, GitError> {
+        if !self.has_commit(sha).await? {
+            return Err(GitError::NoSuchCommit { sha: sha.clone() });
+        }
+        let full = format!("refs/heads/{}", branch.0);
+        let lease = format!("--force-with-lease={full}:{}", expected.map_or("", CommitSha::as_str));
+        let said = self.push(&[&lease], &format!("{sha}:{full}"), JobKind::Git, RECEIVE_TASKS).await?;
+        let at = match self.remote_head(&branch.0).await {
+            Ok(at) => at,
+            Err(err) => return Ok(BranchPush::Unknown { why: format!("{}; then {err}", said.text()) }),
+        };
+        Ok(match said {
+            _ if at.as_ref() == Some(sha) => BranchPush::Pushed,
+            _ if at.as_ref() != expected => BranchPush::Stale { at },
+            PushSaid::Refused(why) => BranchPush::Refused { why },
+            PushSaid::Nothing(why) => BranchPush::Unknown { why },
+            PushSaid::Done => BranchPush::Unknown { why: "the forge says done and shows the old commit".to_owned() },
+        })
+    }
+
+    /// Deletes a task branch, if it is at `expected` now. Repeating is safe.
+    ///
+    /// # Errors
+    /// [`GitError::Stopped`], [`GitError::NoGit`]: nothing was deleted.
+    pub async fn delete_task_branch(
+        &self,
+        branch: &TaskBranch,
+        expected: &CommitSha,
+    ) -> Result<BranchDeletion, GitError> {
+        let full = format!("refs/heads/{}", branch.0);
+        match self.remote_head(&branch.0).await {
+            Ok(None) => return Ok(BranchDeletion::Gone),
+            Ok(Some(at)) if at != *expected => return Ok(BranchDeletion::Kept { at }),
+            Ok(Some(_)) => {}
+            Err(err) => return Ok(BranchDeletion::Unknown { why: err.to_string() }),
+        }
+        let lease = format!("--force-with-lease={full}:{expected}");
+        let said = self.push(&[&lease], &format!(":{full}"), JobKind::Git, RECEIVE_TASKS).await?;
+        Ok(match (self.remote_head(&branch.0).await, said) {
+            (Ok(None), _) => BranchDeletion::Gone,
+            (Ok(Some(at)), _) if at != *expected => BranchDeletion::Kept { at },
+            (Ok(Some(_)), PushSaid::Refused(why)) => BranchDeletion::Refused { why },
+            (Ok(Some(_)), said) => BranchDeletion::Unknown { why: said.text() },
+            (Err(err), said) => BranchDeletion::Unknown { why: format!("{}; then {err}", said.text()) },
+        })
+    }
+
+    /// One push out of work, of one ref. `receive` is configuration for the other side, where that is a process of ours
+    /// too: with a local repository. A server does not see it.
+    ///
+    /// # Errors
+    /// Only what means that nothing can have been sent.
+    pub(crate) async fn push(
+        &self,
+        options: &[&str],
+        refspec: &str,
+        kind: JobKind,
+        receive: &[&str],
+    ) -> Result<PushSaid, GitError> {
+        let mut args = vec!["push", "--porcelain", "--atomic", "--no-verify", "--no-follow-tags"];
+        let receive_pack = self.is_local().then(|| {
+            let config: String = receive.iter().map(|pair| format!(" -c {pair}")).collect();
+            format!("--receive-pack={}{config} receive-pack", shell_quote(&self.git.settings().program))
+        });
+        args.extend(receive_pack.as_deref());
+        args.extend(options);
+        args.extend(["--", self.remote.url.as_str(), refspec]);
+        let command = GitCommand::inside(&self.work(), args).kind(kind).with_remote(&self.remote);
+        match self.git.run(command).await {
+            Ok(out) => Ok(said(out.code, &out.stdout, &out.stderr)),
+            Err(err @ (GitError::NoGit { .. } | GitError::Invalid(_))) => Err(err),
+            // Stopped before it was started is certain; stopped on the way may have come through.
+            Err(err @ GitError::Stopped { began: false, .. }) => Err(err),
+            Err(err) => Ok(PushSaid::Nothing(err.to_string())),
+        }
+    }
+}
+
+impl PushSaid {
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Done => "the forge says done".to_owned(),
+            Self::Refused(why) | Self::Nothing(why) => why.clone(),
+        }
+    }
+}
+
+/// Reads `git push --porcelain`: a line `flag TAB from:to TAB summary (reason)` per ref.
+fn said(code: i32, stdout: &[u8], stderr: &[u8]) -> PushSaid {
+    let text = String::from_utf8_lossy(stdout);
+    let rejected = text.lines().find(|line| line.starts_with("!\t"));
+    match rejected {
+        // Both `[rejected]` (git, nothing sent) and `[remote rejected]` (the server) are final words.
+        Some(line) if line.contains("rejected]") => {
+            let summary = line.rsplit('\t').next().unwrap_or_default();
+            PushSaid::Refused(words(format!("{summary}\n{}", String::from_utf8_lossy(stderr)).as_bytes()))
+        }
+        Some(line) => PushSaid::Nothing(words(line.as_bytes())),
+        None if code == 0 => PushSaid::Done,
+        None => PushSaid::Nothing(words(stderr)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn branch(name: &str) -> BranchName {
+        name.parse().expect("branch name")
+    }
+
+    #[test]
+    fn only_branches_of_ours_can_be_forced_or_deleted() {
+        let main = branch("main");
+        assert!(TaskBranch::new(branch("orch/orc-1/1"), std::slice::from_ref(&main)).is_ok());
+        for foreign in ["main", "feature/x", "orchard/x", "release"] {
+            assert!(TaskBranch::new(branch(foreign), std::slice::from_ref(&main)).is_err(), "{foreign}");
+        }
+        let odd_main = branch("orch/main");
+        let err = TaskBranch::new(odd_main.clone(), std::slice::from_ref(&odd_main)).expect_err("protected");
+        assert_eq!(err, TaskBranchError::Protected(odd_main));
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_silence() {
+        let refused = b"To /x\n!\tabc:refs/heads/x\t[remote rejected] (hook declined)\nDone\n";
+        assert!(matches!(said(1, refused, b"remote: no"), PushSaid::Refused(why) if why.contains("remote: no")));
+        assert!(matches!(
+            said(1, b"!\ta:b\t[remote failure] (remote failed to report status)\n", b""),
+            PushSaid::Nothing(_)
+        ));
+        assert!(matches!(said(128, b"", b"fatal: hung up"), PushSaid::Nothing(_)));
+        assert!(matches!(said(0, b"To /x\n*\ta:b\t[new branch]\nDone\n", b""), PushSaid::Done));
+    }
+}

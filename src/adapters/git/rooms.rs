@@ -1,0 +1,384 @@
+//! The three bare repositories that stand for one repository of the forge, and what flows in from it.
+//!
+//! Owns `<data>/repos/<name>/{upstream,work,vault}.git`: *upstream* holds only what the forge has and is the only one a
+//! workspace may borrow from; *work* holds imports, catch-ups and landings; *vault* holds salvage. Upstream is packed
+//! but never pruned, so whoever borrows from it stays whole; work and vault borrow from upstream.
+//! Refuses to believe a local ref about the forge: where a branch is, is asked there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use orch_domain::ids::{CommitSha, RunId, TaskId};
+use orch_domain::names::{BranchName, RepoName};
+
+use super::error::{GitError, is_refusal, words};
+use super::exec::{Exec, Git, GitCommand, GitOutput, GitSettings, Owner, random_hex, utf8};
+use crate::ports::Remote;
+
+/// Findings of `fsck` that old, honest histories are full of; they hurt nobody and cannot be mended.
+const OLD_SINS: [&str; 9] = [
+    "badDateOverflow",
+    "badFilemode",
+    "badTimezone",
+    "missingEmail",
+    "missingSpaceBeforeDate",
+    "missingSpaceBeforeEmail",
+    "missingTaggerEntry",
+    "multipleAuthors",
+    "zeroPaddedFilemode",
+];
+
+/// Where all repositories live.
+#[derive(Clone)]
+pub struct GitRooms {
+    root: PathBuf,
+    exec: Arc<dyn Exec>,
+    settings: Arc<GitSettings>,
+}
+
+impl GitRooms {
+    /// Repositories under `root` (`<data>/repos`).
+    #[must_use]
+    pub fn new(root: PathBuf, exec: Arc<dyn Exec>, settings: GitSettings) -> Self {
+        Self { root, exec, settings: Arc::new(settings) }
+    }
+
+    /// The three repositories for `remote`, created where they are missing. A half-made one is thrown away first.
+    ///
+    /// # Errors
+    /// [`GitError::Io`], [`GitError::NoGit`], [`GitError::Interrupted`]: nothing is half there afterwards.
+    pub async fn open(&self, name: &RepoName, remote: Remote) -> Result<RepoGit, GitError> {
+        let root = self.root.join(name.as_str());
+        let git = Git::new(self.exec.clone(), self.settings.clone(), root.join("home"));
+        RepoGit::open(name.clone(), root, remote, git).await
+    }
+
+    /// A runner for questions about repositories that are not ours (yet).
+    pub(crate) fn probe(&self) -> Git {
+        Git::new(self.exec.clone(), self.settings.clone(), self.root.join(".probe"))
+    }
+}
+
+/// One repository's git side. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RepoGit {
+    pub(crate) name: RepoName,
+    pub(crate) root: PathBuf,
+    pub(crate) remote: Remote,
+    pub(crate) git: Git,
+}
+
+impl RepoGit {
+    async fn open(name: RepoName, root: PathBuf, remote: Remote, git: Git) -> Result<Self, GitError> {
+        utf8(&root)?;
+        if remote.url.is_empty() || remote.url.starts_with('-') || remote.url.chars().any(char::is_control) {
+            return Err(GitError::Invalid(format!("the remote `{}` is no URL or path", remote.url.escape_debug())));
+        }
+        std::fs::create_dir_all(&root).map_err(GitError::io("cannot create", &root))?;
+        git.trust(&trusted(&remote))?;
+        let repo = Self { name, root, remote, git };
+        repo.make(&repo.upstream(), None).await?;
+        repo.make(&repo.work(), Some("../../upstream.git/objects")).await?;
+        repo.make(&repo.vault(), Some("../../upstream.git/objects")).await?;
+        Ok(repo)
+    }
+
+    /// Creates one bare repository unless it is there; complete or not at all, by a rename at the end.
+    async fn make(&self, path: &Path, borrow: Option<&str>) -> Result<(), GitError> {
+        let leaf = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let making = self.root.join(format!(".{leaf}.making"));
+        discard(&making)?;
+        if path.is_dir() {
+            return Ok(());
+        }
+        let dir = utf8(&making)?.to_owned();
+        let init = ["init", "--quiet", "--bare", "--template=", "--initial-branch=none", "--object-format=sha1", "--"];
+        let args = init.into_iter().map(str::to_owned).chain([dir]);
+        self.git.ok(GitCommand::inside(&self.root, args)).await?;
+        let config = making.join("config");
+        std::fs::write(&config, OWN_CONFIG).map_err(GitError::io("cannot write", &config))?;
+        if let Some(borrow) = borrow {
+            write_alternates(&making, borrow)?;
+        }
+        std::fs::rename(&making, path).map_err(GitError::io("cannot create", path))
+    }
+
+    /// The same repositories, with commands run for another owner.
+    #[must_use]
+    pub fn for_owner(&self, owner: Owner) -> Self {
+        Self { git: self.git.for_owner(owner), ..self.clone() }
+    }
+
+    /// The runner of its commands.
+    pub(crate) fn git(&self) -> &Git {
+        &self.git
+    }
+
+    /// Our name of the repository.
+    #[must_use]
+    pub fn name(&self) -> &RepoName {
+        &self.name
+    }
+
+    /// How git reaches the forge.
+    #[must_use]
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// The settings that commands run with.
+    #[must_use]
+    pub fn settings(&self) -> &GitSettings {
+        self.git.settings()
+    }
+
+    /// What the forge has.
+    #[must_use]
+    pub fn upstream(&self) -> PathBuf {
+        self.root.join("upstream.git")
+    }
+
+    /// Imports, catch-ups and landings.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.root.join("work.git")
+    }
+
+    /// Salvage.
+    #[must_use]
+    pub fn vault(&self) -> PathBuf {
+        self.root.join("vault.git")
+    }
+
+    /// Whether the forge is a repository on this machine.
+    #[must_use]
+    pub(crate) fn is_local(&self) -> bool {
+        self.remote.url.starts_with('/') || self.remote.url.starts_with("file://")
+    }
+
+    /// The folder that workspaces and checkouts borrow from: jobs in them must be able to read it, nothing else of ours.
+    #[must_use]
+    pub fn borrowed_objects(&self) -> PathBuf {
+        self.upstream().join("objects")
+    }
+
+    /// Where a branch of the forge is now, freshly asked; `None` when there is no such branch.
+    ///
+    /// # Errors
+    /// [`GitError::Unreachable`] or [`GitError::Refused`] when the forge gives no answer.
+    pub async fn remote_head(&self, branch: &BranchName) -> Result<Option<CommitSha>, GitError> {
+        let full = format!("refs/heads/{branch}");
+        let args = ["ls-remote", "--refs", "--quiet", "--", self.remote.url.as_str(), full.as_str()];
+        let out = self.talk(GitCommand::inside(&self.work(), args)).await?;
+        Ok(parse_ls_remote(&out.stdout).into_iter().find(|(_, name)| *name == full).map(|(sha, _)| sha))
+    }
+
+    /// Brings upstream's `main` to where the forge has it now and gives that commit.
+    ///
+    /// # Errors
+    /// [`GitError::NoSuchBranch`] when the forge has no such branch; else as [`Self::remote_head`].
+    pub async fn fetch_main(&self, main: &BranchName) -> Result<CommitSha, GitError> {
+        self.fetch_branch(main).await
+    }
+
+    /// The same for any branch: upstream's copy follows the forge, also when it was rewritten there.
+    ///
+    /// # Errors
+    /// As [`Self::fetch_main`].
+    pub async fn fetch_branch(&self, branch: &BranchName) -> Result<CommitSha, GitError> {
+        let missing = || GitError::NoSuchBranch { branch: branch.clone(), url: self.remote.url.clone() };
+        let at = self.remote_head(branch).await?.ok_or_else(missing)?;
+        let full = format!("refs/heads/{branch}");
+        if self.ref_at(&self.upstream(), &full).await? == Some(at.clone()) {
+            return Ok(at);
+        }
+        let spec = format!("+{full}:{full}");
+        let args = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--no-recurse-submodules",
+            "--no-auto-gc",
+            "--",
+            self.remote.url.as_str(),
+            spec.as_str(),
+        ];
+        let mut command = GitCommand::inside(&self.upstream(), args).config("fetch.fsckObjects", "true");
+        for sin in OLD_SINS {
+            command = command.config(&format!("fetch.fsck.{sin}"), "warn");
+        }
+        self.talk(command).await?;
+        // The branch may have moved since it was asked for: what was fetched is the newer answer.
+        self.ref_at(&self.upstream(), &full).await?.ok_or_else(missing)
+    }
+
+    /// Runs a command that talks to the forge and has to succeed.
+    pub(crate) async fn talk(&self, command: GitCommand) -> Result<GitOutput, GitError> {
+        let url = self.remote.url.clone();
+        match self.git.run(command.with_remote(&self.remote)).await? {
+            out if out.code == 0 => Ok(out),
+            out if is_refusal(&out.stderr) => Err(GitError::Refused { url, why: words(&out.stderr) }),
+            out => Err(GitError::Unreachable { url, why: words(&out.stderr) }),
+        }
+    }
+
+    /// Name of a ref in work that belongs to one task: kept until [`Self::drop_refs`].
+    pub(crate) fn task_ref(task: &TaskId, kind: &str, leaf: &str) -> String {
+        format!("refs/orch/tasks/{task}/{kind}/{leaf}")
+    }
+
+    /// Points a ref of one of our repositories at a commit, whatever it was before.
+    pub(crate) async fn keep(&self, repo: &Path, name: &str, sha: &CommitSha) -> Result<(), GitError> {
+        self.git.ok(GitCommand::inside(repo, ["update-ref", "--no-deref", "--", name, sha.as_str()])).await.map(drop)
+    }
+
+    /// The ref under which the import of one run is kept in work.
+    #[must_use]
+    pub fn import_ref(task: &TaskId, run: &RunId) -> String {
+        Self::task_ref(task, "import", run.as_str())
+    }
+
+    /// Lets go of everything that work kept for a task that is over. Safe to repeat. Returns how many refs went.
+    ///
+    /// # Errors
+    /// As any command of ours.
+    pub async fn drop_refs(&self, task: &TaskId) -> Result<usize, GitError> {
+        let names = self.refs(&self.work(), &format!("refs/orch/tasks/{task}/*")).await?;
+        if names.is_empty() {
+            return Ok(0);
+        }
+        let mut input = Vec::new();
+        for (name, _) in &names {
+            input.extend_from_slice(format!("delete {name}\0\0").as_bytes());
+        }
+        self.git.ok(GitCommand::inside(&self.work(), ["update-ref", "--stdin", "-z"]).stdin(input)).await?;
+        Ok(names.len())
+    }
+
+    /// Packs all three repositories and drops from work and vault what no ref keeps and is older than two weeks.
+    /// Upstream is never pruned: workspaces borrow from it. Call it while nothing is imported or landed.
+    ///
+    /// # Errors
+    /// As any command of ours; what was done stays done.
+    pub async fn gc(&self) -> Result<(), GitError> {
+        let upstream = ["repack", "--quiet", "-a", "-d", "--keep-unreachable"];
+        self.git.ok(GitCommand::inside(&self.upstream(), upstream)).await?;
+        for repo in [self.work(), self.vault()] {
+            let args = ["gc", "--quiet", "--prune=2.weeks.ago"];
+            self.git.ok(GitCommand::inside(&repo, args)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Configuration of our own bare repositories.
+const OWN_CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\
+    \tlogAllRefUpdates = always\n\thooksPath = /dev/null\n\tfsyncMethod = fsync\n\
+    [gc]\n\tauto = 0\n\treflogExpire = 30.days\n\treflogExpireUnreachable = 14.days\n\
+    [maintenance]\n\tauto = false\n\
+    [uploadpack]\n\tallowAnySHA1InWant = true\n\
+    [transfer]\n\tfsckObjects = false\n\
+    [receive]\n\tdenyNonFastForwards = true\n\tdenyDeletes = true\n";
+
+/// Folders of a local remote that may belong to another user than ours.
+fn trusted(remote: &Remote) -> Vec<PathBuf> {
+    let path = Path::new(remote.url.strip_prefix("file://").unwrap_or(&remote.url));
+    if !path.is_absolute() {
+        return Vec::new();
+    }
+    let mut all = vec![path.to_owned(), path.join(".git")];
+    if let Ok(real) = path.canonicalize() {
+        all.extend([real.join(".git"), real]);
+    }
+    if let Some(place) = find_repository(path) {
+        all.extend([place.git_dir, place.common_dir]);
+    }
+    let trimmed: Vec<PathBuf> = all.iter().map(|path| path.components().collect()).collect();
+    all.extend(trimmed);
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Where a repository's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The folder with `HEAD`.
+    pub(crate) git_dir: PathBuf,
+    /// The folder with `objects` and `refs`; another one only for linked working trees.
+    pub(crate) common_dir: PathBuf,
+    /// Whether there is a working tree at the path itself.
+    pub(crate) bare: bool,
+}
+
+/// Finds the repository at exactly `path` (no search upwards), by looking at files only.
+pub(crate) fn find_repository(path: &Path) -> Option<Place> {
+    let dot_git = path.join(".git");
+    let git_dir = match std::fs::symlink_metadata(&dot_git) {
+        Ok(meta) if meta.is_file() => {
+            let text = std::fs::read_to_string(&dot_git).ok()?;
+            path.join(text.strip_prefix("gitdir:")?.trim())
+        }
+        Ok(_) => dot_git,
+        Err(_) => path.to_owned(),
+    };
+    let common_dir = match std::fs::read_to_string(git_dir.join("commondir")) {
+        Ok(text) => git_dir.join(text.trim()),
+        Err(_) => git_dir.clone(),
+    };
+    let whole = git_dir.join("HEAD").is_file() && common_dir.join("objects").is_dir();
+    let bare = git_dir == path;
+    let real = |dir: PathBuf| dir.canonicalize().unwrap_or(dir);
+    whole.then(|| Place { git_dir: real(git_dir), common_dir: real(common_dir), bare })
+}
+
+/// Removes a half-made folder of ours, if there is one.
+pub(crate) fn discard(dir: &Path) -> Result<(), GitError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(GitError::io("cannot remove", dir)(err)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a repository borrow from an object folder.
+pub(crate) fn write_alternates(git_dir: &Path, objects: &str) -> Result<(), GitError> {
+    let info = git_dir.join("objects/info");
+    std::fs::create_dir_all(&info).map_err(GitError::io("cannot create", &info))?;
+    let file = info.join("alternates");
+    std::fs::write(&file, format!("{objects}\n")).map_err(GitError::io("cannot write", &file))
+}
+
+/// A private name beside `path` for something that is being made.
+pub(crate) fn making_beside(path: &Path) -> PathBuf {
+    let leaf = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{leaf}.making"))
+}
+
+/// A file of our own for something on its way.
+pub(crate) fn passing_file(root: &Path, what: &str) -> PathBuf {
+    root.join(format!(".{what}.{}", random_hex()))
+}
+
+fn parse_ls_remote(stdout: &[u8]) -> Vec<(CommitSha, String)> {
+    let text = String::from_utf8_lossy(stdout);
+    let pair = |line: &str| {
+        let (sha, name) = line.split_once('\t')?;
+        Some((sha.parse().ok()?, name.to_owned()))
+    };
+    text.lines().filter_map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_ls_remote_and_skips_what_is_no_ref() {
+        let sha = "a".repeat(40);
+        let text = format!("warning: x\n{sha}\trefs/heads/main\n{sha}\trefs/heads/x/refs/heads/main\n");
+        let all = parse_ls_remote(text.as_bytes());
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[0].1, "refs/heads/main");
+    }
+}
