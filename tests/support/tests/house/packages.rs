@@ -79,19 +79,43 @@ fn deny_list(text: &str, key: &str) -> Vec<String> {
     lines.filter_map(|line| line.split('"').nth(1)).map(str::to_owned).collect()
 }
 
-/// Whether a licence expression can be met with the allowed licences. An expression nested deeper than one bracket, which
-/// nobody uses so far, is met only if each of its words is allowed.
+/// Whether an SPDX licence expression can be met with the allowed licences: AND binds closer than OR, `/` is the old OR.
 fn licence_is_met(expression: &str, allowed: &[String]) -> bool {
-    let known = |word: &str| allowed.iter().any(|licence| licence == word);
-    let flat = expression.replace('/', " OR ");
-    if flat.contains('(') {
-        let words = flat.split(|c: char| "() ".contains(c)).filter(|word| !matches!(*word, "" | "AND" | "OR"));
-        return words.clone().count() > 0
-            && flat
-                .split(" AND ")
-                .all(|part| part.trim_matches(|c| "() ".contains(c)).split(" OR ").any(|word| known(word.trim())));
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let mut words = spaced.split_whitespace().peekable();
+    let met = any_of(&mut words, allowed);
+    met && words.next().is_none()
+}
+
+type Words<'a> = std::iter::Peekable<std::str::SplitWhitespace<'a>>;
+
+fn any_of(words: &mut Words<'_>, allowed: &[String]) -> bool {
+    let mut met = all_of(words, allowed);
+    while words.next_if_eq(&"OR").is_some() {
+        met |= all_of(words, allowed);
     }
-    flat.split(" OR ").any(|part| part.split(" AND ").all(|word| known(word.trim())))
+    met
+}
+
+fn all_of(words: &mut Words<'_>, allowed: &[String]) -> bool {
+    let mut met = one(words, allowed);
+    while words.next_if_eq(&"AND").is_some() {
+        met &= one(words, allowed);
+    }
+    met
+}
+
+fn one(words: &mut Words<'_>, allowed: &[String]) -> bool {
+    if words.next_if_eq(&"(").is_some() {
+        let met = any_of(words, allowed);
+        return words.next() == Some(")") && met;
+    }
+    // `Apache-2.0 WITH LLVM-exception` is one licence.
+    let mut name = Vec::new();
+    while let Some(word) = words.next_if(|word| !matches!(*word, "AND" | "OR" | "(" | ")")) {
+        name.push(word);
+    }
+    allowed.contains(&name.join(" "))
 }
 
 #[test]
@@ -145,10 +169,20 @@ fn each_rule_sees_what_it_is_for() {
     assert_eq!(directions(&rooms(&[("orch-new", &[])])).len(), 1);
 
     let allowed = ["MIT".to_owned(), "Unicode-3.0".to_owned()];
-    for good in ["MIT", "MIT OR Apache-2.0", "MIT/Apache-2.0", "(MIT OR Apache-2.0) AND Unicode-3.0"] {
+    let good = [
+        "MIT",
+        "MIT OR Apache-2.0",
+        "X/MIT",
+        "(MIT OR X) AND Unicode-3.0",
+        "X OR (MIT AND Unicode-3.0)",
+        "X AND Y OR MIT",
+    ];
+    for good in good {
         assert!(licence_is_met(good, &allowed), "{good}");
     }
-    for bad in ["AGPL-3.0", "MIT AND AGPL-3.0", "(MIT OR Apache-2.0) AND AGPL-3.0", "none", "()"] {
+    for bad in
+        ["X", "MIT AND X", "(MIT OR Y) AND X", "MIT AND (X OR Y)", "none", "()", "(MIT", "MIT)", "MIT WITH X", ""]
+    {
         assert!(!licence_is_met(bad, &allowed), "{bad}");
     }
     assert_eq!(deny_list("x = [\n \"no\",\n]\nallow = [\n \"a\", # why\n # \"b\"\n]\n", "allow"), ["a", "b"]);
