@@ -26,6 +26,15 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// Reads what [`fmt::Display`] writes (RFC 3339); `None` for anything else.
+    #[must_use]
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let at: jiff::Timestamp = text.parse().ok()?;
+        Some(Self(at.as_millisecond()))
+    }
+}
+
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds, such as `2026-11-23T21:02:49.123Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,6 +91,14 @@ mod tests {
     fn shows_utc_with_milliseconds() {
         assert_eq!(Timestamp(1_763_931_769_123).to_string(), "2025-11-23T21:02:49.123Z");
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn reads_what_it_shows() {
+        for at in [0, 1_763_931_769_123, -5] {
+            assert_eq!(Timestamp::from_rfc3339(&Timestamp(at).to_string()), Some(Timestamp(at)));
+        }
+        assert_eq!(Timestamp::from_rfc3339("yesterday"), None);
     }
 
     #[test]
