@@ -132,6 +132,7 @@ impl StreamParser for OpencodeParser {
             "step_finish" => self.step_finished(&value),
             "error" => {
                 self.in_step = false;
+                self.tally.session = self.tally.session.take().or_else(|| line::some_text(&value, "/sessionID"));
                 vec![self.tally.finished(error_claim(&value))]
             }
             _ => vec![self.tally.unknown()],

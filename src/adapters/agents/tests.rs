@@ -212,6 +212,21 @@ fn errors_and_provider_limits_are_told_apart() {
 }
 
 #[test]
+fn a_provider_that_answers_429_is_seen_in_the_real_streams() {
+    for (kind, name, words) in [
+        (AgentKind::Claude, "claude-rate-limited.jsonl", "API Error: Request rejected (429) · Rate limit reached"),
+        (AgentKind::Codex, "codex-rate-limited.jsonl", "exceeded retry limit, last status: 429 Too Many Requests"),
+        (AgentKind::Opencode, "opencode-rate-limited.jsonl", "Rate limit reached"),
+    ] {
+        let (events, running, report) = golden(kind, name, &JobEnd::Exited { code: 1 });
+        assert_eq!(report.claim, Some(AgentClaim::RateLimited { text: words.to_owned() }), "{name}");
+        assert!(report.session.is_some() && report.unknown_lines == 0 && !running, "{name}: {report:?}");
+        let warned = events.iter().any(|event| matches!(event, AgentEvent::Warned { .. }));
+        assert_eq!(warned, kind != AgentKind::Opencode, "{name}: retries are told where the stream tells them");
+    }
+}
+
+#[test]
 fn lines_that_nobody_knows_are_counted_and_blank_ones_are_not() {
     for kind in [AgentKind::Claude, AgentKind::Codex, AgentKind::Opencode, AgentKind::Scripted] {
         let stream = b"\n  \nplain text\n[1]\n{\"type\":\"from-the-future\"}\n\xff\xfe\n{}\n";
