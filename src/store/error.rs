@@ -165,12 +165,12 @@ pub enum CreateError {
         id: TaskId,
     },
     /// The transition has started a life before.
-    #[error("transition `{transition}` was consumed before by task {id}")]
+    #[error("transition `{transition}` was consumed before")]
     AlreadyConsumed {
         /// The transition's id.
         transition: String,
-        /// The life that it started.
-        id: TaskId,
+        /// The life that it started; `None`: it was ignored for good.
+        id: Option<TaskId>,
     },
     /// Another life was created in between: take this generation.
     #[error("the next generation of this key is {next}: build the task again with it")]
@@ -301,6 +301,8 @@ impl StoreError {
         match err {
             rusqlite::Error::SqliteFailure(code, _) => match code.code {
                 ErrorCode::DiskFull => Self::DiskFull,
+                // The shared index of the write-ahead log could not grow: the same cause under another name.
+                _ if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Self::DiskFull,
                 ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt { why },
                 ErrorCode::ConstraintViolation => Self::Refused { why },
                 ErrorCode::ReadOnly => Self::ReadOnly,

@@ -53,11 +53,7 @@ pub(crate) fn check(conn: &Connection, file: &Path) -> Result<u32, OpenError> {
 
 /// Applies what is missing after number `from`.
 pub(crate) fn apply(conn: &mut Connection, from: u32, now: Timestamp) -> Result<(), StoreError> {
-    apply_up_to(conn, from, NEWEST, now)
-}
-
-fn apply_up_to(conn: &mut Connection, from: u32, to: u32, now: Timestamp) -> Result<(), StoreError> {
-    for number in from + 1..=to {
+    for number in from + 1..=NEWEST {
         let migration = &MIGRATIONS[number as usize - 1];
         let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).db()?;
         tx.execute_batch(

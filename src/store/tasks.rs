@@ -16,7 +16,7 @@ use rusqlite::{Connection, Row, named_params, params_from_iter};
 
 use crate::error::{CommitError, CreateError, StoreError};
 use crate::journal::{Subject, append, subject_of};
-use crate::row::{all, execute, first, get, get_parsed, get_time, get_time_opt, json, read_json};
+use crate::row::{all, execute, first, get, get_parsed, get_parsed_opt, get_time, get_time_opt, json, read_json};
 use crate::writer::{Tx, Urgency};
 use crate::{Store, outbox, tombstone};
 
@@ -104,7 +104,7 @@ impl Store {
         self.write(Urgency::Ordinary, move |tx| {
             if let Some(transition) = &consume {
                 let by = first(tx.conn, "SELECT task FROM consumed_transitions WHERE id = ?1", [transition], |row| {
-                    get_parsed(row, "task")
+                    get_parsed_opt(row, "task")
                 })?;
                 if let Some(id) = by {
                     return Err(CreateError::AlreadyConsumed { transition: transition.clone(), id });
@@ -125,6 +125,17 @@ impl Store {
             append(tx, &Subject::task(&task), &entries, now)?;
             outbox::enqueue(tx, &task.id, Version(1), &outgoing, now)?;
             Ok(Created { version: Version(1) })
+        })
+        .await
+    }
+
+    /// Marks a tracker transition as dealt with although no life came of it (its task was live, say), so that it never
+    /// starts one later; `false`: it was consumed before.
+    pub async fn consume_transition(&self, transition: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let transition = transition.to_owned();
+        self.write(Urgency::Needed, move |tx| {
+            let sql = "INSERT INTO consumed_transitions (id, at) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING";
+            Ok(execute(tx.conn, sql, (&transition, now.0))? == 1)
         })
         .await
     }

@@ -238,7 +238,8 @@ impl Writer {
             outcome = self.try_alone(change);
         }
         match outcome {
-            Ok(()) => self.space.worked(),
+            Ok(true) => self.space.worked(),
+            Ok(false) => {}
             Err(why) => {
                 if why == StoreError::DiskFull {
                     self.space.failed();
@@ -253,7 +254,8 @@ impl Writer {
         });
     }
 
-    fn try_alone(&mut self, change: &mut dyn Change) -> Result<(), StoreError> {
+    /// Tries one; `Ok(false)`: refused, its answer is with it.
+    fn try_alone(&mut self, change: &mut dyn Change) -> Result<bool, StoreError> {
         self.transaction(|tx| match change.apply(tx) {
             ChangeEnd(Applied::Done, _) => Ok(true),
             ChangeEnd(Applied::Refused, _) => Ok(false),
@@ -262,7 +264,7 @@ impl Writer {
     }
 
     /// Runs `work` in one transaction; `Ok(false)` from it rolls back without being an error.
-    fn transaction(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+    fn transaction(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<bool, StoreError>) -> Result<bool, StoreError> {
         batch(&self.conn, "BEGIN IMMEDIATE")?;
         let tx = Tx { conn: &self.conn, seq: Cell::new(0) };
         let outcome = work(&tx).and_then(|keep| {
@@ -275,7 +277,7 @@ impl Writer {
                 if keep && seq > *self.shared.seq.borrow() {
                     self.shared.seq.send_replace(seq);
                 }
-                Ok(())
+                Ok(keep)
             }
             Err(err) => {
                 // SQLite may have rolled back by itself (disk full, I/O error).

@@ -31,10 +31,10 @@ CREATE UNIQUE INDEX one_live_task_per_item ON tasks (tracker_item)
   WHERE tracker_item IS NOT NULL AND done_at IS NULL AND cancelled_at IS NULL;
 CREATE INDEX tasks_of_repo ON tasks (repo, status);
 
--- Each transition id of a tracker starts at most one life.
+-- Each transition id of a tracker starts at most one life; `task` is NULL for one that was ignored for good.
 CREATE TABLE consumed_transitions (
   id TEXT PRIMARY KEY,
-  task TEXT NOT NULL REFERENCES tasks (id),
+  task TEXT REFERENCES tasks (id),
   at INTEGER NOT NULL
 ) STRICT;
 

@@ -1,0 +1,13 @@
+//! The store against real SQLite files, through its public face only.
+//!
+//! One binary, one module per promise: fences, groups, kill -9, opening and refusing, backup and restore, a full disk, and
+//! the tables one by one. Tests hand times in; nothing sleeps.
+
+mod disk;
+mod fences;
+mod groups;
+mod kill;
+mod lane;
+mod opening;
+mod support;
+mod tables;
