@@ -1,0 +1,225 @@
+//! The rules of the lane: landing, approvals, deploy (DESIGN 4 and 8), one test per sentence.
+
+use orch_domain::decide::Nothing;
+use orch_domain::effect::{Effect, Outgoing, ShownState};
+use orch_domain::event::{CheckEnd, DeployEnd, Event, LandingEnd};
+use orch_domain::policy::{DeployMode, LandMode};
+use orch_domain::samples::{NOW, landed, running, sha, waiting};
+use orch_domain::task::{ApprovalOf, Blocked, State, Status, Step, Task, WaitFor};
+use orch_domain::time::Millis;
+
+use crate::support::*;
+
+fn landing() -> Task {
+    sample("deploy", State::Landing { step: Step::Land, since: NOW })
+}
+
+fn deploying() -> Task {
+    let mut task = sample("deploy", State::Landing { step: Step::Deploy, since: NOW });
+    task.landed = Some(landed());
+    task
+}
+
+fn landed_with(deploy: DeployEnd) -> Event {
+    lane(LandingEnd::Landed { landed: landed(), deploy })
+}
+
+fn failed() -> DeployEnd {
+    DeployEnd::Failed { why: "health check: 503".to_owned() }
+}
+
+fn approve(what: ApprovalOf, digit: char) -> Event {
+    Event::Approved { what, sha: sha(digit), by: "ann".to_owned() }
+}
+
+fn retry() -> Event {
+    Event::RetryRequested { by: "bob".to_owned() }
+}
+
+#[test]
+fn the_last_stage_asks_the_lane() {
+    let task = sample("deploy-staging", running(Step::Command));
+    let after = change(&task, &check_ended(&task, CheckEnd::Passed { note: String::new() }));
+    assert_eq!(after.effects, [Effect::AskLane { step: Step::Land }]);
+    assert_eq!(after.task.status(), Status::Landing);
+    let (_, again) = unchanged(&after.task, &Event::Resumed { run_attached: false });
+    assert_eq!(again, [Effect::AskLane { step: Step::Land }], "after a restart it attaches to the same lane");
+}
+
+#[test]
+fn landed_and_deployed_is_done() {
+    for deploy in [DeployEnd::NotConfigured, DeployEnd::Deployed { at: NOW }] {
+        let after = change(&landing(), &landed_with(deploy));
+        assert_eq!(after.task.status(), Status::Done);
+        assert_eq!(after.task.landed, Some(landed()));
+        assert!(after.outgoing.contains(&Outgoing::Show { state: ShownState::Done }));
+        assert_eq!(after.effects, [Effect::Close]);
+    }
+}
+
+#[test]
+fn a_failed_gate_sends_back_to_development_with_findings_verbatim() {
+    let findings = "conflict: src/a.rs\n  ours:   bbbb\n  theirs: 9999";
+    let end = LandingEnd::SentBack { findings: findings.to_owned(), head: Some(sha('9')) };
+    let after = change(&landing(), &lane(end)).task;
+    assert_eq!((after.stage.as_str(), after.findings.as_deref()), ("development", Some(findings)));
+    assert_eq!(after.head, Some(sha('9')), "it goes on from the caught-up commit");
+    assert_eq!(after.counters.developer_retries, 1);
+}
+
+#[test]
+fn a_busy_lane_costs_no_attempt() {
+    let after = change(&landing(), &lane(LandingEnd::Deferred { why: "the lease is held by ORC-9".to_owned() }));
+    let c = after.task.counters;
+    assert_eq!((c.deferrals, c.developer_retries, c.interrupted, c.infrastructure), (1, 0, 0, 0));
+    let at = NOW.after(after.task.policy.deferral.first);
+    assert_eq!(after.effects, [Effect::SetTimer { at }]);
+    assert!(matches!(&after.task.state, State::Waiting { on: WaitFor::Until { why, .. }, then: Step::Land, .. }
+        if why.contains("ORC-9")));
+}
+
+#[test]
+fn deferrals_are_capped() {
+    let mut task = landing();
+    task.counters.deferrals = task.policy.deferral.tries;
+    let after = change(&task, &lane(LandingEnd::Deferred { why: "busy".to_owned() })).task;
+    assert!(matches!(after.state, State::Blocked { why: Blocked::DeferredTooOften { .. }, then: Step::Land, .. }));
+}
+
+#[test]
+fn a_gate_that_could_not_run_costs_the_developer_nothing() {
+    let after = change(&landing(), &lane(LandingEnd::CouldNotRun { why: "no scanner".to_owned() })).task;
+    assert_eq!((after.counters.developer_retries, after.counters.infrastructure), (0, 1));
+    assert_eq!(after.findings, None);
+    assert!(matches!(after.state, State::Waiting { then: Step::Land, .. }));
+}
+
+#[test]
+fn approval_is_bound_to_the_commit() {
+    let mut task = sample("deploy-staging", running(Step::Command));
+    task.policy.land = LandMode::Approval;
+    let passed = check_ended(&task, CheckEnd::Passed { note: String::new() });
+    let waits = change(&task, &passed);
+    assert!(waits.effects.is_empty(), "only a person ends this wait: {:?}", waits.effects);
+    assert_eq!(waits.task.status(), Status::AwaitingPerson);
+    let waits = waits.task;
+    assert_eq!(unchanged(&waits, &approve(ApprovalOf::Land, '0')).0, Nothing::OtherCommit);
+    assert_eq!(unchanged(&waits, &approve(ApprovalOf::Deploy, 'b')).0, Nothing::NotApplicable);
+    let lands = change(&waits, &approve(ApprovalOf::Land, 'b'));
+    assert_eq!(lands.effects, [Effect::AskLane { step: Step::Land }]);
+    assert_eq!(lands.task.approvals[0].by, "ann");
+    let void = change(&lands.task, &lane(LandingEnd::ApprovalVoid { head: sha('9') })).task;
+    assert!(!void.is_approved(ApprovalOf::Land, &sha('9')), "the approval of another commit is none of this one");
+    assert_eq!(unchanged(&void, &approve(ApprovalOf::Land, 'b')).0, Nothing::OtherCommit);
+    assert_eq!(change(&void, &approve(ApprovalOf::Land, '9')).effects, [Effect::AskLane { step: Step::Land }]);
+}
+
+#[test]
+fn a_block_is_no_way_round_an_approval() {
+    let mut task = landing();
+    task.policy.land = LandMode::Approval;
+    task.state = waiting(WaitFor::Approval { what: ApprovalOf::Land, sha: sha('b') }, Step::Land);
+    let blocked = change(&task, &Event::CrashLooped { why: "bug".to_owned() }).task;
+    assert_eq!(change(&blocked, &retry()).task.status(), Status::AwaitingPerson);
+
+    let mut task = deploying();
+    task.policy.deploy = DeployMode::Approval;
+    task.state = waiting(WaitFor::Approval { what: ApprovalOf::Deploy, sha: landed().sha }, Step::Deploy);
+    let blocked = change(&task, &Event::CrashLooped { why: "bug".to_owned() }).task;
+    let asks = change(&blocked, &retry());
+    assert_eq!(asks.task.status(), Status::AwaitingPerson);
+    assert!(asks.effects.is_empty());
+}
+
+#[test]
+fn a_deploy_that_needs_approval_waits_after_the_landing() {
+    let mut task = landing();
+    task.policy.deploy = DeployMode::Approval;
+    let waits = change(&task, &landed_with(DeployEnd::AwaitingApproval)).task;
+    assert_eq!((waits.status(), waits.landed.as_ref()), (Status::AwaitingPerson, Some(&landed())));
+    let deploys = change(&waits, &approve(ApprovalOf::Deploy, 'c'));
+    assert_eq!(deploys.effects, [Effect::AskLane { step: Step::Deploy }]);
+}
+
+#[test]
+fn landed_deploy_failed_retries_only_the_deploy() {
+    let after = change(&landing(), &landed_with(failed())).task;
+    assert_eq!(after.landed, Some(landed()));
+    assert!(matches!(after.state, State::Blocked { why: Blocked::LandedDeployFailed { .. }, then: Step::Deploy, .. }));
+    assert_eq!(change(&after, &retry()).effects, [Effect::AskLane { step: Step::Deploy }]);
+}
+
+#[test]
+fn what_has_landed_is_not_developed_again() {
+    let task = deploying();
+    let end = LandingEnd::SentBack { findings: "smoke test red".to_owned(), head: None };
+    let after = change(&task, &lane(end)).task;
+    assert_eq!(after.stage, task.stage);
+    assert!(matches!(after.state, State::Blocked { why: Blocked::LandedDeployFailed { .. }, then: Step::Deploy, .. }));
+    for end in [LandingEnd::ApprovalVoid { head: sha('9') }, LandingEnd::AwaitingMerge { head: sha('9') }] {
+        assert_eq!(unchanged(&task, &lane(end)).0, Nothing::Stale);
+    }
+}
+
+#[test]
+fn an_outcome_that_cannot_be_known_is_blocked_and_never_forgets_what_landed() {
+    let end = |landed| lane(LandingEnd::OutcomeUnknown { why: "no exit record".to_owned(), landed });
+    for (task, event, then, on_main) in [
+        (landing(), end(None), Step::Land, None),
+        (landing(), end(Some(landed())), Step::Deploy, Some(landed())),
+        (deploying(), end(None), Step::Deploy, Some(landed())),
+    ] {
+        let after = change(&task, &event);
+        let State::Blocked { why: Blocked::OutcomeUnknown { .. }, then: next, .. } = &after.task.state else {
+            panic!("{:?}", after.task.state)
+        };
+        assert_eq!((*next, &after.task.landed), (then, &on_main));
+        assert!(!after.effects.iter().any(|e| matches!(e, Effect::AskLane { .. })), "never a blind re-run");
+    }
+}
+
+#[test]
+fn a_crash_loop_does_not_hide_an_unknown_outcome() {
+    let unknown = LandingEnd::OutcomeUnknown { why: "no exit record".to_owned(), landed: None };
+    let task = change(&landing(), &lane(unknown)).task;
+    let after = change(&task, &Event::CrashLooped { why: "bug".to_owned() });
+    assert_eq!(after.task.state, task.state);
+    assert!(after.outgoing.iter().any(|o| matches!(o, Outgoing::Notify { needs_you: true, .. })));
+}
+
+#[test]
+fn a_landing_is_not_lost_while_its_task_was_blocked() {
+    let blocked = change(&landing(), &Event::CrashLooped { why: "bug".to_owned() }).task;
+    assert_eq!(change(&blocked, &landed_with(DeployEnd::NotConfigured)).task.status(), Status::Done);
+    let owed = change(&blocked, &landed_with(failed())).task;
+    assert!(matches!(owed.state, State::Blocked { why: Blocked::LandedDeployFailed { .. }, .. }));
+    assert_eq!(unchanged(&owed, &landed_with(failed())).0, Nothing::Stale, "told again, it is no news");
+}
+
+#[test]
+fn a_person_who_merges_while_we_wait_ends_the_wait() {
+    let mut task = landing();
+    task.policy.land = LandMode::PrOnly;
+    let waits = change(&task, &lane(LandingEnd::AwaitingMerge { head: sha('b') }));
+    assert_eq!(waits.task.status(), Status::AwaitingPerson);
+    assert_eq!(waits.effects, [Effect::SetTimer { at: NOW.after(Millis::from_mins(1)) }]);
+    assert_eq!(change(&waits.task, &Event::TimerFired).effects, [Effect::AskLane { step: Step::Land }]);
+    assert_eq!(change(&waits.task, &landed_with(DeployEnd::NotConfigured)).task.status(), Status::Done);
+}
+
+#[test]
+fn waiting_for_a_person_uses_up_no_ceiling() {
+    for end in [LandingEnd::AwaitingMerge { head: sha('b') }, LandingEnd::ApprovalVoid { head: sha('9') }] {
+        let mut task = landing();
+        task.counters.deferrals = 150;
+        task.counters.infrastructure = 4;
+        let after = change(&task, &lane(end)).task;
+        assert_eq!((after.counters.deferrals, after.counters.infrastructure), (0, 0));
+    }
+}
+
+#[test]
+fn a_forge_that_refuses_for_good_needs_a_person() {
+    let after = change(&landing(), &lane(LandingEnd::Refused { why: "protected".to_owned() })).task;
+    assert!(matches!(after.state, State::Blocked { why: Blocked::ForgeRefuses { .. }, then: Step::Land, .. }));
+}
