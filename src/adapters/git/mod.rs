@@ -10,11 +10,12 @@ mod import;
 mod push;
 mod read;
 mod rooms;
+mod runner;
 mod vault;
 mod workspace;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use capture::{CaptureFacts, CaptureSpec, Leftovers, read_capture};
 pub use catch_up::{CatchUp, CatchUpSpec, WhyMerged};
