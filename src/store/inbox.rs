@@ -10,6 +10,9 @@ use crate::error::StoreError;
 use crate::row::{all, execute, first, get, get_time};
 use crate::writer::Urgency;
 
+/// Largest body, in bytes, that is still accepted when the disk is full.
+const NEEDED_BODY: usize = 64 * 1024;
+
 /// Whether a delivery is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
@@ -48,8 +51,9 @@ impl Store {
         now: Timestamp,
     ) -> Result<Delivered, StoreError> {
         let (source, hash, body) = (source.to_owned(), dedupe_hash.to_owned(), body.to_owned());
-        // A STOP arrives this way, too.
-        self.write(Urgency::Needed, move |tx| {
+        // A STOP arrives this way, too; but big bodies must not eat the ballast that is kept for it.
+        let urgency = if body.len() <= NEEDED_BODY { Urgency::Needed } else { Urgency::Ordinary };
+        self.write(urgency, move |tx| {
             let sql = "INSERT INTO inbox (source, dedupe, body, received_at) VALUES (?1, ?2, ?3, ?4)
                        ON CONFLICT (source, dedupe) DO NOTHING";
             if execute(tx.conn, sql, (&source, &hash, &body, now.0))? == 1 {

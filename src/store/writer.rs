@@ -297,3 +297,58 @@ fn batch(conn: &Connection, sql: &str) -> Result<(), StoreError> {
     conn.prepare_cached(sql).db()?.execute([]).db()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use orch_domain::journal::Entry;
+    use orch_domain::time::Timestamp;
+
+    use super::*;
+    use crate::journal::{Subject, append};
+    use crate::{Lane, Store, StoreConfig, held};
+
+    type Answer = oneshot::Receiver<Result<(), StoreError>>;
+
+    fn note(text: &'static str, end: fn() -> Result<(), StoreError>) -> (Box<dyn Change>, Answer) {
+        Pending::pack(Urgency::Ordinary, move |tx| {
+            append(tx, &Subject::default(), &[Entry::new("note", text)], Timestamp(1))?;
+            end()
+        })
+    }
+
+    /// Commits a group of four, the third of which ends as told; what each was answered and what is in the journal.
+    fn group(third: fn() -> Result<(), StoreError>) -> (Vec<Result<(), StoreError>>, Vec<String>, Seq) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig { ballast_bytes: 4_096, ..StoreConfig::new(dir.path(), Timestamp(0)) };
+        let store = Store::open(&config.inline()).unwrap();
+        let Lane::Inline(writer) = &store.inner.lane else { unreachable!("opened inline") };
+        let mut writer = held(writer);
+        let (writer, _) = writer.as_mut().unwrap();
+        let ends: [fn() -> Result<(), StoreError>; 4] = [|| Ok(()), || Ok(()), third, || Ok(())];
+        let (changes, answers): (Vec<_>, Vec<_>) =
+            ["one", "two", "three", "four"].into_iter().zip(ends).map(|(text, end)| note(text, end)).unzip();
+        writer.commit(changes);
+        let answers = answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect();
+        let journal = crate::row::all(&writer.conn, "SELECT text FROM journal ORDER BY seq", [], |row| {
+            crate::row::get(row, "text")
+        });
+        (answers, journal.unwrap(), *writer.shared.seq.borrow())
+    }
+
+    #[test]
+    fn a_panic_in_one_change_is_its_own_affair() {
+        let (answers, journal, seq) = group(|| panic!("a bug"));
+        assert!(matches!(answers[2], Err(StoreError::Refused { .. })), "{answers:?}");
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
+        assert_eq!(journal, ["one", "two", "four"]);
+        assert_eq!(seq, Seq(3));
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_committed_is_tried_one_by_one() {
+        let (answers, journal, seq) = group(|| Err(StoreError::DiskFull));
+        assert_eq!(answers, [Ok(()), Ok(()), Err(StoreError::DiskFull), Ok(())]);
+        assert_eq!(journal, ["one", "two", "four"], "nothing twice, nothing lost");
+        assert_eq!(seq, Seq(3));
+    }
+}
