@@ -1,1 +1,4 @@
 //! Composition root.
+
+pub mod config;
+pub mod telemetry;

@@ -16,6 +16,7 @@ pub mod names;
 pub mod pipeline;
 pub mod policy;
 pub mod samples;
+pub mod reconcile;
 pub mod stop;
 pub mod table;
 pub mod task;

@@ -1,0 +1,143 @@
+//! Settings for `orch run`: one repository, no service, a data folder of its own.
+//!
+//! Owns the data folder's name (repository name and a hash of its canonical path, so two checkouts never share one) and
+//! the scope of the gates there (`*`). Keeps what the operator's settings say about agents, limits and telemetry.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use orch_domain::names::{BranchName, RepoName};
+use sha2::{Digest as _, Sha256};
+
+use super::problem::ConfigError;
+use super::{AgentConfig, CommandLine, Config, PipelineFile, PipelineSource, RepoConfig, check};
+
+/// What `orch run` was told about the repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EmbeddedRepo {
+    /// Any path inside the repository's folder, or a bare repository.
+    pub path: PathBuf,
+    /// The branch to land on; the repository is asked when absent.
+    pub main: Option<BranchName>,
+    /// A configured or built-in agent by name.
+    pub agent: Option<String>,
+    /// A shell line to be the agent; wins over `agent`.
+    pub agent_command: Option<String>,
+    /// The test command.
+    pub test_command: Option<String>,
+    /// The check command.
+    pub check_command: Option<String>,
+    /// Work without tests.
+    pub no_tests: bool,
+    /// `lite`, `full`, a configured pipeline or a pipeline's file; `lite` when absent.
+    pub pipeline: Option<String>,
+}
+
+fn refuse(place: &str, what: String) -> ConfigError {
+    ConfigError::Invalid { place: place.to_owned(), what }
+}
+
+impl Config {
+    /// These settings narrowed to one repository.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the path is no repository, or agent or pipeline are unknown.
+    pub fn embedded_for(mut self, told: &EmbeddedRepo) -> Result<Self, ConfigError> {
+        let path = repository_at(&told.path)?;
+        let name = name_of(&path);
+        let digest = hex::encode(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..6]);
+        self.data_dir = self.data_dir.join("repos").join(format!("{name}-{digest}"));
+
+        // What the operator has written about this very repository still holds, wherever it is not overridden.
+        let same =
+            |repo: &&RepoConfig| repo.path.as_deref().and_then(|p| repository_at(p).ok()).as_ref() == Some(&path);
+        let known = self.repos.values().find(same).cloned();
+        let mut repo = known.unwrap_or_else(|| RepoConfig { pipeline: "lite".to_owned(), ..RepoConfig::default() });
+        repo.path = Some(path);
+        repo.main = told.main.clone().or(repo.main);
+        repo.no_tests = told.no_tests || (repo.no_tests && told.test_command.is_none());
+        if let Some(test) = &told.test_command {
+            repo.commands.test = Some(test.clone());
+        } else if told.no_tests {
+            repo.commands.test = None;
+        }
+        repo.commands.check = told.check_command.clone().or(repo.commands.check);
+        if let Some(line) = &told.agent_command {
+            let agent = AgentConfig {
+                kind: Some(orch_domain::agent::AgentKind::Command),
+                command: Some(CommandLine::Shell(line.clone())),
+                ..AgentConfig::default()
+            };
+            self.agents.insert("given".to_owned(), agent);
+            repo.agent = Some("given".to_owned());
+        } else if let Some(agent) = &told.agent {
+            if !self.agents.contains_key(agent) {
+                let names: Vec<&str> = self.agents.keys().map(String::as_str).collect();
+                let what = format!(
+                    "there is no agent `{agent}`; there are: {}, or give a shell line with --agent-cmd",
+                    names.join(", ")
+                );
+                return Err(refuse("--agent", what));
+            }
+            repo.agent = Some(agent.clone());
+        }
+        if let Some(pipeline) = &told.pipeline {
+            repo.pipeline = self.take_pipeline(pipeline)?;
+        }
+        self.repos = BTreeMap::from([(name, repo)]);
+        let all = vec!["*".to_owned()];
+        self.gates.security.repos.clone_from(&all);
+        self.gates.merge.repos.clone_from(&all);
+        self.gates.coverage.repos.clone_from(&all);
+        self.gates.image_freshness.repos = all;
+        Ok(self)
+    }
+
+    /// The name of the one repository of embedded settings.
+    #[must_use]
+    pub fn only_repo(&self) -> Option<&RepoName> {
+        self.repos.keys().next().filter(|_| self.repos.len() == 1)
+    }
+
+    fn take_pipeline(&mut self, told: &str) -> Result<String, ConfigError> {
+        if self.pipeline_names().iter().any(|n| n == told) {
+            return Ok(told.to_owned());
+        }
+        let file = std::path::absolute(told).unwrap_or_else(|_| PathBuf::from(told));
+        if !file.is_file() {
+            let names = self.pipeline_names().join(", ");
+            return Err(refuse("--pipeline", format!("`{told}` is neither a pipeline ({names}) nor a file")));
+        }
+        let name = "given".to_owned();
+        self.pipelines.insert(name.clone(), PipelineSource::File(PipelineFile { file }));
+        check::pipeline(self, &name)?;
+        Ok(name)
+    }
+}
+
+/// The root of the repository that a path lies in, canonical. Looks at names only; whether git can use it, git says.
+fn repository_at(path: &Path) -> Result<PathBuf, ConfigError> {
+    let shown = path.display();
+    let real = path
+        .canonicalize()
+        .map_err(|e| refuse("--repo", format!("`{shown}`: {e}; name a folder with a git repository")))?;
+    let is_bare = |p: &Path| p.join("HEAD").is_file() && p.join("objects").is_dir() && p.join("refs").is_dir();
+    let found = real.ancestors().find(|p| p.join(".git").exists() || is_bare(p));
+    match found {
+        // Inside `.git` itself the nearest hit is that folder; the repository is the one around it.
+        Some(root) if root.file_name().is_some_and(|n| n == ".git") => Ok(root.parent().unwrap_or(root).to_path_buf()),
+        Some(root) => Ok(root.to_path_buf()),
+        None => Err(refuse("--repo", format!("`{shown}` is no git repository; name one, or run `git init` there"))),
+    }
+}
+
+fn name_of(path: &Path) -> RepoName {
+    let raw = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let raw = raw.strip_suffix(".git").unwrap_or(&raw);
+    let kept: String = raw
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
+        .take(60)
+        .collect();
+    kept.trim_matches(['-', '.']).parse().unwrap_or_else(|_| "repo".parse().expect("a plain word is a name"))
+}

@@ -1,0 +1,191 @@
+//! The one table of settings: key, environment name, sort of value, meaning.
+//!
+//! Owns what `docs/configuration.md`, `.env.example` and the commented `orch.yaml` are made from; a test compares them,
+//! and another compares this table with the typed settings. Refuses to hold defaults: those are `Config::default()`.
+
+/// What sort of value a key takes; decides how an environment variable is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// A file or folder; relative ones start at the settings file's folder, `~/` at the home folder.
+    Path,
+    /// A whole number.
+    Number,
+    /// `true` or `false`; in the environment also `1`, `0`, `on`, `off`, `yes`, `no`.
+    Switch,
+    /// A duration with its unit.
+    Duration,
+    /// A size with its unit.
+    Size,
+    /// US dollars.
+    Money,
+    /// One of these words.
+    Word(&'static str),
+    /// A list of texts; in the environment separated by commas.
+    List,
+    /// Anything else, described by its meaning.
+    Other,
+}
+
+impl Kind {
+    /// The sort in words, for the document.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Path => "path",
+            Self::Number => "number",
+            Self::Switch => "`true` or `false`",
+            Self::Duration => "duration",
+            Self::Size => "size",
+            Self::Money => "US dollars",
+            Self::Word(words) => words,
+            Self::List => "list",
+            Self::Other => "see meaning",
+        }
+    }
+}
+
+/// One key of `orch.yaml`. `<name>` in a path stands for a name that the operator chooses.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Dotted path.
+    pub path: &'static str,
+    /// Environment variable that overrides it.
+    pub env: Option<&'static str>,
+    /// What it takes.
+    pub kind: Kind,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// An environment variable that is no key of the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer {
+    /// Its name.
+    pub env: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+    /// Whether an operator sets it; others are set by us for jobs and merely tolerated.
+    pub for_operators: bool,
+}
+
+const fn key(path: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { path, env: None, kind, doc }
+}
+
+const fn with_env(path: &'static str, env: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { path, env: Some(env), kind, doc }
+}
+
+use Kind::{Duration, List, Money, Number, Other, Path, Size, Switch, Text, Word};
+
+/// Every key, in the order of the file.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    with_env("data_dir", "ORCH_DATA_DIR", Path, "Folder of everything that must survive: store, mirrors, logs, token. Empty: `orch/` in the user's state folder (`$XDG_STATE_HOME`, else `~/.local/state`)."),
+    with_env("default_agent", "ORCH_DEFAULT_AGENT", Text, "Name of the agent that works where neither task nor repository names one."),
+    with_env("http.bind", "ORCH_HTTP_ADDR", Text, "Address and port of the HTTP interface and the board. Port 0 takes any free one."),
+    with_env("http.allowed_hosts", "ORCH_HTTP_ALLOWED_HOSTS", List, "Host names that are answered to, besides loopback names and the bound address. `*` answers to all: only behind a proxy that checks."),
+    with_env("http.token_file", "ORCH_TOKEN_FILE", Path, "File with the token, mode 0600, made at the first start. Empty: `token` in the data folder."),
+    with_env("limits.max_concurrency", "ORCH_MAX_CONCURRENCY", Number, "Agent runs at a time."),
+    with_env("limits.gate_slots", "ORCH_GATE_SLOTS", Number, "Gate, check and test runs at a time."),
+    with_env("limits.max_developer_retries", "ORCH_MAX_DEVELOPER_RETRIES", Number, "Times that a failed check, test, gate or review sends a task back before it is blocked."),
+    with_env("limits.max_interrupted", "ORCH_MAX_INTERRUPTED", Number, "Interrupted runs that are resumed before a task is blocked."),
+    key("limits.infrastructure_retries", Number, "Repetitions when something of ours could not run."),
+    key("limits.infrastructure_delay", Duration, "Delay before the first of them; doubled each time."),
+    key("limits.infrastructure_delay_max", Duration, "Longest delay between them."),
+    key("limits.deferrals", Number, "Repetitions when something was busy; they cost no attempt."),
+    key("limits.deferral_delay", Duration, "Delay before the first of them; doubled each time."),
+    key("limits.deferral_delay_max", Duration, "Longest delay between them."),
+    with_env("limits.task_tokens", "ORCH_TASK_TOKENS", Number, "Tokens that one task may use, as its agents report them. Absent: no ceiling."),
+    with_env("limits.task_cost_usd", "ORCH_TASK_COST_USD", Money, "US dollars that one task may use, as its agents report them. Absent: no ceiling."),
+    with_env("limits.task_agent_time", "ORCH_TASK_AGENT_TIME", Duration, "Wall time of one task's agent runs together. Absent: no ceiling."),
+    with_env("limits.agent_time", "ORCH_AGENT_TIME", Duration, "Longest agent run."),
+    with_env("limits.agent_stall", "ORCH_AGENT_STALL", Duration, "Longest silence of an agent; a running tool call extends it."),
+    key("limits.agent_orphan_grace", Duration, "How long agents go on without their supervisor, waiting for the next one."),
+    key("limits.check_time", Duration, "Longest run of a repository's setup and check commands."),
+    key("limits.test_time", Duration, "Longest run of a repository's test and coverage commands."),
+    key("limits.deploy_time", Duration, "Longest run of a repository's staging, deploy and rollback commands."),
+    key("limits.git_time", Duration, "Longest git command on the network."),
+    key("limits.stop_grace", Duration, "Between TERM and KILL."),
+    with_env("limits.drain_deadline", "ORCH_DRAIN_DEADLINE", Duration, "How long SIGTERM lets running work end before it is interrupted."),
+    key("limits.log_size", Size, "Kept of each log of a job; the rest is cut and marked."),
+    with_env("limits.job_memory", "ORCH_JOB_MEMORY", Size, "Most resident memory of one job with all its processes. Absent: no ceiling."),
+    with_env("limits.job_processes", "ORCH_JOB_PROCESSES", Number, "Most processes of one job. Absent: no ceiling."),
+    key("limits.capture_size", Size, "Most bytes that leave a workspace in one capture."),
+    key("limits.min_free_disk", Size, "Least free space on the data folder's disk; below it no new work is taken."),
+    key("agents.<name>.kind", Word("claude, codex, opencode, command, scripted"), "Which program. May be left out where the agent's name says it."),
+    key("agents.<name>.program", Text, "Program name or absolute path. Absent: the kind's own name."),
+    key("agents.<name>.command", Other, "Only for kind `command`: a shell line (the prompt comes on standard input), or a list of program and arguments with `{prompt}`, `{prompt_file}`, `{workspace}`."),
+    key("agents.<name>.script", Path, "Only for kind `scripted`: the script's file."),
+    key("agents.<name>.model", Text, "Model to ask for. Absent: the program's own choice."),
+    key("agents.<name>.endpoint", Text, "Base URL of the model's API, without credentials. Absent: the program's own."),
+    key("agents.<name>.key_env", Text, "Name of the environment variable with the API key; it is passed to this agent alone."),
+    key("agents.<name>.env", List, "Names of further environment variables that are passed on."),
+    key("agents.<name>.extra_args", List, "Arguments put before our own last ones. No secrets: arguments are public."),
+    key("agents.<name>.time_limit", Duration, "Longest run. Absent: `limits.agent_time`."),
+    key("agents.<name>.stall_limit", Duration, "Longest silence. Absent: `limits.agent_stall`."),
+    key("agents.<name>.rates.<model>.input", Money, "Price of a million tokens read, where the program reports no money. The model `*` is any other."),
+    key("agents.<name>.rates.<model>.cached", Money, "Price of a million tokens read from a cache."),
+    key("agents.<name>.rates.<model>.output", Money, "Price of a million tokens written."),
+    key("repos.<name>.path", Path, "A repository on this machine, bare or not. Either this or `url`."),
+    key("repos.<name>.url", Text, "A repository elsewhere, without credentials."),
+    key("repos.<name>.main", Text, "The branch that tasks land on. Absent: the repository is asked."),
+    key("repos.<name>.agent", Text, "Agent by name. Absent: `default_agent`."),
+    key("repos.<name>.pipeline", Text, "Pipeline by name: `full`, `lite` or one of `pipelines`."),
+    key("repos.<name>.commands.setup", Text, "Shell line that prepares a fresh checkout."),
+    key("repos.<name>.commands.check", Text, "Shell line of the quick check after development. Absent: skipped."),
+    key("repos.<name>.commands.test", Text, "Shell line of the test suite. Absent: detected (Cargo.toml, pytest, package.json, go.mod, Makefile)."),
+    key("repos.<name>.commands.coverage", Text, "Shell line of the test suite with a coverage report."),
+    key("repos.<name>.commands.staging", Text, "Shell line that deploys a task's head to a staging place."),
+    key("repos.<name>.commands.deploy", Text, "Shell line that deploys what has landed. Absent: landing is the end."),
+    key("repos.<name>.commands.health", Text, "Shell line that tells by its exit code whether the deploy is healthy."),
+    key("repos.<name>.commands.rollback", Text, "Shell line that takes a failed deploy back."),
+    key("repos.<name>.commands.deploy_status", Text, "Shell line that tells whether a deploy took effect, asked when its outcome is unknown."),
+    key("repos.<name>.no_tests", Switch, "Work without any test command; the proof of each landing says so."),
+    key("repos.<name>.land", Word("auto, approval, pr-only"), "How a change reaches `main`: at once, after a person's approval, or by a person."),
+    key("repos.<name>.deploy_mode", Word("auto, approval"), "How a landed change is deployed."),
+    key("repos.<name>.serial", Switch, "One task at a time past the first stage."),
+    key("repos.<name>.on_cancelled_dependency", Word("proceed, block"), "What a cancelled dependency means to those that wait for it."),
+    key("repos.<name>.artefact_dir", Path, "Folder in the repository for the agents' notes."),
+    key("repos.<name>.keep_artefacts", Switch, "Whether those notes land with the change."),
+    key("repos.<name>.self_hosting", Switch, "Marks the supervisor's own repository: gates without a scope apply to it."),
+    key("repos.<name>.priority", Number, "Priority of its tasks where they name none; higher goes first."),
+    key("repos.<name>.test_timeout", Duration, "Longest run of its test and coverage commands. Absent: `limits.test_time`."),
+    key("repos.<name>.check_timeout", Duration, "Longest run of its setup and check commands. Absent: `limits.check_time`."),
+    key("repos.<name>.deploy_timeout", Duration, "Longest run of its staging, deploy and rollback commands. Absent: `limits.deploy_time`."),
+    key("repos.<name>.image", Text, "Image that is deployed, for the image-freshness gate."),
+    key("pipelines.<name>", Other, "`{file: PATH}`, or `{stages: [...]}` in the form of a pipeline file."),
+    with_env("stop.status_enabled", "ORCH_STOP_STATUS_ENABLED", Switch, "Whether the tracker's STOP status is obeyed. STOP by command line and HTTP always is."),
+    with_env("gates.security.enabled", "ORCH_SECURITY_GATE_ENABLED", Switch, "The gate against secrets and known advisories."),
+    with_env("gates.security.repos", "ORCH_SECURITY_GATE_REPOS", List, "Its scope: names, or `*`. Empty: repositories marked `self_hosting`."),
+    with_env("gates.security.dep_audit_fail_closed", "ORCH_SECURITY_DEP_AUDIT_FAIL_CLOSED", Switch, "An unreachable advisory feed fails the gate instead of passing it with a warning."),
+    with_env("gates.merge.enabled", "ORCH_MERGE_GATE_ENABLED", Switch, "The gate that tests the branch caught up on current main."),
+    with_env("gates.merge.repos", "ORCH_MERGE_GATE_REPOS", List, "Its scope."),
+    with_env("gates.coverage.enabled", "ORCH_COVERAGE_GATE_ENABLED", Switch, "The gate against falling line coverage."),
+    with_env("gates.coverage.repos", "ORCH_COVERAGE_GATE_REPOS", List, "Its scope."),
+    with_env("gates.coverage.fail_closed", "ORCH_COVERAGE_FAIL_CLOSED", Switch, "A coverage tool that could not start fails the gate instead of passing it with a warning."),
+    with_env("gates.image-freshness.enabled", "ORCH_IMAGE_FRESHNESS_GATE_ENABLED", Switch, "The gate that compares the deployed image with the commit."),
+    with_env("gates.image-freshness.repos", "ORCH_IMAGE_FRESHNESS_GATE_REPOS", List, "Its scope."),
+    with_env("telemetry.format", "ORCH_LOG_FORMAT", Word("auto, text, json"), "Form of log lines: `auto` is coloured text on a terminal, JSON elsewhere."),
+    with_env("telemetry.level", "ORCH_LOG", Text, "`error`, `warn`, `info`, `debug`, `trace`, or filter directives such as `info,orch_store=debug`."),
+];
+
+/// Environment variables that are no keys of the file.
+#[rustfmt::skip]
+pub const OUTER: &[Outer] = &[
+    Outer { env: "ORCH_CONFIG", doc: "The settings file, like `--config`. Without it `orch.yaml` in the current folder, if there is one.", for_operators: true },
+    Outer { env: "ORCH_TOKEN", doc: "The token itself, instead of the token file: for the supervisor and for commands that talk to it. At least 16 characters.", for_operators: true },
+    Outer { env: "ORCH_URL", doc: "Where commands find the supervisor, like `--url`. Without it the `http.addr` file in the data folder.", for_operators: true },
+    Outer { env: "ORCH_PROMPT_FILE", doc: "Set for agents.", for_operators: false },
+    Outer { env: "ORCH_ROLE", doc: "Set for agents.", for_operators: false },
+    Outer { env: "ORCH_ATTEMPT", doc: "Set for agents.", for_operators: false },
+    Outer { env: "ORCH_STAGE", doc: "Set for jobs.", for_operators: false },
+    Outer { env: "ORCH_TASK", doc: "Set for jobs.", for_operators: false },
+    Outer { env: "ORCH_RUN", doc: "Set for jobs.", for_operators: false },
+    Outer { env: "ORCH_REPO", doc: "Set for jobs.", for_operators: false },
+    Outer { env: "ORCH_COMMIT", doc: "Set for jobs.", for_operators: false },
+    Outer { env: "ORCH_WORKSPACE", doc: "Set for jobs.", for_operators: false },
+];
