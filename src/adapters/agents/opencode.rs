@@ -13,6 +13,7 @@ use super::line::{self, Line, Tally};
 use super::port::{Agent, AgentSetupError, LaunchContext, LaunchLine, StreamParser};
 use super::program;
 use super::settings::{AgentSettings, Rates};
+use crate::jobs::env::PrivateDirs;
 
 /// The adapter.
 pub(super) struct Opencode {
@@ -39,7 +40,7 @@ impl Agent for Opencode {
         for quiet in ["OPENCODE_DISABLE_AUTOUPDATE", "OPENCODE_DISABLE_MODELS_FETCH"] {
             env.insert(quiet.to_owned(), "1".to_owned());
         }
-        let file = ctx.private.join(".config/opencode/opencode.json");
+        let file = PrivateDirs::under(&ctx.private).home.join(".config/opencode/opencode.json");
         // The prompt comes on standard input: read when it is no terminal, and free of the bounds of an argument.
         let stdin = ctx.prompt.clone().into_bytes();
         Ok(LaunchLine { argv, env, stdin, files: vec![(file, config.to_string().into_bytes())] })

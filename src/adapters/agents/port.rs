@@ -13,6 +13,8 @@ use orch_domain::agent::{AgentEvent, AgentKind, AgentReport};
 use orch_domain::job::JobEnd;
 use orch_domain::time::Millis;
 
+use crate::jobs::env::PrivateDirs;
+
 /// One kind of agent program.
 pub trait Agent: Send + Sync {
     /// Which program this is.
@@ -46,7 +48,8 @@ pub struct LaunchContext {
     pub prompt: String,
     /// The agent's clone; the job's working directory.
     pub workspace: PathBuf,
-    /// Folder of this run alone, writable by the job: becomes `HOME`, holds the program's settings and its `TMPDIR`.
+    /// Folder of this run alone, writable by the job: `HOME`, `TMPDIR` and the rest of [`PrivateDirs`] lie in it, and
+    /// the program's settings.
     pub private: PathBuf,
     /// Model to ask for; the settings' own when absent.
     pub model: Option<String>,
@@ -81,10 +84,10 @@ impl std::fmt::Debug for LaunchLine {
 }
 
 impl LaunchLine {
-    /// Makes the private folder ready: writes the files (mode 0600) and makes the folders that the environment names
-    /// (mode 0700). Refuses a path outside `private`, and never follows a link that lies in the way of a file.
+    /// Makes the private folder ready: the folders that the environment names (mode 0700) and the files (mode 0600), all
+    /// owned by the supervisor's own user. Refuses a path outside `private`, and never follows a link that lies in the way of a file.
     pub fn write_files(&self, private: &Path) -> io::Result<()> {
-        make_folder(&private.join("tmp"))?;
+        PrivateDirs::under(private).create(None)?;
         for (path, bytes) in &self.files {
             let inside = path.strip_prefix(private).ok().filter(|rest| {
                 rest.components().next().is_some() && rest.components().all(|part| matches!(part, Component::Normal(_)))

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::port::{AgentSetupError, LaunchContext};
+use crate::jobs::env::{PrivateDirs, base_env, base_env_with_path};
 
 /// Finds an executable file by name in `path` (the form of `PATH`), or by itself when `name` is an absolute path.
 ///
@@ -35,7 +36,7 @@ pub fn find_program(name: &str, path: &str) -> Result<PathBuf, AgentSetupError> 
 
 /// Finds the program of one run in the `PATH` that its job will have: the allow-listed one, else the supervisor's.
 pub(super) fn find_for(name: &str, ctx: &LaunchContext) -> Result<String, AgentSetupError> {
-    let own = || std::env::var("PATH").unwrap_or_default();
+    let own = || base_env(&PrivateDirs::under(&ctx.private)).remove("PATH").unwrap_or_default();
     let path = ctx.env_allow.get("PATH").cloned().unwrap_or_else(own);
     let found = find_program(name, &path)?;
     found.into_os_string().into_string().map_err(|raw| AgentSetupError::ProgramMissing {
@@ -59,20 +60,12 @@ fn advice(name: &str) -> String {
     format!("install it with `npm install -g {package}`, or give its absolute path as the agent's `program` setting")
 }
 
-/// The allow-listed environment plus `HOME`, the XDG folders and `TMPDIR`, all inside the private folder.
+/// The allow-listed environment, with `HOME`, the XDG folders and `TMPDIR` inside the private folder whatever the list
+/// says: a program's settings and logins of other runs, or of the operator, are none of this run's business.
 pub(super) fn private_env(ctx: &LaunchContext) -> BTreeMap<String, String> {
     let mut env = ctx.env_allow.clone();
-    let home = ctx.private.to_string_lossy().into_owned();
-    for (name, folder) in [
-        ("XDG_CONFIG_HOME", ".config"),
-        ("XDG_DATA_HOME", ".local/share"),
-        ("XDG_STATE_HOME", ".local/state"),
-        ("XDG_CACHE_HOME", ".cache"),
-        ("TMPDIR", "tmp"),
-    ] {
-        env.insert(name.to_owned(), format!("{home}/{folder}"));
-    }
-    env.insert("HOME".to_owned(), home);
+    let base = base_env_with_path(&PrivateDirs::under(&ctx.private), "");
+    env.extend(base.into_iter().filter(|(name, _)| !matches!(name.as_str(), "PATH" | "LANG" | "TZ")));
     env
 }
 

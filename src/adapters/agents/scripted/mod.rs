@@ -1,6 +1,6 @@
 //! The scripted agent: edits, commits and misbehaviour from a YAML file, for tests, chaos runs and the demo.
 //!
-//! Owns the adapter and the parser of its event stream; [`run`] is the program itself, started as
+//! Owns the adapter and the parser of its event stream; [`main`] is the program itself, started as
 //! `orch scripted-agent --script FILE` inside the job. The script is checked before the launch and handed over as a
 //! copy in the private folder, so the job needs to read nothing else.
 

@@ -240,6 +240,16 @@ roles:
         assert_eq!(only.steps(Some(Role::Reviewer), 1), Some(Vec::new()));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[-a-z_: \\n\\[\\]{}&*!|>'\"#0-9]{0,200}", at in proptest::prelude::any::<proptest::sample::Index>()) {
+            let _ = Script::parse("s.yaml", &text);
+            let mut torn = EVERY_STEP.to_owned();
+            torn.insert_str(at.index(EVERY_STEP.len()), &text);
+            let _ = Script::parse("s.yaml", &torn);
+        }
+    }
+
     #[test]
     fn mistakes_name_file_and_line() {
         for (text, line, hint) in [
