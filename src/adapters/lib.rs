@@ -6,3 +6,4 @@ pub mod git;
 pub mod jobs;
 pub mod notify;
 pub mod ports;
+pub mod reports;
