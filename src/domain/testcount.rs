@@ -179,8 +179,9 @@ pub fn counts_from_output(output: &str) -> Option<Counts> {
     reading.finish()
 }
 
-/// The line without terminal escapes.
-fn plain(line: &str) -> String {
+/// The line without terminal escapes and control characters; tabs stay.
+#[must_use]
+pub fn plain(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut chars = line.chars();
     while let Some(c) = chars.next() {

@@ -1,0 +1,74 @@
+//! What a finished job of a check showed: its counts and the end of its output.
+//!
+//! Owns the reading of logs and JUnit XML of one job, cleaned and bounded. Invariants: everything here is the branch's own
+//! text; no control character of it goes on. Refuses to judge.
+
+use std::path::Path;
+
+use orch_adapters::jobs::FinishedJob;
+use orch_adapters::reports::junit::{self, JunitReport};
+use orch_domain::job::JobEnd;
+use orch_domain::names::RepoPath;
+use orch_domain::testcount::{Counts, counts_from_output, plain};
+
+/// Most output that is kept and looked through for counts, per stream.
+pub(super) const OUTPUT: u64 = 64 << 20;
+/// Most output in findings.
+const TAIL_BYTES: u64 = 16 << 10;
+const TAIL_LINES: usize = 200;
+/// Output quoted beside a `could not run`.
+const HINT_LINES: usize = 5;
+
+/// What a finished test job showed.
+pub(super) struct Shown {
+    pub(super) end: JobEnd,
+    pub(super) tail: String,
+    pub(super) counts: Option<Counts>,
+    /// Why the configured JUnit XML gave nothing.
+    pub(super) junit_trouble: Option<String>,
+    pub(super) junit: JunitReport,
+    pub(super) cut: bool,
+}
+
+impl Shown {
+    /// Blocks on the disk.
+    pub(super) fn read(finished: &FinishedJob, tree: &Path, junit: Option<&RepoPath>) -> Result<Self, String> {
+        let unreadable = |error: std::io::Error| format!("the output could not be read: {error}");
+        let (mut junit_trouble, mut report) = (None, JunitReport::default());
+        let mut counts = None;
+        match junit.map(|path| junit::read_junit(tree, path)) {
+            Some(Ok(read)) => {
+                counts = Some(read.counts);
+                report = read;
+            }
+            Some(Err(error)) => junit_trouble = Some(error.to_string()),
+            None => {}
+        }
+        if counts.is_none() {
+            let output = finished.stdout(OUTPUT).map_err(unreadable)?;
+            let errors = finished.stderr(OUTPUT).map_err(unreadable)?;
+            counts = counts_from_output(&format!("{output}\n{errors}"));
+        }
+        Ok(Self {
+            end: finished.exit.end.clone(),
+            tail: tail_of(finished)?,
+            counts,
+            junit_trouble,
+            junit: report,
+            cut: finished.exit.log_cut,
+        })
+    }
+}
+
+/// The end of a job's output: clean lines, bounded.
+pub(super) fn tail_of(finished: &FinishedJob) -> Result<String, String> {
+    let text = finished.tail(TAIL_BYTES).map_err(|error| format!("the output could not be read: {error}"))?;
+    let lines: Vec<String> = text.lines().map(plain).collect();
+    Ok(lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n").trim().to_owned())
+}
+
+/// The last lines, for a text that is mostly about something else.
+pub(super) fn hint(tail: &str) -> String {
+    let lines: Vec<&str> = tail.lines().collect();
+    lines[lines.len().saturating_sub(HINT_LINES)..].join("\n")
+}
