@@ -14,7 +14,10 @@ use super::rooms::RepoGit;
 
 /// A branch of ours at the forge: the only kind that may be replaced or deleted there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskBranch(BranchName);
+pub struct TaskBranch {
+    name: BranchName,
+    protected: Vec<BranchName>,
+}
 
 /// Why a branch may be neither replaced nor deleted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +40,7 @@ impl TaskBranch {
             return Err(TaskBranchError::Protected(branch));
         }
         match branch.is_ours() {
-            true => Ok(Self(branch)),
+            true => Ok(Self { name: branch, protected: protected.to_vec() }),
             false => Err(TaskBranchError::NotOurs(branch)),
         }
     }
@@ -45,7 +48,7 @@ impl TaskBranch {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &BranchName {
-        &self.0
+        &self.name
     }
 }
 
@@ -117,7 +120,8 @@ impl RepoGit {
     /// Puts a task branch at `sha`, if it is at `expected` now (`None`: if it is not there). Repeating is safe.
     ///
     /// # Errors
-    /// [`GitError::Stopped`], [`GitError::NoGit`], [`GitError::NoSuchCommit`]: nothing was pushed.
+    /// [`GitError::Stopped`], [`GitError::NoGit`], [`GitError::NoSuchCommit`]: nothing was pushed. [`GitError::Invalid`]
+    /// when a protected branch has that commit already: a forge would take the task for merged.
     pub async fn push_task_branch(
         &self,
         branch: &TaskBranch,
@@ -127,10 +131,20 @@ impl RepoGit {
         if !self.has_commit(sha).await? {
             return Err(GitError::NoSuchCommit { sha: sha.clone() });
         }
-        let full = format!("refs/heads/{}", branch.0);
+        if let Some(main) = self.already_in(sha, &branch.protected).await? {
+            // Repeated after the landing it is no mistake.
+            return match self.remote_head(&branch.name).await {
+                Ok(Some(at)) if at == *sha => Ok(BranchPush::Pushed),
+                _ => Err(GitError::Invalid(format!(
+                    "`{}` is not pushed at {sha}: `{main}` contains that commit, the task would look merged",
+                    branch.name
+                ))),
+            };
+        }
+        let full = format!("refs/heads/{}", branch.name);
         let lease = format!("--force-with-lease={full}:{}", expected.map_or("", CommitSha::as_str));
         let said = self.push(&[&lease], &format!("{sha}:{full}"), JobKind::Git, RECEIVE_TASKS).await?;
-        let at = match self.remote_head(&branch.0).await {
+        let at = match self.remote_head(&branch.name).await {
             Ok(at) => at,
             Err(err) => return Ok(BranchPush::Unknown { why: format!("{}; then {err}", said.text()) }),
         };
@@ -143,6 +157,18 @@ impl RepoGit {
         })
     }
 
+    /// The first of these branches that has the commit, as far as upstream knows.
+    async fn already_in(&self, sha: &CommitSha, branches: &[BranchName]) -> Result<Option<BranchName>, GitError> {
+        for branch in branches {
+            if let Some(at) = self.ref_at(&self.upstream(), &branch.as_ref_name()).await?
+                && self.contains(sha, &at).await?
+            {
+                return Ok(Some(branch.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Deletes a task branch, if it is at `expected` now. Repeating is safe.
     ///
     /// # Errors
@@ -152,8 +178,8 @@ impl RepoGit {
         branch: &TaskBranch,
         expected: &CommitSha,
     ) -> Result<BranchDeletion, GitError> {
-        let full = format!("refs/heads/{}", branch.0);
-        match self.remote_head(&branch.0).await {
+        let full = format!("refs/heads/{}", branch.name);
+        match self.remote_head(&branch.name).await {
             Ok(None) => return Ok(BranchDeletion::Gone),
             Ok(Some(at)) if at != *expected => return Ok(BranchDeletion::Kept { at }),
             Ok(Some(_)) => {}
@@ -161,7 +187,7 @@ impl RepoGit {
         }
         let lease = format!("--force-with-lease={full}:{expected}");
         let said = self.push(&[&lease], &format!(":{full}"), JobKind::Git, RECEIVE_TASKS).await?;
-        Ok(match (self.remote_head(&branch.0).await, said) {
+        Ok(match (self.remote_head(&branch.name).await, said) {
             (Ok(None), _) => BranchDeletion::Gone,
             (Ok(Some(at)), _) if at != *expected => BranchDeletion::Kept { at },
             (Ok(Some(_)), PushSaid::Refused(why)) => BranchDeletion::Refused { why },

@@ -60,7 +60,13 @@ pub(crate) fn branch(name: &str) -> BranchName {
     name.parse().expect("a branch name")
 }
 
-pub(crate) fn rooms(dir: &Path, settings: GitSettings) -> GitRooms {
+/// Repositories of ours. The whole suite can be run with another git: put it first in `PATH` and name it in
+/// `ORCH_TEST_GIT`.
+pub(crate) fn rooms(dir: &Path, mut settings: GitSettings) -> GitRooms {
+    if let Some(other) = std::env::var("ORCH_TEST_GIT").ok().filter(|_| settings.program == "git") {
+        settings.program = other;
+        settings.path = std::env::var("PATH").expect("a PATH");
+    }
     let exec: Arc<dyn Exec> = Arc::new(DirectExec);
     GitRooms::new(dir.join("data dir é/repos"), exec, settings)
 }
@@ -516,7 +522,10 @@ async fn broken_foreign_and_dressed_up_bundles_are_the_agents_fault() {
     let lie = CaptureFacts { head: base.clone(), ..facts.clone() };
     assert!(matches!(world.git.import_capture(&lie, &out, &spec).await, Err(ImportError::Agent(_))));
     assert_eq!(world.git.import_capture(&facts, &out, &spec).await.expect("good").head, facts.head);
-    assert_eq!(world.git.sweep().expect("swept"), Vec::<PathBuf>::new());
+    assert_eq!(world.git.sweep().expect("swept"), Vec::<PathBuf>::new(), "imports clean up behind themselves");
+    let left = world.git.work().with_file_name(".import.0123");
+    write(&left, "left by a crash");
+    assert_eq!(world.git.sweep().expect("swept"), [left]);
 }
 
 #[tokio::test]
@@ -798,6 +807,42 @@ pub(crate) fn hook(repo: &Path, name: &str, script: &str) {
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
 }
 
+#[tokio::test]
+async fn of_two_racing_pushes_one_wins_and_the_other_is_told() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let one = world.worked("one", &base, |dir| write(&dir.join("b.txt"), "1")).await;
+    let two = world.worked("two", &base, |dir| write(&dir.join("b.txt"), "2")).await;
+    // Both have looked before either writes: the hook holds each until the other is there too.
+    let meet = world.at("meet");
+    std::fs::create_dir_all(&meet).expect("a folder");
+    let script = format!("touch '{0}'/$$; while [ $(ls '{0}' | wc -l) -lt 2 ]; do :; done", meet.display());
+    hook(&world.forge(), "pre-receive", &script);
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[branch("main")]).expect("ours");
+    let (first, second) =
+        tokio::join!(world.git.push_task_branch(&mine, &one, None), world.git.push_task_branch(&mine, &two, None));
+    let (first, second) = (first.expect("an answer"), second.expect("an answer"));
+    let at = world.git.remote_head(mine.name()).await.expect("an answer").expect("pushed");
+    match at == one {
+        true => assert_eq!((first, second), (BranchPush::Pushed, BranchPush::Stale { at: Some(one) })),
+        false => assert_eq!((first, second), (BranchPush::Stale { at: Some(two.clone()) }, BranchPush::Pushed)),
+    }
+}
+
+#[tokio::test]
+async fn a_task_branch_is_never_put_where_main_has_been() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let head = world.worked("one", &base, |dir| write(&dir.join("b.txt"), "1")).await;
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[branch("main")]).expect("ours");
+    let err = world.git.push_task_branch(&mine, &base, None).await.expect_err("main has it");
+    assert!(matches!(&err, GitError::Invalid(why) if why.contains("look merged")), "{err}");
+    assert_eq!(world.git.push_task_branch(&mine, &head, None).await.expect("pushed"), BranchPush::Pushed);
+    sh(&world.forge(), &["update-ref", "refs/heads/main", head.as_str()]);
+    assert_eq!(world.base().await, head);
+    assert_eq!(world.git.push_task_branch(&mine, &head, None).await.expect("repeated"), BranchPush::Pushed);
+}
+
 // -------------------------------------------------------------------------------------------- salvage
 
 fn salvage_spec(workspace: &Workspace) -> SalvageSpec {
@@ -817,7 +862,8 @@ async fn salvage_keeps_files_commits_and_nested_repositories_and_gives_them_back
     write(&world.person().join("kept.log"), "tracked although ignored");
     sh(&world.person(), &["add", "-f", "kept.log"]);
     let base = world.main_moves("x.txt", "x").await;
-    let workspace = world.workspace("w", &base, &base).await;
+    let start = world.worked("before", &base, |dir| write(&dir.join("before.txt"), "only work has this")).await;
+    let workspace = world.workspace("w", &start, &base).await;
     let dir = &workspace.dir;
     write(&dir.join("kept.log"), "changed");
     write(&dir.join("other.log"), "ignored");
@@ -829,10 +875,8 @@ async fn salvage_keeps_files_commits_and_nested_repositories_and_gives_them_back
     nix::unistd::mkfifo(&dir.join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     sh(dir, &["init", "--quiet", "nested"]);
     write(&dir.join("nested/x"), "x");
-    std::os::unix::fs::PermissionsExt::set_mode(
-        &mut std::fs::metadata(dir.join("a.txt")).expect("there").permissions(),
-        0o755,
-    );
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.join("a.txt"), mode).expect("executable");
     let kept = world.git.salvage(&salvage_spec(&workspace)).await.expect("salvaged");
     assert_eq!(kept.id, "orc-1/2/r0a1b2");
     assert_eq!(kept.skipped, ["pipe (neither file, folder nor link)"]);
@@ -847,6 +891,9 @@ async fn salvage_keeps_files_commits_and_nested_repositories_and_gives_them_back
     assert_eq!(std::fs::read_to_string(into.join("kept.log")).expect("there"), "changed");
     assert_eq!(std::fs::read_to_string(into.join("odd/new\nline")).expect("there"), "odd");
     assert_eq!(std::fs::read_link(into.join("link")).expect("a link"), PathBuf::from("/etc/passwd"));
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(into.join("a.txt")).expect("there").permissions());
+    assert_eq!(mode & 0o100, 0o100, "still executable");
     assert!(!into.join("other.log").exists() && !into.join("target").exists());
     assert!(into.join("nested").join(DOT_GIT).join("HEAD").is_file());
     // A person who gives `.git` its name back has the commits too.

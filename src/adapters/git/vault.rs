@@ -19,7 +19,7 @@ use orch_domain::time::Timestamp;
 
 use super::catch_up::write_commit;
 use super::error::GitError;
-use super::read::{commit, oid, open};
+use super::read::{commit, open};
 use super::rooms::{RepoGit, discard, making_beside};
 
 /// What `.git` is called in a salvage: nothing takes it for a repository.
@@ -100,12 +100,12 @@ impl RepoGit {
     /// See [`SalvageError`]; on any of them the workspace has to stay.
     pub async fn salvage(&self, spec: &SalvageSpec) -> Result<Salvaged, SalvageError> {
         let id = format!("{}/{}/{}", spec.key.slug(), spec.generation, spec.run);
-        let (vault, owned) = (self.vault(), spec.clone());
+        let (vault, work, owned) = (self.vault(), self.work(), spec.clone());
         let settings = self.git.settings();
         let caps = Caps { bytes: settings.salvage_cap_bytes, files: settings.salvage_cap_files };
         let who = format!("orch <orch@localhost> {} +0000", spec.at.0.div_euclid(1_000));
         let name = id.clone();
-        let done = tokio::task::spawn_blocking(move || store(&vault, &owned, caps, name, &who)).await;
+        let done = tokio::task::spawn_blocking(move || store(&vault, &work, &owned, caps, name, &who)).await;
         let salvaged = done.unwrap_or_else(|err| {
             Err(GitError::Read { what: "the workspace".to_owned(), why: err.to_string() }.into())
         })?;
@@ -182,10 +182,17 @@ struct Caps {
     files: usize,
 }
 
-fn store(vault: &Path, spec: &SalvageSpec, caps: Caps, id: String, who: &str) -> Result<Salvaged, SalvageError> {
+fn store(
+    vault: &Path,
+    work: &Path,
+    spec: &SalvageSpec,
+    caps: Caps,
+    id: String,
+    who: &str,
+) -> Result<Salvaged, SalvageError> {
     let fail = || GitError::read("the vault");
     let repo = open(vault)?;
-    let tracked = tracked(&repo, &spec.start)?;
+    let tracked = tracked(&open(work)?, &spec.start)?;
     // A handle of its own that knows where the files are; it is asked about ignore rules only, and they are text.
     let rules = open(vault)?;
     rules.set_workdir(&spec.workspace, false).map_err(fail())?;
@@ -212,9 +219,7 @@ fn store(vault: &Path, spec: &SalvageSpec, caps: Caps, id: String, who: &str) ->
 
 /// The paths of a commit.
 fn tracked(repo: &Repository, start: &CommitSha) -> Result<BTreeSet<Vec<u8>>, GitError> {
-    // The vault borrows from upstream only: a start that only work has leaves nothing to compare with.
-    let Ok(found) = repo.find_commit(oid(start)?) else { return Ok(BTreeSet::new()) };
-    let tree = found.tree().map_err(GitError::read("the start of the run"))?;
+    let tree = commit(repo, start)?.tree().map_err(GitError::read("the start of the run"))?;
     let mut index = git2::Index::new().map_err(GitError::read("the start of the run"))?;
     index.read_tree(&tree).map_err(GitError::read("the start of the run"))?;
     Ok(index.iter().map(|entry| entry.path).collect())
