@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppid, pipe2};
 use nix::unistd::{setgroups, setresgid, setresuid, setsid};
@@ -229,14 +229,16 @@ fn errno_of(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// The shim blocks and ignores signals; the program must start with a clean slate.
+/// The shim blocks and ignores signals; the program must start with a clean slate. By the bare system call, because the
+/// C library keeps two signals to itself, which whoever started the supervisor may have left ignored.
 fn reset_signals() {
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in Signal::iterator() {
-        if !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
-            // SAFETY: the default action runs no code of ours.
-            let _ = unsafe { sigaction(signal, &default) };
-        }
+    // All zero is the default action with an empty mask, whatever the order of the fields is.
+    let default = [0_u64; 8];
+    let none: *mut libc::c_void = std::ptr::null_mut();
+    for signal in 1..=64 {
+        // SAFETY: the buffer is larger than the kernel's `struct sigaction`, and the default action runs no code.
+        // KILL and STOP are refused, which is as it should be.
+        let _ = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8_usize) };
     }
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }

@@ -218,6 +218,13 @@ fn shim_lives(job: &JobIdentity) -> bool {
     procs::boot_id().is_ok_and(|now| now == job.boot_id) && procs::is_same(job.pid, job.start_ticks)
 }
 
+/// Lets a stopped shim go on: an unconfined job of the same user may have stopped it.
+fn wake(job: &JobIdentity) {
+    if procs::stat(job.pid).is_some_and(|stat| stat.state == 'T') && shim_lives(job) {
+        procs::signal_same(job.pid, job.start_ticks, Signal::SIGCONT);
+    }
+}
+
 /// Sends the order and the child's standard input, and hears the announcement.
 async fn brief(
     stdin: std::process::ChildStdin,
@@ -348,6 +355,7 @@ impl Placement for LocalPlacement {
         };
         let mut last = String::new();
         for _ in 0..END_TRIES {
+            wake(job);
             match self.hold(job).await {
                 Ok(link) => match link.ask(Request::End { level }).await {
                     Ok(_) => return Ok(()),
@@ -362,14 +370,13 @@ impl Placement for LocalPlacement {
                 let _ = self.bury(job).await;
                 return Ok(());
             }
-            // A job of the same user may have stopped its shim.
-            procs::signal_same(job.pid, job.start_ticks, Signal::SIGCONT);
             sleep(LOOK_AGAIN).await;
         }
         Err(JobError::Unreachable { job: job.job.clone(), why: last })
     }
 
     async fn observe(&self, job: &JobIdentity) -> Result<Observed, JobError> {
+        wake(job);
         let known = self.held().get(&job.job).cloned().filter(|link| link.is_open());
         let link = match known {
             Some(link) => Ok(link),

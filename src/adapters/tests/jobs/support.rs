@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,9 +14,10 @@ use orch_adapters::jobs::{
 };
 use orch_adapters::ports::{Confinement, JobLimits, JobSpec, Placement};
 use orch_domain::ids::Epoch;
-use orch_domain::job::{JobKind, OnLoss};
+use orch_domain::job::{JobIdentity, JobKind, OnLoss};
 use orch_domain::time::Millis;
 use orch_shim::procs;
+use orch_shim::protocol::{Reply, Request};
 
 /// No wait in these tests takes longer, however loaded the machine is.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
@@ -131,4 +134,30 @@ pub(crate) fn marked(spec_id: &str) -> Vec<i32> {
             .is_ok_and(|env| env.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()))
     };
     procs::all().into_iter().filter(|stat| stat.is_alive() && carries(stat.pid)).map(|stat| stat.pid).collect()
+}
+
+/// Speaks the shim's protocol by hand.
+pub(crate) struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    pub(crate) fn connect(identity: &JobIdentity) -> Self {
+        let stream = UnixStream::connect(&identity.socket).expect("connected");
+        stream.set_read_timeout(Some(BOUND)).expect("set");
+        let mut client = Self { stream: BufReader::new(stream) };
+        let secret = identity.secret.clone();
+        let hello = client.ask(&Request::Hello { versions: vec![1], secret, supervise: false });
+        assert_eq!(hello, Reply::Hello { version: 1 });
+        client
+    }
+
+    pub(crate) fn ask(&mut self, request: &Request) -> Reply {
+        let mut line = serde_json::to_string(request).expect("serialises");
+        line.push('\n');
+        self.stream.get_mut().write_all(line.as_bytes()).expect("sent");
+        line.clear();
+        self.stream.read_line(&mut line).expect("answered");
+        serde_json::from_str(&line).expect("a reply")
+    }
 }
