@@ -195,7 +195,7 @@ async fn a_job_goes_only_for_its_living_owner_and_not_under_stop() {
     assert_eq!(refused, Err(JobError::StopRecorded));
     assert_eq!(store.live_jobs().await.unwrap().len(), 2);
 
-    assert_eq!(store.cancel_queued_jobs(&owned.task.id, at(5)).await.unwrap(), [two.clone()]);
+    assert_eq!(store.cancel_queued_jobs(&owned.task.id, at(5)).await.unwrap(), std::slice::from_ref(&two));
     assert_eq!(store.cancel_queued_jobs(&owned.task.id, at(5)).await.unwrap(), []);
     assert_eq!(store.job_going(&two, at(6)).await, Err(JobError::NotPrepared { status: "cancelled".to_owned() }));
     store.job_ended(&one, exit(JobEnd::Cancelled)).await.unwrap();
