@@ -235,6 +235,11 @@ pub struct AgentConfig {
     /// Arguments put before our own last ones. No secrets: arguments are public.
     #[serde(deserialize_with = "units::or_empty")]
     pub extra_args: Vec<String>,
+    /// Whether file-system confinement is left to the program's own sandbox; shown wherever its jobs are.
+    pub unconfined: bool,
+    /// Folders that it may read besides the system's (tool chains).
+    #[serde(deserialize_with = "units::or_empty")]
+    pub read: Vec<PathBuf>,
     /// Longest run; `limits.agent_time` when absent.
     #[serde(with = "units::maybe_duration")]
     pub time_limit: Option<Millis>,
@@ -368,6 +373,8 @@ pub struct Commands {
     pub check: Option<String>,
     /// The test suite; detected when absent.
     pub test: Option<String>,
+    /// Where the test command leaves JUnit XML, relative to the checkout.
+    pub junit: Option<String>,
     /// The test suite with a coverage report.
     pub coverage: Option<String>,
     /// Deploys a task's head to a staging place.

@@ -1,4 +1,5 @@
-//! Composition root.
+//! `orch`: door and wiring. A configuration goes in, a running system comes out.
 
 pub mod config;
+pub mod engine;
 pub mod telemetry;

@@ -1,0 +1,472 @@
+//! One agent run from workspace to facts: the side task of an AgentActor.
+//!
+//! Owns the order of steps: what an interrupted run left, a fresh workspace, the prompt, the job, taking the commits
+//! out, reading the artefact, clearing away. Returns facts only; the verdict is the domain's. Invariant: whatever happens
+//! in between, the job is over and the workspace is gone (or quarantined, by name) when it returns.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch_adapters::agents::{LaunchContext, PromptContext, StreamParser};
+use orch_adapters::git::{CaptureSpec, ImportSpec, Imported, Owner, RepoGit, WorkspaceSpec, read_capture};
+use orch_adapters::jobs::env::PrivateDirs;
+use orch_adapters::jobs::{FinishedJob, RunningJob, follow};
+use orch_adapters::ports::{Confinement, EndLevel, JobError, JobLimits, JobSpec};
+use orch_domain::agent::{AgentClaim, AgentEvent, AgentReport};
+use orch_domain::event::{ArtefactFact, RunFacts};
+use orch_domain::ids::{CommitSha, Epoch, JobId, RunId};
+use orch_domain::job::{JobEnd, JobKind};
+use orch_domain::names::BranchName;
+use orch_domain::pipeline::{Role, Work};
+use orch_domain::stop::Level;
+use orch_domain::task::{Task, first_line};
+use orch_domain::time::Millis;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::artefacts;
+use crate::context::{AgentSetup, Context, RepoRuntime};
+use crate::ids::{mint, nonce};
+use crate::snapshots::Snapshots;
+
+/// Bytes of the agent's output that are kept as findings.
+const TAIL: u64 = 8 << 10;
+/// Longest time for taking the work out of a workspace.
+const CAPTURE: Millis = Millis::from_mins(5);
+/// How many foreign paths are named.
+const NAMED: usize = 20;
+
+/// One run to be carried out.
+pub struct Attempt {
+    /// Shared.
+    pub ctx: Arc<Context>,
+    /// Snapshots.
+    pub snapshots: Snapshots,
+    /// The task as committed.
+    pub task: Task,
+    /// The owner's epoch.
+    pub epoch: Epoch,
+    /// The run.
+    pub run: RunId,
+    /// Its number.
+    pub attempt: u32,
+    /// Set when the run has to end.
+    pub ending: watch::Receiver<Option<Level>>,
+}
+
+/// Facts of a run that could not be carried out.
+pub(crate) fn trouble(why: String) -> RunFacts {
+    RunFacts {
+        end: None,
+        trouble: Some(why),
+        report: AgentReport::default(),
+        base: None,
+        start: None,
+        head: None,
+        foreign_paths: Vec::new(),
+        artefact: ArtefactFact::NotAsked,
+        output_tail: String::new(),
+    }
+}
+
+/// Where a run's folders are.
+struct Folders {
+    root: PathBuf,
+    tree: PathBuf,
+    private: PathBuf,
+    out: PathBuf,
+}
+
+impl Folders {
+    fn of(ctx: &Context, run: &RunId) -> Self {
+        let root = ctx.paths.workspaces.join(run.as_str());
+        Self { tree: root.join("tree"), private: root.join("private"), out: root.join("out"), root }
+    }
+}
+
+/// The commits that a run begins with.
+struct Footing {
+    main: BranchName,
+    base: CommitSha,
+    start: CommitSha,
+}
+
+impl Attempt {
+    /// Carries the run out.
+    pub async fn carry_out(mut self) -> RunFacts {
+        let folders = Folders::of(&self.ctx, &self.run);
+        let mut facts = trouble(String::new());
+        facts.trouble = None;
+        if let Err(why) = self.steps(&folders, &mut facts).await {
+            tracing::warn!(task.id = %self.task.id, run.id = %self.run, %why, "run {} could not be carried out", self.run);
+            facts.trouble = Some(why);
+        }
+        self.clear_away(&folders, &facts).await;
+        self.snapshots.clear_activity(&self.task.id);
+        facts
+    }
+
+    async fn steps(&mut self, folders: &Folders, facts: &mut RunFacts) -> Result<(), String> {
+        let repo = self.repo()?;
+        let setup = self.agent()?;
+        let git = repo.git.for_owner(self.owner());
+        self.say("fetching main");
+        let footing = self.footing(&repo, &git).await?;
+        facts.base = Some(footing.base.clone());
+        facts.start = Some(self.task.head.clone().unwrap_or_else(|| footing.base.clone()));
+        self.say("making the workspace");
+        let workspace = WorkspaceSpec {
+            dir: folders.tree.clone(),
+            branch: self.task.branch(),
+            start: footing.start.clone(),
+            main: footing.main.clone(),
+            base: footing.base.clone(),
+        };
+        git.make_workspace(workspace).await.map_err(|e| format!("no workspace: {e}"))?;
+        let private = PrivateDirs::under(&folders.private);
+        private.create(None).map_err(|e| format!("no private folders at {}: {e}", folders.private.display()))?;
+        let Some(job) = self.launch(&repo, &setup, &git, folders, &footing, facts).await? else {
+            return Ok(());
+        };
+        let mut parser = setup.agent.parser(setup.model.as_deref());
+        let begun = Instant::now();
+        let (finished, stalled) = self.attend(&job, &setup, parser.as_mut()).await?;
+        let wall = Millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let end = if stalled { JobEnd::Stalled } else { finished.exit.end.clone() };
+        facts.report = parser.report(&end, wall);
+        facts.end = Some(end);
+        facts.output_tail = tail(&finished);
+        self.say("taking the work out");
+        let imported = self.capture(&git, &self.run, folders, &footing).await;
+        match imported {
+            Ok(imported) => self.look_at_work(&git, &footing, imported, facts).await,
+            Err(why) if facts.end.as_ref().is_some_and(JobEnd::is_success) => Err(why),
+            Err(why) => {
+                tracing::warn!(run.id = %self.run, %why, "nothing could be taken out of an interrupted run");
+                Ok(())
+            }
+        }
+    }
+
+    fn repo(&self) -> Result<Arc<RepoRuntime>, String> {
+        let name = &self.task.repo;
+        self.ctx.repo(name).cloned().ok_or_else(|| format!("repository `{name}` is not in the settings any more"))
+    }
+
+    fn agent(&self) -> Result<Arc<AgentSetup>, String> {
+        let name = match &self.task.agent {
+            Some(name) => name.clone(),
+            None => self.repo()?.settings.agent.clone(),
+        };
+        self.ctx.agents.get(&name).cloned().ok_or_else(|| format!("agent `{name}` is not in the settings"))
+    }
+
+    fn owner(&self) -> Owner {
+        Owner { epoch: self.epoch, task: Some(self.task.id.clone()), run: Some(self.run.clone()) }
+    }
+
+    fn role(&self) -> Role {
+        match &self.task.current().work {
+            Work::Agent { role, .. } => *role,
+            Work::Command { .. } | Work::Land => Role::Developer,
+        }
+    }
+
+    fn say(&self, text: &str) {
+        self.snapshots.set_activity(&self.task.id, text);
+    }
+
+    /// Base from the forge for new work; for work under way its own, with whatever an interrupted run left on top.
+    async fn footing(&self, repo: &RepoRuntime, git: &RepoGit) -> Result<Footing, String> {
+        let main = repo.main().await.map_err(|e| e.to_string())?;
+        let base = match (&self.task.base, &self.task.head) {
+            (Some(base), Some(_)) => base.clone(),
+            _ => git.fetch_main(&main).await.map_err(|e| format!("main cannot be fetched: {e}"))?,
+        };
+        let mut start = self.task.head.clone().unwrap_or_else(|| base.clone());
+        for n in 1..self.attempt {
+            let run = self.task.run_id(n);
+            let left = Folders::of(&self.ctx, &run);
+            if !left.tree.exists() {
+                continue;
+            }
+            self.say("taking over what an interrupted run left");
+            let footing = Footing { main: main.clone(), base: base.clone(), start: start.clone() };
+            match self.capture(git, &run, &left, &footing).await {
+                Ok(imported) if imported.new && imported.continues && self.may_keep(git, &start, &imported).await => {
+                    start = imported.head;
+                    artefacts::discard(&left.root);
+                }
+                Ok(_) => artefacts::discard(&left.root),
+                Err(why) => {
+                    artefacts::salvage_or_quarantine(&self.ctx, git, &self.task, &run, &left.root, &why).await;
+                }
+            }
+        }
+        Ok(Footing { main, base, start })
+    }
+
+    /// Roles that may not change code take over only what stays in the artefact folder.
+    async fn may_keep(&self, git: &RepoGit, start: &CommitSha, imported: &Imported) -> bool {
+        self.role().may_change_code()
+            || self.foreign_paths(git, start, &imported.head).await.is_ok_and(|paths| paths.is_empty())
+    }
+
+    /// Starts the job; `None` when the program cannot be started as things are set up, which `facts` then says.
+    async fn launch(
+        &self,
+        repo: &RepoRuntime,
+        setup: &AgentSetup,
+        git: &RepoGit,
+        folders: &Folders,
+        footing: &Footing,
+        facts: &mut RunFacts,
+    ) -> Result<Option<RunningJob>, String> {
+        let prompt = self.prompt(repo, git, footing).await?;
+        let context = LaunchContext {
+            prompt,
+            workspace: folders.tree.clone(),
+            private: folders.private.clone(),
+            model: setup.model.clone(),
+            env_allow: setup.env.clone(),
+        };
+        let line = match setup.agent.launch(&context) {
+            Ok(line) => line,
+            Err(error) => {
+                facts.end = Some(JobEnd::CouldNotStart { why: error.to_string() });
+                return Ok(None);
+            }
+        };
+        line.write_files(&folders.private).map_err(|e| format!("the agent's files cannot be written: {e}"))?;
+        let mut env = self.ctx.job_env(&PrivateDirs::under(&folders.private));
+        env.extend(line.env);
+        env.insert("ORCH_ATTEMPT".to_owned(), self.attempt.to_string());
+        env.insert("ORCH_TASK".to_owned(), self.task.key.to_string());
+        env.insert("ORCH_STAGE".to_owned(), self.task.stage.to_string());
+        let spec = JobSpec {
+            id: mint::<JobId>("j"),
+            kind: JobKind::Agent,
+            task: Some(self.task.id.clone()),
+            run: Some(self.run.clone()),
+            epoch: self.epoch,
+            label: format!("{} for {} ({})", setup.name, self.task.key, self.task.stage),
+            argv: line.argv,
+            cwd: folders.tree.clone(),
+            env,
+            stdin: line.stdin,
+            limits: JobLimits {
+                wall: self.task.current().limit.unwrap_or(setup.limit),
+                // Silence is judged here, where it is known whether a tool runs.
+                stall: None,
+                grace: setup.grace,
+                ..JobLimits::default()
+            },
+            confinement: self.confinement(setup, git, folders, &[]),
+            on_loss: JobKind::Agent.on_loss(self.ctx.limits.agent_orphan_grace),
+        };
+        match self.ctx.runner.start(spec).await {
+            Ok(job) => Ok(Some(job)),
+            Err(JobError::Refused { why, .. }) => {
+                tracing::info!(run.id = %self.run, %why, "run {} was refused its start", self.run);
+                facts.end = Some(JobEnd::Cancelled);
+                Ok(None)
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn prompt(&self, repo: &RepoRuntime, git: &RepoGit, footing: &Footing) -> Result<String, String> {
+        let Work::Agent { role, prompt, .. } = &self.task.current().work else {
+            return Err(format!("stage `{}` has no agent", self.task.stage));
+        };
+        let task = &self.task;
+        let context = PromptContext {
+            key: task.key.clone(),
+            title: task.title.clone(),
+            body: task.body.clone(),
+            stage: task.stage.clone(),
+            attempt: self.attempt,
+            role: *role,
+            branch: task.branch(),
+            base: footing.base.clone(),
+            head: footing.start.clone(),
+            artefact_dir: artefacts::folder(task),
+            findings: task.findings.clone(),
+            interrupted: task.interrupted_note.clone(),
+            dependency_note: task.dependency_note.clone(),
+            previous_artefacts: artefacts::previous(git, task, &footing.start).await,
+            test_command: repo.settings.commands.test.clone(),
+        };
+        self.ctx.prompts.render(prompt.as_deref(), &context, &nonce()).map_err(|e| e.to_string())
+    }
+
+    fn confinement(&self, setup: &AgentSetup, git: &RepoGit, folders: &Folders, more: &[&Path]) -> Confinement {
+        let mut write = vec![folders.tree.clone(), folders.private.clone()];
+        write.extend(more.iter().map(|p| p.to_path_buf()));
+        let mut read = setup.read.clone();
+        read.push(git.borrowed_objects());
+        Confinement { enforced: !setup.unconfined, write, read, deny: vec![self.ctx.paths.data.clone()], uid: None }
+    }
+
+    /// Follows the job to its end; `true` when it was ended for being silent.
+    async fn attend(
+        &mut self,
+        job: &RunningJob,
+        setup: &AgentSetup,
+        parser: &mut dyn StreamParser,
+    ) -> Result<(FinishedJob, bool), String> {
+        let over = job.clone();
+        let mut lines = follow(&job.stdout_path(), 0, async move {
+            // An error shows again below, where it is reported.
+            let _ = over.wait().await;
+        });
+        let stall: Option<Duration> = setup.stall.map(Into::into);
+        let (mut heard, mut stalled, mut open) = (Instant::now(), false, true);
+        while open {
+            let silence = async {
+                match stall {
+                    Some(stall) if !stalled => tokio::time::sleep_until(heard + stall).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            // The end of the run comes before its output, output before silence: nothing said is counted as silence.
+            tokio::select! {
+                biased;
+                Ok(()) = self.ending.changed() => {
+                    let level = if *self.ending.borrow_and_update() == Some(Level::Kill) { EndLevel::Kill } else { EndLevel::Term };
+                    self.end(job, level).await;
+                }
+                line = lines.next_line() => match line {
+                    Ok(Some(line)) => {
+                        heard = Instant::now();
+                        for event in parser.line(line.text.as_bytes()) {
+                            self.tell_event(&event);
+                        }
+                    }
+                    Ok(None) => open = false,
+                    Err(error) => return Err(format!("the agent's output cannot be read: {error}")),
+                },
+                () = silence => {
+                    if parser.tool_running() {
+                        heard = Instant::now();
+                    } else {
+                        stalled = true;
+                        self.end(job, EndLevel::Term).await;
+                    }
+                }
+            }
+        }
+        let finished = job.wait().await.map_err(|e| e.to_string())?;
+        Ok((finished, stalled))
+    }
+
+    async fn end(&self, job: &RunningJob, level: EndLevel) {
+        if let Err(error) = job.end(level).await {
+            tracing::warn!(run.id = %self.run, %error, "run {} could not be told to end", self.run);
+        }
+    }
+
+    fn tell_event(&self, event: &AgentEvent) {
+        let text = match event {
+            AgentEvent::Started { .. } => "the agent has started".to_owned(),
+            AgentEvent::Said { text } => first_line(text).to_owned(),
+            AgentEvent::ToolStarted { what, .. } => format!("tool: {what}"),
+            AgentEvent::Warned { text } => format!("warning: {}", first_line(text)),
+            AgentEvent::Finished { claim } => match claim {
+                AgentClaim::Success => "the agent says it is done".to_owned(),
+                AgentClaim::Error { text } | AgentClaim::RateLimited { text } => first_line(text).to_owned(),
+            },
+            AgentEvent::ToolEnded { .. } | AgentEvent::Unknown => return,
+        };
+        self.say(&text);
+    }
+
+    /// Takes commits and leftovers out of a workspace, by a job inside the agent's confinement.
+    async fn capture(
+        &self,
+        git: &RepoGit,
+        run: &RunId,
+        folders: &Folders,
+        footing: &Footing,
+    ) -> Result<Imported, String> {
+        let setup = self.agent()?;
+        artefacts::discard(&folders.out);
+        let private = PrivateDirs::under(&folders.private);
+        private.create(None).map_err(|e| format!("no private folders at {}: {e}", folders.private.display()))?;
+        std::fs::create_dir_all(&folders.out).map_err(|e| format!("no folder {}: {e}", folders.out.display()))?;
+        let spec = CaptureSpec {
+            workspace: folders.tree.clone(),
+            out: folders.out.clone(),
+            base: footing.base.clone(),
+            branch: self.task.branch(),
+            message: format!("{}: keep work that was left uncommitted", self.task.key),
+            confinement: self.confinement(&setup, git, folders, &[&folders.out]),
+            env: self.ctx.job_env(&private),
+            owner: Owner { run: Some(run.clone()), ..self.owner() },
+            wall: CAPTURE,
+        };
+        let spec = git.capture_spec(spec).map_err(|e| e.to_string())?;
+        let finished = self.ctx.runner.run(spec).await.map_err(|e| e.to_string())?;
+        if !finished.exit.end.is_success() {
+            return Err(format!("taking the work out ended with {:?}: {}", finished.exit.end, tail(&finished)));
+        }
+        let said = finished.stdout_bytes(1 << 20).map_err(|e| e.to_string())?;
+        let said = read_capture(&said)?;
+        let spec = ImportSpec {
+            task: self.task.id.clone(),
+            run: run.clone(),
+            base: footing.base.clone(),
+            start: footing.start.clone(),
+        };
+        git.import_capture(&said, &folders.out, &spec).await.map_err(|e| e.to_string())
+    }
+
+    /// What the imported commits hold, as facts.
+    async fn look_at_work(
+        &self,
+        git: &RepoGit,
+        footing: &Footing,
+        imported: Imported,
+        facts: &mut RunFacts,
+    ) -> Result<(), String> {
+        if !imported.descends {
+            facts.report.claim = Some(AgentClaim::Error {
+                text: format!("the branch was rewritten and no longer comes after {}", footing.base.short()),
+            });
+            return Ok(());
+        }
+        let start = facts.start.clone().unwrap_or_else(|| footing.base.clone());
+        if !self.role().may_change_code() {
+            facts.foreign_paths = self.foreign_paths(git, &start, &imported.head).await?;
+        }
+        facts.artefact = artefacts::read(git, &self.task, self.role(), &start, &imported.head).await?;
+        artefacts::keep_copies(&self.ctx, git, &self.task, &imported.head).await;
+        facts.head = Some(imported.head);
+        Ok(())
+    }
+
+    async fn foreign_paths(&self, git: &RepoGit, from: &CommitSha, to: &CommitSha) -> Result<Vec<String>, String> {
+        let folder = format!("{}/", artefacts::folder(&self.task));
+        let changed = git.changed_paths(from, to).await.map_err(|e| e.to_string())?;
+        Ok(changed.into_iter().map(|c| c.path).filter(|p| !p.starts_with(&folder)).take(NAMED).collect())
+    }
+
+    /// Removes the workspace; work that could not be taken out is salvaged first, or the folder is quarantined.
+    async fn clear_away(&self, folders: &Folders, facts: &RunFacts) {
+        let worked = facts.end.is_some() && !matches!(facts.end, Some(JobEnd::CouldNotStart { .. }));
+        if facts.head.is_some() || !worked || !folders.tree.exists() {
+            artefacts::discard(&folders.root);
+            return;
+        }
+        let why = facts.trouble.clone().unwrap_or_else(|| "its work could not be taken out".to_owned());
+        if let Some(repo) = self.ctx.repo(&self.task.repo) {
+            let git = repo.git.for_owner(self.owner());
+            artefacts::salvage_or_quarantine(&self.ctx, &git, &self.task, &self.run, &folders.root, &why).await;
+        }
+    }
+}
+
+fn tail(finished: &FinishedJob) -> String {
+    finished.tail(TAIL).unwrap_or_else(|e| format!("(its output cannot be read: {e})"))
+}

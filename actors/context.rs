@@ -1,0 +1,255 @@
+//! What every actor is handed: the store, the ports, the settings in the actors' own words.
+//!
+//! Owns no state: everything here is shared and immutable after start. The composition root builds it from the
+//! configuration; tests build it with fakes for the outside.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use orch_adapters::agents::{Agent, Prompts};
+use orch_adapters::git::RepoGit;
+use orch_adapters::jobs::Runner;
+use orch_adapters::jobs::env::{PrivateDirs, base_env_with_path};
+use orch_adapters::ports::{Clock, Forge, ForgeError, Notifier, Tracker};
+use orch_domain::names::{BranchName, RepoName};
+use orch_domain::pipeline::Pipeline;
+use orch_domain::policy::Policy;
+use orch_domain::time::Millis;
+use orch_store::Store;
+
+/// Shell commands of a repository, as configured; `None` is "not configured", never "empty".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commands {
+    /// Prepares a clean checkout (fetches dependencies); runs before each of the others.
+    pub setup: Option<String>,
+    /// Quick check after development.
+    pub check: Option<String>,
+    /// The test suite; detected from the repository's files when not configured.
+    pub test: Option<String>,
+    /// Where the test command leaves JUnit XML, relative to the checkout.
+    pub junit: Option<String>,
+    /// Deploys the task's head to staging.
+    pub staging: Option<String>,
+    /// Deploys what has landed.
+    pub deploy: Option<String>,
+    /// Asks whether the deployed thing is well.
+    pub health: Option<String>,
+    /// Takes a failed deploy back.
+    pub rollback: Option<String>,
+    /// Asked when the outcome of a deploy is unknown: exit 0 deployed, 1 not deployed, else still unknown.
+    pub deploy_status: Option<String>,
+}
+
+/// Time limits of a repository's commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandLimits {
+    /// Longest run of check, test or staging.
+    pub check: Millis,
+    /// Longest run of the deploy command.
+    pub deploy: Millis,
+    /// How long the health command may keep failing before the deploy counts as failed.
+    pub health: Millis,
+    /// Between TERM and KILL.
+    pub grace: Millis,
+}
+
+impl Default for CommandLimits {
+    fn default() -> Self {
+        Self {
+            check: Millis::from_mins(30),
+            deploy: Millis::from_mins(30),
+            health: Millis::from_mins(2),
+            grace: Millis::from_secs(10),
+        }
+    }
+}
+
+/// A repository as configured.
+#[derive(Clone, Debug)]
+pub struct RepoSettings {
+    /// Our name.
+    pub name: RepoName,
+    /// Where it is, for people; never with credentials.
+    pub location: String,
+    /// The branch to land on; asked from the forge when not configured.
+    pub main: Option<BranchName>,
+    /// Default agent by name.
+    pub agent: String,
+    /// Default pipeline by name.
+    pub pipeline: String,
+    /// Policy for new tasks.
+    pub policy: Policy,
+    /// Its commands.
+    pub commands: Commands,
+    /// Their limits.
+    pub limits: CommandLimits,
+    /// Extra environment for its commands (allow-listed by the operator).
+    pub env: BTreeMap<String, String>,
+}
+
+/// A repository at run time.
+pub struct RepoRuntime {
+    /// As configured.
+    pub settings: RepoSettings,
+    /// Its three bare repositories; jobs are fenced by the task they work for.
+    pub git: RepoGit,
+    /// The same for the lane: jobs are fenced by the lease.
+    pub lane_git: RepoGit,
+    /// Starts the lane's jobs, fenced by the lease.
+    pub lane_runner: Runner,
+    /// Where its `main` lives.
+    pub forge: Arc<dyn Forge>,
+}
+
+impl RepoRuntime {
+    /// The branch that tasks land on.
+    ///
+    /// # Errors
+    /// When it is not configured and the forge cannot tell.
+    pub async fn main(&self) -> Result<BranchName, ForgeError> {
+        match &self.settings.main {
+            Some(main) => Ok(main.clone()),
+            None => self.forge.main_branch().await,
+        }
+    }
+}
+
+/// An agent program as configured.
+pub struct AgentSetup {
+    /// Its name in the settings.
+    pub name: String,
+    /// The program.
+    pub agent: Arc<dyn Agent>,
+    /// Model to ask for.
+    pub model: Option<String>,
+    /// Allow-listed environment, values resolved at start; secret.
+    pub env: BTreeMap<String, String>,
+    /// Longest run.
+    pub limit: Millis,
+    /// Longest silence while no tool runs.
+    pub stall: Option<Millis>,
+    /// Between TERM and KILL.
+    pub grace: Millis,
+    /// Whether file-system confinement is left to the program's own sandbox; shown.
+    pub unconfined: bool,
+    /// Folders it may read besides the system's (tool chains).
+    pub read: Vec<PathBuf>,
+}
+
+/// Folders under the data folder.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Agents' workspaces.
+    pub workspaces: PathBuf,
+    /// Throw-away checkouts of gates and catch-ups.
+    pub checkouts: PathBuf,
+    /// Job folders: logs, exit records.
+    pub jobs: PathBuf,
+    /// Copies of artefacts and gate reports, per task.
+    pub reports: PathBuf,
+}
+
+impl Paths {
+    /// The usual layout under a data folder.
+    #[must_use]
+    pub fn under(data: PathBuf) -> Self {
+        Self {
+            workspaces: data.join("workspaces"),
+            checkouts: data.join("checkouts"),
+            jobs: data.join("jobs"),
+            reports: data.join("reports"),
+            data,
+        }
+    }
+}
+
+/// Bounds of the whole system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Agent runs at a time.
+    pub agents: usize,
+    /// Gate runs at a time; one of them is kept for the holder of a lease.
+    pub gates: usize,
+    /// Longest life of a lease that is not renewed.
+    pub lease: Millis,
+    /// Between two reconcile passes.
+    pub reconcile: Millis,
+    /// Restarts of one actor within `restart_window` before it counts as a crash loop.
+    pub restarts: u32,
+    /// The window of the restart budget.
+    pub restart_window: Millis,
+    /// Catch-ups of one landing before it is deferred, because `main` keeps moving.
+    pub catch_ups: u32,
+    /// How long agents go on without a supervisor.
+    pub agent_orphan_grace: Millis,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            agents: 2,
+            gates: 2,
+            lease: Millis::from_mins(2),
+            reconcile: Millis::from_secs(15),
+            restarts: 5,
+            restart_window: Millis::from_mins(5),
+            catch_ups: 5,
+            agent_orphan_grace: Millis::from_mins(5),
+        }
+    }
+}
+
+/// Everything shared.
+pub struct Context {
+    /// The truth.
+    pub store: Store,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Starts jobs, recorded.
+    pub runner: Runner,
+    /// Repositories by name.
+    pub repos: BTreeMap<RepoName, Arc<RepoRuntime>>,
+    /// Agents by name.
+    pub agents: BTreeMap<String, Arc<AgentSetup>>,
+    /// Custom and built-in pipelines by name.
+    pub pipelines: BTreeMap<String, Pipeline>,
+    /// The team's tracker.
+    pub tracker: Arc<dyn Tracker>,
+    /// Tells people.
+    pub notifier: Arc<dyn Notifier>,
+    /// Folders.
+    pub paths: Paths,
+    /// Bounds.
+    pub limits: Limits,
+    /// Prompt templates.
+    pub prompts: Prompts,
+    /// `PATH` of every job.
+    pub path: String,
+    /// Prefix of minted keys, such as `ORC`.
+    pub key_prefix: String,
+    /// Version of this program, for people.
+    pub version: String,
+}
+
+impl Context {
+    /// Now, by the clock.
+    #[must_use]
+    pub fn now(&self) -> orch_domain::time::Timestamp {
+        self.clock.now()
+    }
+
+    /// The environment of a job with these private folders; nothing is inherited.
+    #[must_use]
+    pub fn job_env(&self, private: &PrivateDirs) -> BTreeMap<String, String> {
+        base_env_with_path(private, &self.path)
+    }
+
+    /// The repository of that name.
+    #[must_use]
+    pub fn repo(&self, name: &RepoName) -> Option<&Arc<RepoRuntime>> {
+        self.repos.get(name)
+    }
+}

@@ -1,0 +1,430 @@
+//! The handle: the cheap way to speak to the actors, and the only one that http, cli and tests have.
+//!
+//! Owns the translation between requests and events, and between stored rows and views. Commands are durable before they
+//! are acknowledged; reads go to the store and to snapshots, never to a busy actor.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use orch_domain::decide::Nothing;
+use orch_domain::event::Event;
+use orch_domain::ids::{CommitSha, Generation, Seq, TaskId};
+use orch_domain::job::JobKind;
+use orch_domain::journal::Record;
+use orch_domain::names::TaskKey;
+use orch_domain::stop::Receipt;
+use orch_domain::task::{ApprovalOf, State, Status, Task, WaitFor};
+use orch_domain::time::Timestamp;
+use orch_domain::view::{Holders, RunView, TaskDetail, TaskView, Why, why};
+use orch_store::{SpaceState, StoreError, Stored};
+use tokio::sync::watch;
+
+use crate::api::{
+    About, ActorView, Control, ControlError, JobView, LeaseView, LogPage, QueueView, Readiness, RepoView, Slots,
+    StopAnswer, Submit, TaskFilter,
+};
+use crate::context::Context;
+use crate::directory::Directory;
+use crate::intake;
+use crate::lane::LaneMsg;
+use crate::snapshots::Snapshots;
+use crate::task::Answer;
+
+/// Most tasks in one list.
+const LIST: usize = 500;
+
+/// The handle.
+pub struct Handle {
+    ctx: Arc<Context>,
+    directory: Directory,
+    snapshots: Snapshots,
+    intake_open: AtomicBool,
+    started: Timestamp,
+}
+
+fn store_error(error: StoreError) -> ControlError {
+    match error {
+        StoreError::DiskFull | StoreError::Closed => ControlError::Unavailable(error.to_string()),
+        other => ControlError::Internal(other.to_string()),
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(ctx: Arc<Context>, directory: Directory, snapshots: Snapshots) -> Self {
+        let started = ctx.now();
+        Self { ctx, directory, snapshots, intake_open: AtomicBool::new(true), started }
+    }
+
+    /// From now on no task is taken.
+    pub(crate) fn close_intake(&self) {
+        self.intake_open.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn close_store(&self) {
+        self.ctx.store.close();
+    }
+
+    /// What every actor is handed; for the composition root and tests.
+    #[must_use]
+    pub fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// Addresses of the actors; for tests that kill them.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Every life that a text names, newest first: a key, `KEY/GENERATION`, or an id.
+    async fn lives(&self, text: &str) -> Result<Vec<Task>, ControlError> {
+        let not_found = || ControlError::NotFound(format!("there is no task `{}`", text.escape_debug()));
+        if let Ok(id) = text.parse::<TaskId>()
+            && let Some(stored) = self.ctx.store.load_task(&id).await.map_err(store_error)?
+        {
+            return Ok(vec![stored.task]);
+        }
+        let (key, generation) = match text.rsplit_once('/') {
+            Some((key, number)) => match number.parse::<u64>() {
+                Ok(number) => (key, Some(Generation(number))),
+                Err(_) => return Err(not_found()),
+            },
+            None => (text, None),
+        };
+        let key: TaskKey = key.parse().map_err(|_| not_found())?;
+        let stored = self.ctx.store.tasks_by_key(&key).await.map_err(store_error)?;
+        let mut lives: Vec<Task> = stored.into_iter().map(|s: Stored| s.task).collect();
+        lives.retain(|t| generation.is_none_or(|g| t.generation == g));
+        lives.sort_by_key(|t| std::cmp::Reverse(t.generation));
+        if lives.is_empty() { Err(not_found()) } else { Ok(lives) }
+    }
+
+    async fn newest(&self, text: &str) -> Result<Task, ControlError> {
+        Ok(self.lives(text).await?.remove(0))
+    }
+
+    async fn why_of(&self, task: &Task) -> Why {
+        why(task, &Holders { held_by: self.holder_of(task).await, activity: self.snapshots.activity(&task.id) })
+    }
+
+    /// Who holds what the task waits for.
+    async fn holder_of(&self, task: &Task) -> Option<String> {
+        match &task.state {
+            State::Waiting { on: WaitFor::Slot, .. } => {
+                let slots = self.snapshots.agent_slots();
+                let live = self.ctx.store.live_tasks().await.ok()?;
+                let running = live.iter().map(|s| &s.task);
+                let keys: Vec<String> = running
+                    .filter(|t| matches!(&t.state, State::Running { step: orch_domain::task::Step::Agent, .. }))
+                    .map(|t| t.key.to_string())
+                    .collect();
+                Some(format!("{} of {} slots: {}", slots.used, slots.total, keys.join(", ")))
+            }
+            State::Waiting { on: WaitFor::Turn, .. } => {
+                let live = self.ctx.store.live_tasks().await.ok()?;
+                let holder = live.into_iter().map(|s| s.task).find(|t| t.repo == task.repo && t.has_turn)?;
+                Some(holder.key.to_string())
+            }
+            State::Landing { .. } => {
+                let lease = self.ctx.store.lease(&task.repo).await.ok()??;
+                let holder = lease.holder.task?;
+                let stored = self.ctx.store.load_task(&holder).await.ok()??;
+                (stored.task.id != task.id).then(|| format!("{}, since {}", stored.task.key, lease.since))
+            }
+            _ => None,
+        }
+    }
+
+    async fn detail(&self, task: Task) -> Result<TaskDetail, ControlError> {
+        let runs = self.ctx.store.runs(&task.id).await.map_err(store_error)?;
+        let runs = runs.into_iter().map(|row| RunView {
+            run: row.run.id,
+            stage: row.run.stage,
+            kind: row.run.kind,
+            attempt: row.run.attempt,
+            started: row.run.started,
+            ended: row.ended,
+            outcome: row.outcome.map(|o| o.as_str().map_or_else(|| o.to_string(), str::to_owned)),
+            usage: row.usage.unwrap_or_default(),
+        });
+        Ok(TaskDetail {
+            task: TaskView::of(&task),
+            body: task.body.clone(),
+            why: self.why_of(&task).await,
+            findings: task.findings.clone(),
+            depends_on: task.depends_on.clone(),
+            runs: runs.collect(),
+        })
+    }
+
+    /// Brings a person's command to the task and answers once it is durable.
+    async fn command(&self, task: &Task, event: Event) -> Result<TaskView, ControlError> {
+        match self.directory.ask(&task.id, event).await {
+            Some(Answer::Changed(task)) => Ok(TaskView::of(&task)),
+            Some(Answer::Nothing(why)) => {
+                let text = match why {
+                    Nothing::Closed => format!("{} is closed ({})", task.key, task.status().as_str()),
+                    Nothing::Stopping => format!("{} is being stopped", task.key),
+                    Nothing::OtherCommit => {
+                        format!("{} waits for the approval of another commit; see `orch why {}`", task.key, task.key)
+                    }
+                    _ => format!(
+                        "{} is {} in {}: there is nothing to do that to",
+                        task.key,
+                        task.status().as_str(),
+                        task.stage
+                    ),
+                };
+                Err(ControlError::Conflict(text))
+            }
+            None => Err(ControlError::Unavailable(format!("{} did not answer in time; ask again", task.key))),
+        }
+    }
+
+    async fn lease_views(&self) -> Result<Vec<LeaseView>, ControlError> {
+        let leases = self.ctx.store.leases().await.map_err(store_error)?;
+        let mut views = Vec::new();
+        for name in self.ctx.repos.keys() {
+            let lease = leases.iter().find(|l| l.repo == *name);
+            let holder = match lease.and_then(|l| l.holder.task.clone()) {
+                Some(id) => self.ctx.store.load_task(&id).await.map_err(store_error)?.map(|s| s.task.key),
+                None => None,
+            };
+            let (reply, queue) = tokio::sync::oneshot::channel();
+            let heard = self.directory.tell_lane(name, LaneMsg::Queue { reply });
+            let queue = if heard { queue.await.unwrap_or_default() } else { Vec::new() };
+            views.push(LeaseView {
+                repo: name.clone(),
+                epoch: lease.map(|l| l.epoch).unwrap_or_default(),
+                holder,
+                purpose: lease.map(|l| l.holder.purpose.clone()),
+                since: lease.map(|l| l.since),
+                expires: lease.map(|l| l.expires),
+                queue,
+            });
+        }
+        Ok(views)
+    }
+
+    fn intake_state(&self) -> String {
+        if !self.intake_open.load(Ordering::SeqCst) {
+            return "closed: the supervisor stops".to_owned();
+        }
+        match self.ctx.store.space_state() {
+            SpaceState::Enough => "open".to_owned(),
+            SpaceState::Full | SpaceState::OnBallast => "closed: the data folder's disk is full".to_owned(),
+        }
+    }
+}
+
+#[async_trait]
+impl Control for Handle {
+    async fn submit(&self, submit: Submit, by: &str) -> Result<TaskView, ControlError> {
+        let intake = self.intake_state();
+        if intake != "open" {
+            return Err(ControlError::Unavailable(format!("no new task is taken: intake is {intake}")));
+        }
+        let task = intake::submit(&self.ctx, &self.directory, submit, by).await?;
+        Ok(TaskView::of(&task))
+    }
+
+    async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskView>, ControlError> {
+        let limit = if filter.limit == 0 { LIST } else { filter.limit.min(LIST) };
+        let find = orch_store::TaskFilter {
+            repo: filter.repo,
+            live_only: !filter.closed,
+            limit: u32::try_from(limit).ok(),
+            ..Default::default()
+        };
+        let found = self.ctx.store.find_tasks(find).await.map_err(store_error)?;
+        Ok(found.iter().map(|s| TaskView::of(&s.task)).collect())
+    }
+
+    async fn task(&self, key: &str, all: bool) -> Result<Vec<TaskDetail>, ControlError> {
+        let mut lives = self.lives(key).await?;
+        if !all {
+            lives.truncate(1);
+        }
+        let mut details = Vec::with_capacity(lives.len());
+        for task in lives {
+            details.push(self.detail(task).await?);
+        }
+        Ok(details)
+    }
+
+    async fn journal(&self, key: &str, after: Seq, limit: usize) -> Result<Vec<Record>, ControlError> {
+        let task = self.newest(key).await?;
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        self.ctx.store.journal(&task.id, after, limit).await.map_err(store_error)
+    }
+
+    async fn why(&self, key: &str) -> Result<Why, ControlError> {
+        let task = self.newest(key).await?;
+        Ok(self.why_of(&task).await)
+    }
+
+    async fn receipt(&self, key: &str) -> Result<Receipt, ControlError> {
+        for task in self.lives(key).await? {
+            if let Some(receipt) = self.ctx.store.receipt(&task.id).await.map_err(store_error)? {
+                return Ok(receipt);
+            }
+        }
+        Err(ControlError::NotFound(format!("{key} was never stopped: it has no receipt")))
+    }
+
+    async fn log(&self, key: &str, offset: u64, max_bytes: usize) -> Result<LogPage, ControlError> {
+        let task = self.newest(key).await?;
+        let jobs = self.ctx.store.jobs_of(&task.id).await.map_err(store_error)?;
+        let shown = |kind| matches!(kind, JobKind::Agent | JobKind::Gate | JobKind::Deploy);
+        let Some(job) = jobs.into_iter().rfind(|j| shown(j.record.kind)) else { return Ok(LogPage::default()) };
+        let path = job.record.identity.dir.join("stdout.log");
+        let page = tokio::task::spawn_blocking(move || crate::logs::page(&path, offset, max_bytes)).await;
+        let (text, next_offset) = match page {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => return Err(ControlError::Internal(format!("the log cannot be read: {error}"))),
+            Err(error) => return Err(ControlError::Internal(error.to_string())),
+        };
+        let run = Some(format!("{} ({})", job.record.identity.job, job.record.label));
+        Ok(LogPage { run, text, next_offset, ended: !job.status.is_live() })
+    }
+
+    async fn stop(&self, key: &str, by: &str, source: &str) -> Result<StopAnswer, ControlError> {
+        let task = self.newest(key).await?;
+        let first = intake::stop(&self.ctx, &self.directory, &task, by, source).await?;
+        let task = self.newest(&task.id.to_string()).await?;
+        let receipt = format!("/tasks/{}/receipt", task.id);
+        Ok(StopAnswer { task: TaskView::of(&task), first, receipt })
+    }
+
+    async fn retry(&self, key: &str, by: &str) -> Result<TaskView, ControlError> {
+        let task = self.newest(key).await?;
+        self.command(&task, Event::RetryRequested { by: by.to_owned() }).await
+    }
+
+    async fn approve(
+        &self,
+        key: &str,
+        what: ApprovalOf,
+        sha: Option<CommitSha>,
+        by: &str,
+    ) -> Result<TaskView, ControlError> {
+        let task = self.newest(key).await?;
+        let waited = match &task.state {
+            State::Waiting { on: WaitFor::Approval { what: asked, sha }, .. } if *asked == what => Some(sha.clone()),
+            _ => None,
+        };
+        let Some(sha) = sha.or(waited) else {
+            let text = format!("{key} does not wait for an approval to {}; see `orch why {key}`", what.as_str());
+            return Err(ControlError::Conflict(text));
+        };
+        self.command(&task, Event::Approved { what, sha, by: by.to_owned() }).await
+    }
+
+    async fn queue(&self) -> Result<QueueView, ControlError> {
+        let counts = self.ctx.store.count_tasks().await.map_err(store_error)?;
+        let (mut by_status, mut by_stage) = (BTreeMap::new(), BTreeMap::new());
+        for (stage, status, n) in counts {
+            let n = usize::try_from(n).unwrap_or(usize::MAX);
+            *by_status.entry(status.as_str().to_owned()).or_insert(0) += n;
+            if !matches!(status, Status::Done | Status::Cancelled) {
+                *by_stage.entry(stage.to_string()).or_insert(0) += n;
+            }
+        }
+        let live = self.ctx.store.live_tasks().await.map_err(store_error)?;
+        let (mut running, mut waiting, mut stop) = (Vec::new(), Vec::new(), Vec::new());
+        for Stored { task, .. } in live {
+            match task.status() {
+                Status::Running | Status::Landing => running.push(TaskView::of(&task)),
+                Status::Stopping => stop.push(task.key.clone()),
+                _ => waiting.push(self.why_of(&task).await),
+            }
+        }
+        let gates: Slots = self.directory.gates().map(|g| g.snapshot().slots).unwrap_or_default();
+        Ok(QueueView {
+            by_status,
+            by_stage,
+            running,
+            waiting,
+            agents: self.snapshots.agent_slots(),
+            gates,
+            merge: self.lease_views().await?,
+            stop,
+            intake: self.intake_state(),
+        })
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobView>, ControlError> {
+        let jobs = self.ctx.store.live_jobs().await.map_err(store_error)?;
+        Ok(jobs
+            .into_iter()
+            .map(|j| JobView {
+                job: j.record.identity.job,
+                kind: j.record.kind,
+                task: j.record.task,
+                label: j.record.label,
+                status: j.status,
+                pid: j.record.identity.pid,
+                containment: j.record.identity.containment,
+                since: j.record.at,
+            })
+            .collect())
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseView>, ControlError> {
+        self.lease_views().await
+    }
+
+    async fn repos(&self) -> Result<Vec<RepoView>, ControlError> {
+        let modes = self.ctx.store.repo_modes().await.map_err(store_error)?;
+        let mut views = Vec::new();
+        for (name, repo) in &self.ctx.repos {
+            let mode = modes.iter().find(|m| m.repo == *name);
+            views.push(RepoView {
+                name: name.clone(),
+                location: repo.settings.location.clone(),
+                main: repo.main().await.ok().map(|b| b.to_string()),
+                mode: mode.map_or("running", |m| m.mode.as_str()).to_owned(),
+                mode_note: mode.map(|m| format!("{}: {} (since {})", m.who, m.why, m.since)),
+            });
+        }
+        Ok(views)
+    }
+
+    async fn actors(&self) -> Result<Vec<ActorView>, ControlError> {
+        Ok(self.snapshots.actors())
+    }
+
+    async fn records_after(&self, after: Seq, limit: usize) -> Result<Vec<Record>, ControlError> {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        self.ctx.store.records_after(after, limit).await.map_err(store_error)
+    }
+
+    fn watch_records(&self) -> watch::Receiver<Seq> {
+        self.ctx.store.subscribe()
+    }
+
+    async fn ready(&self) -> Readiness {
+        let intake = self.intake_state();
+        match intake.as_str() {
+            "open" => Readiness { ready: true, reason: "ok".to_owned() },
+            other => Readiness { ready: false, reason: other.to_owned() },
+        }
+    }
+
+    fn about(&self) -> About {
+        About {
+            version: self.ctx.version.clone(),
+            started: self.started,
+            uptime_ms: self.ctx.now().since(self.started),
+            containment: self.ctx.runner.placement.capabilities(),
+        }
+    }
+
+    async fn backup(&self, to: PathBuf) -> Result<String, ControlError> {
+        let report = self.ctx.store.backup(to).await.map_err(store_error)?;
+        Ok(format!("{}: {} bytes, verified", report.path.display(), report.bytes))
+    }
+}

@@ -1,0 +1,502 @@
+//! One landing, from the lease to `main`: the side task of a RepoLeaseActor.
+//!
+//! Owns the saga of DESIGN 8 and its borders. Invariants: everything happens under a lease whose epoch fences it; `main`
+//! moves only by compare-and-swap to a commit whose tree was tested on exactly this base; the intent is durable before
+//! it is sent, and once sent it ends only by seen success or a definitive refusal; whatever is open is attached to, never
+//! executed again. STOP is read at each border before the intent, never after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch_adapters::git::{BranchPush, CatchUp, CatchUpSpec, CommitLine, RepoGit, TaskBranch};
+use orch_adapters::ports::Advance;
+use orch_domain::event::{CheckEnd, LandingEnd};
+use orch_domain::ids::{CommitSha, Epoch, TaskId};
+use orch_domain::journal::Entry;
+use orch_domain::names::BranchName;
+use orch_domain::pipeline::RepoCommand;
+use orch_domain::policy::LandMode;
+use orch_domain::stop::StepResult;
+use orch_domain::task::{ApprovalOf, Landed, State, Step, Task};
+use orch_store::{Acquire, Holder, NewLanding, NewWindow, Subject, Window, WindowClose, WindowError, WindowKind};
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::checks::through_pool;
+use crate::context::{Context, RepoRuntime};
+use crate::deploy;
+use crate::directory::Directory;
+use crate::gates::checks::CheckRequest;
+use crate::ids::mint;
+use crate::lease::LeaseGuard;
+use crate::snapshots::Snapshots;
+use crate::stop_saga::remove_task_branch;
+
+/// How often a compare-and-swap without an answer is repeated before the landing steps aside, its window still open.
+const REPEATS: u32 = 12;
+/// Between two of them, at most.
+const REPEAT_MOST: Duration = Duration::from_secs(20);
+/// Between two tries to get a lease that another landing still holds.
+const LEASE_AGAIN: Duration = Duration::from_millis(250);
+
+/// Why a landing should end at its next border.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halted {
+    /// Its task is stopped.
+    Task,
+    /// The supervisor stops; the task stays where it is and lands after the next start.
+    System,
+}
+
+/// One landing to be carried out.
+pub struct Landing {
+    /// Shared.
+    pub ctx: Arc<Context>,
+    /// Addresses.
+    pub directory: Directory,
+    /// Snapshots.
+    pub snapshots: Snapshots,
+    /// The repository.
+    pub repo: Arc<RepoRuntime>,
+    /// The task.
+    pub task: TaskId,
+    /// Set when it should end at its next border.
+    pub halted: watch::Receiver<Option<Halted>>,
+}
+
+/// How the saga leaves its straight way. `None`: nothing is to be said, the task stays in the lane.
+type Halt = Option<LandingEnd>;
+
+fn could_not_run(error: impl std::fmt::Display) -> Halt {
+    Some(LandingEnd::CouldNotRun { why: error.to_string() })
+}
+
+/// What was judged and may land.
+struct Candidate {
+    head: CommitSha,
+    main_at: CommitSha,
+    proof: serde_json::Value,
+}
+
+impl Landing {
+    /// Carries the landing out. `None` when the task stays in the lane (the supervisor stops, or it is not there any more).
+    pub async fn carry_out(self) -> Option<LandingEnd> {
+        let guard = match self.lease().await {
+            Ok(guard) => guard,
+            Err(end) => return end,
+        };
+        let end = match self.saga(guard.epoch()).await {
+            Ok(end) => Some(end),
+            Err(halt) => halt,
+        };
+        guard.release().await;
+        self.snapshots.clear_activity(&self.task);
+        end
+    }
+
+    /// Takes the lease. One that is still recorded is waited for if its holder lives in this process, else reclaimed:
+    /// the data folder's lock proves that no other process can hold it.
+    async fn lease(&self) -> Result<LeaseGuard, Halt> {
+        let store = &self.ctx.store;
+        let name = &self.repo.settings.name;
+        let holder = Holder { task: Some(self.task.clone()), purpose: "landing".to_owned() };
+        loop {
+            let now = self.ctx.now();
+            let expires = now.after(self.ctx.limits.lease);
+            match store.acquire_lease(name, holder.clone(), expires, now).await.map_err(could_not_run)? {
+                Acquire::Acquired { epoch } => {
+                    return Ok(LeaseGuard::new(&self.ctx, &self.directory, name.clone(), epoch, holder));
+                }
+                Acquire::Busy(lease) if self.directory.lease_is_held(name, lease.epoch) => {
+                    self.say("waiting for the lane's lease");
+                    if self.halted.borrow().is_some() {
+                        return Err(self.halt_now());
+                    }
+                    tokio::time::sleep(LEASE_AGAIN).await;
+                }
+                Acquire::Busy(lease) => {
+                    let proof = "no landing of this process holds it, and the lock on the data folder excludes others";
+                    let reclaimed = store.reclaim_lease(name, lease.epoch, proof, now).await;
+                    reclaimed.map_err(could_not_run)?;
+                }
+            }
+        }
+    }
+
+    async fn saga(&self, epoch: Epoch) -> Result<LandingEnd, Halt> {
+        let task = self.load().await?;
+        // A message may come late or twice: only a task that waits for the lane is served.
+        let State::Landing { step, .. } = task.state else { return Err(None) };
+        if let Some(landing) = self.ctx.store.landing_of(&self.task).await.map_err(could_not_run)? {
+            let landed = Landed { sha: landing.sha, tree: landing.tree, at: landing.at };
+            return Ok(self.after_landing(&task, landed, epoch).await);
+        }
+        if step == Step::Deploy {
+            let why = "the deploy was asked for, but no landing is recorded".to_owned();
+            return Ok(LandingEnd::OutcomeUnknown { why, landed: None });
+        }
+        let main = self.repo.main().await.map_err(could_not_run)?;
+        let windows = self.ctx.store.open_windows(&self.repo.settings.name).await.map_err(could_not_run)?;
+        if let Some(window) = windows.into_iter().find(|w| w.task == self.task && w.kind == WindowKind::Land) {
+            self.note("window-attached", format!("attached to the landing window {}", window.id)).await;
+            match self.finish_window(&task, &main, &window, epoch, json!({"attached": true})).await? {
+                Some(landed) => return Ok(self.after_landing(&task, landed, epoch).await),
+                None => self.note("main-moved", "the interrupted landing had not reached main".to_owned()).await,
+            }
+        }
+        for _ in 0..self.ctx.limits.catch_ups {
+            self.border().await?;
+            let Some(candidate) = self.candidate(&task, &main).await? else { continue };
+            let window = NewWindow {
+                id: mint("w"),
+                kind: WindowKind::Land,
+                repo: self.repo.settings.name.clone(),
+                task: self.task.clone(),
+                sha: candidate.head.clone(),
+                expected: Some(candidate.main_at.clone()),
+                epoch,
+            };
+            let stored = self.open(window).await?;
+            if let Some(landed) = self.finish_window(&task, &main, &stored, epoch, candidate.proof).await? {
+                return Ok(self.after_landing(&task, landed, epoch).await);
+            }
+            self.note("main-moved", "main moved during the landing; catching up again, nobody is blamed".to_owned())
+                .await;
+        }
+        let n = self.ctx.limits.catch_ups;
+        Ok(LandingEnd::Deferred { why: format!("main moved {n} times while it was being landed") })
+    }
+
+    /// Catches up with main, publishes the branch, tests the result. `None`: main moved meanwhile, begin again.
+    async fn candidate(&self, task: &Task, main: &BranchName) -> Result<Option<Candidate>, Halt> {
+        let git = &self.repo.lane_git;
+        self.say("fetching main");
+        let main_at = git.fetch_main(main).await.map_err(could_not_run)?;
+        let Some(own) = task.head.clone() else {
+            return Err(could_not_run("the task has no commit to land"));
+        };
+        let head = self.catch_up(git, task, &own, &main_at).await?;
+        self.border().await?;
+        self.publish_branch(git, task, main, &head).await?;
+        self.border().await?;
+        let note = self.test(task, &main_at, &head).await?;
+        self.border().await?;
+        if task.policy.land == LandMode::Approval && !task.is_approved(ApprovalOf::Land, &head) {
+            return Err(Some(LandingEnd::ApprovalVoid { head }));
+        }
+        if task.policy.land == LandMode::PrOnly {
+            return Err(self.person_merges(git, main, &main_at, head).await);
+        }
+        let tree = self.tree(git, &head).await?;
+        let mut off = Vec::new();
+        if task.policy.no_tests {
+            off.push("tests");
+        }
+        let proof = json!({
+            "branch": task.branch(), "own_head": own, "caught_up": own != head, "tested_tree": tree,
+            "gates": [{"gate": "tests", "verdict": "passed", "note": note}], "switched_off": off,
+        });
+        Ok(Some(Candidate { head, main_at, proof }))
+    }
+
+    async fn catch_up(
+        &self,
+        git: &RepoGit,
+        task: &Task,
+        own: &CommitSha,
+        main_at: &CommitSha,
+    ) -> Result<CommitSha, Halt> {
+        self.say("catching up with main");
+        let spec = CatchUpSpec {
+            task: self.task.clone(),
+            at: task.state.since(),
+            merge_message: format!("Merge main into {}", task.branch()),
+        };
+        let (head, text) = match git.catch_up(own, main_at, &spec).await.map_err(could_not_run)? {
+            CatchUp::Contains => return Ok(own.clone()),
+            CatchUp::Rebased { head, dropped } => {
+                let text = format!("rebased onto {}: {}{}", main_at.short(), head.short(), named(&dropped));
+                (head, text)
+            }
+            CatchUp::Merged { head, because } => {
+                let text = format!("merged with {}: {} ({because:?})", main_at.short(), head.short());
+                (head, text)
+            }
+            CatchUp::Vanished { dropped } => {
+                // Nothing is left to land: main holds the same changes. What stands on main is what is verified.
+                self.note("already-on-main", format!("main has the same changes already{}", named(&dropped))).await;
+                (main_at.clone(), "nothing is left to land".to_owned())
+            }
+            CatchUp::Conflict { paths, ours, theirs } => {
+                let findings = format!(
+                    "The branch conflicts with main at {}.\nConflicting paths:\n{}\nYour commits on them:\n{}\nCommits on main:\n{}\nMerge or rebase `origin/main` and resolve the conflict.",
+                    main_at,
+                    lines(&paths),
+                    commit_lines(&ours),
+                    commit_lines(&theirs)
+                );
+                return Err(Some(LandingEnd::SentBack { findings, head: None }));
+            }
+        };
+        self.note("caught-up", text).await;
+        Ok(head)
+    }
+
+    /// Pushes the task branch, replacing only what we know. A branch with somebody's own commits is theirs.
+    async fn publish_branch(
+        &self,
+        git: &RepoGit,
+        task: &Task,
+        main: &BranchName,
+        head: &CommitSha,
+    ) -> Result<(), Halt> {
+        self.say("pushing the task branch");
+        let branch = TaskBranch::new(task.branch(), std::slice::from_ref(main)).map_err(could_not_run)?;
+        let at = git.remote_head(branch.name()).await.map_err(could_not_run)?;
+        if at.as_ref() == Some(head) {
+            return Ok(());
+        }
+        if let Some(at) = &at
+            && !git.has_commit(at).await.map_err(could_not_run)?
+        {
+            let why = format!("{} holds {}, which is not ours: a person works on it", branch.name(), at.short());
+            return Err(Some(LandingEnd::Refused { why }));
+        }
+        match git.push_task_branch(&branch, head, at.as_ref()).await.map_err(could_not_run)? {
+            BranchPush::Pushed => Ok(()),
+            BranchPush::Stale { .. } => {
+                Err(Some(LandingEnd::Deferred { why: format!("{} was moved by somebody else", branch.name()) }))
+            }
+            BranchPush::Refused { why } => Err(Some(LandingEnd::Refused { why })),
+            BranchPush::Unknown { why } => Err(could_not_run(why)),
+        }
+    }
+
+    /// Tests the very commit that will land, unless exactly this was tested before.
+    async fn test(&self, task: &Task, main_at: &CommitSha, head: &CommitSha) -> Result<String, Halt> {
+        self.say("testing the combined tree");
+        let Some(gates) = self.directory.gates() else { return Err(could_not_run("the gate pool is being restarted")) };
+        let owned = self.ctx.store.load_task(&self.task).await.map_err(could_not_run)?;
+        let check = CheckRequest {
+            task: self.task.clone(),
+            key: task.key.clone(),
+            generation: task.generation,
+            run: task.run_id(task.counters.runs),
+            epoch: owned.map(|s| s.epoch).unwrap_or_default(),
+            repo: task.repo.clone(),
+            base: Some(main_at.clone()),
+            head: head.clone(),
+            what: RepoCommand::Test,
+            no_tests: task.policy.no_tests,
+        };
+        match through_pool(&self.ctx, &gates, &self.snapshots, check, task.priority, true).await {
+            CheckEnd::Passed { note } => {
+                self.note("landing-tested", format!("{} on {}: {note}", head.short(), main_at.short())).await;
+                Ok(note)
+            }
+            CheckEnd::Failed { findings } => {
+                let text = format!(
+                    "The change, caught up with main at {}, fails the tests. What main brought may be the cause.\n\n{findings}",
+                    main_at
+                );
+                Err(Some(LandingEnd::SentBack { findings: text, head: Some(head.clone()) }))
+            }
+            CheckEnd::CouldNotRun { why } => {
+                self.border().await?;
+                Err(could_not_run(why))
+            }
+            CheckEnd::NotConfigured { why } => Err(Some(LandingEnd::NotConfigured { why })),
+        }
+    }
+
+    /// `land: pr-only`: says what was judged, or that a person has merged it.
+    async fn person_merges(&self, git: &RepoGit, main: &BranchName, main_at: &CommitSha, head: CommitSha) -> Halt {
+        match git.contains(&head, main_at).await {
+            Ok(true) => {
+                let tree = match self.tree(git, &head).await {
+                    Ok(tree) => tree,
+                    Err(halt) => return halt,
+                };
+                let landing = NewLanding {
+                    task: self.task.clone(),
+                    sha: head.clone(),
+                    tree: tree.clone(),
+                    base: main_at.clone(),
+                    proof: json!({"merged_by": "a person", "branch": main}),
+                };
+                let now = self.ctx.now();
+                if let Err(error) = self.ctx.store.append_landing(&self.repo.settings.name, landing, now).await {
+                    return could_not_run(error);
+                }
+                // Asked again at once, the lane now finds it landed.
+                Some(LandingEnd::Deferred { why: "merged by a person; the deploy comes next".to_owned() })
+            }
+            Ok(false) => Some(LandingEnd::AwaitingMerge { head }),
+            Err(error) => could_not_run(error),
+        }
+    }
+
+    async fn open(&self, window: NewWindow) -> Result<Window, Halt> {
+        let id = window.id.clone();
+        self.say("landing");
+        match self.ctx.store.open_window(window, self.ctx.now()).await {
+            Ok(()) => {}
+            Err(WindowError::StopRecorded) => return Err(Some(LandingEnd::Stopped)),
+            Err(WindowError::AlreadyLanded | WindowError::AlreadyOpen { .. }) => {
+                return Err(Some(LandingEnd::Deferred { why: "another landing of it was found".to_owned() }));
+            }
+            Err(error) => return Err(could_not_run(error)),
+        }
+        let windows = self.ctx.store.windows_of(&self.task).await.map_err(could_not_run)?;
+        windows.into_iter().find(|w| w.id == id).ok_or_else(|| could_not_run(format!("window {id} is not stored")))
+    }
+
+    /// Carries an open window to its honest end. `None`: definitely not landed, since main is elsewhere.
+    async fn finish_window(
+        &self,
+        task: &Task,
+        main: &BranchName,
+        window: &Window,
+        epoch: Epoch,
+        proof: serde_json::Value,
+    ) -> Result<Option<Landed>, Halt> {
+        let git = &self.repo.lane_git;
+        let Some(expected) = window.expected.clone() else {
+            return Err(could_not_run(format!("window {} does not say what main was", window.id)));
+        };
+        let tree = self.tree(git, &window.sha).await?;
+        let mut said = String::new();
+        for n in 0..REPEATS {
+            match self.repo.forge.advance_main(main, &expected, &window.sha).await {
+                Advance::Moved => return self.verified(task, main, window, &expected, tree, epoch, proof).await,
+                Advance::MainMoved { at } => {
+                    // It may have landed and been built upon: what main contains has landed.
+                    git.fetch_main(main).await.map_err(could_not_run)?;
+                    if git.contains(&window.sha, &at).await.map_err(could_not_run)? {
+                        return self.verified(task, main, window, &expected, tree, epoch, proof).await;
+                    }
+                    self.close(window, epoch, json!({"landed": false, "main_at": at}), None).await?;
+                    return Ok(None);
+                }
+                Advance::Refused { why } => {
+                    self.close(window, epoch, json!({"landed": false, "refused": why}), None).await?;
+                    return Err(Some(LandingEnd::Refused { why }));
+                }
+                Advance::Unknown { why } => {
+                    self.say("the forge did not answer; asking again");
+                    said = why;
+                    tokio::time::sleep(REPEAT_MOST.min(Duration::from_millis(200 << n.min(8)))).await;
+                }
+            }
+        }
+        // The window stays open: whoever comes next repeats the same compare-and-swap.
+        Err(Some(LandingEnd::CouldNotRun { why: format!("the forge does not say whether main moved: {said}") }))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the facts of one landing, all of different types")]
+    async fn verified(
+        &self,
+        task: &Task,
+        main: &BranchName,
+        window: &Window,
+        expected: &CommitSha,
+        tree: CommitSha,
+        epoch: Epoch,
+        proof: serde_json::Value,
+    ) -> Result<Option<Landed>, Halt> {
+        let git = &self.repo.lane_git;
+        let at = git.fetch_main(main).await.map_err(could_not_run)?;
+        let contained = git.contains(&window.sha, &at).await.map_err(could_not_run)?;
+        if !contained {
+            return Err(could_not_run(format!("the forge says done, but main at {} does not hold it", at.short())));
+        }
+        let landing = NewLanding {
+            task: self.task.clone(),
+            sha: window.sha.clone(),
+            tree: tree.clone(),
+            base: expected.clone(),
+            proof,
+        };
+        self.close(window, epoch, json!({"landed": true, "main_at": at}), Some(landing)).await?;
+        if let Some(note) = self.repo.forge.landing_note(expected, &window.sha).await {
+            self.note("landing-note", note).await;
+        }
+        if let StepResult::Kept { because } | StepResult::Pending { why: because } =
+            remove_task_branch(&self.ctx, git, task).await
+        {
+            self.note("branch-kept", format!("the task branch stays: {because}")).await;
+        }
+        Ok(Some(Landed { sha: window.sha.clone(), tree, at: self.ctx.now() }))
+    }
+
+    async fn close(
+        &self,
+        window: &Window,
+        epoch: Epoch,
+        outcome: serde_json::Value,
+        landing: Option<NewLanding>,
+    ) -> Result<(), Halt> {
+        let close = WindowClose { id: window.id.clone(), epoch, outcome, landing, baseline: None };
+        match self.ctx.store.close_window(close, self.ctx.now()).await {
+            Ok(_) | Err(WindowError::AlreadyClosed | WindowError::AlreadyLanded) => Ok(()),
+            Err(error) => Err(could_not_run(error)),
+        }
+    }
+
+    async fn after_landing(&self, task: &Task, landed: Landed, epoch: Epoch) -> LandingEnd {
+        let deploy = deploy::Deploy { landing: self, task, landed: &landed, epoch };
+        deploy.carry_out().await
+    }
+
+    async fn tree(&self, git: &RepoGit, commit: &CommitSha) -> Result<CommitSha, Halt> {
+        let tree = git.tree_of(commit).await.map_err(could_not_run)?;
+        tree.parse().map_err(could_not_run)
+    }
+
+    async fn load(&self) -> Result<Task, Halt> {
+        let stored = self.ctx.store.load_task(&self.task).await.map_err(could_not_run)?;
+        stored.map(|s| s.task).ok_or(None)
+    }
+
+    /// Reads STOP: from the lane's own word, and from the store.
+    async fn border(&self) -> Result<(), Halt> {
+        if self.halted.borrow().is_some() {
+            return Err(self.halt_now());
+        }
+        match self.load().await?.stop {
+            Some(_) => Err(Some(LandingEnd::Stopped)),
+            None => Ok(()),
+        }
+    }
+
+    fn halt_now(&self) -> Halt {
+        match *self.halted.borrow() {
+            Some(Halted::System) | None => None,
+            Some(Halted::Task) => Some(LandingEnd::Stopped),
+        }
+    }
+
+    pub(crate) fn say(&self, text: &str) {
+        self.snapshots.set_activity(&self.task, text);
+    }
+
+    pub(crate) async fn note(&self, kind: &str, text: String) {
+        let Ok(task) = self.load().await else { return };
+        let entry = Entry::new(kind, text);
+        if let Err(error) = self.ctx.store.append(Subject::task(&task), vec![entry], self.ctx.now()).await {
+            tracing::warn!(task.id = %self.task, %error, "a step of a landing could not be journaled");
+        }
+    }
+}
+
+fn named(commits: &[CommitLine]) -> String {
+    if commits.is_empty() { String::new() } else { format!("; already on main:\n{}", commit_lines(commits)) }
+}
+
+fn commit_lines(commits: &[CommitLine]) -> String {
+    lines(&commits.iter().map(|c| format!("{} {} ({})", c.sha.short(), c.subject, c.author)).collect::<Vec<_>>())
+}
+
+fn lines(texts: &[String]) -> String {
+    texts.iter().map(|t| format!("  {t}\n")).collect()
+}

@@ -1,0 +1,218 @@
+//! LedgerActor: one per supervisor. Owns the upkeep of the store: backups, integrity checks, the watch on disk space. Hears
+//! its own clock. Says notices through the notifier. Dies alone: writes go to the store's writer thread by handle, so its
+//! restart touches no other actor and no healthy agent. Never changes a task.
+//!
+//! Also home of [`StoreLedger`], the job ledger over the store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orch_adapters::ports::{Clock, JobError, JobLedger, Notice, Urgency};
+use orch_domain::ids::JobId;
+use orch_domain::job::{JobExit, JobRecord};
+use orch_domain::names::RepoName;
+use orch_store::{JobError as Refusal, SpaceState, Store};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::task::AbortHandle;
+
+use crate::context::Context;
+use crate::snapshots::{Snapshots, Teller};
+
+/// Between two backups.
+const BACKUP_EVERY: Duration = Duration::from_secs(3_600);
+/// How many hourly backups are kept.
+const KEEP: usize = 24;
+/// Every how many backups the whole file is checked.
+const CHECK_EVERY: u32 = 24;
+
+/// Jobs recorded in the store, under the epoch of their task or, with a lane, of its lease.
+pub struct StoreLedger {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    lane: Option<RepoName>,
+}
+
+impl StoreLedger {
+    /// The ledger of jobs that belong to tasks.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock, lane: None }
+    }
+
+    /// The ledger of jobs that belong to a repository's lane: fenced by its lease.
+    #[must_use]
+    pub fn of_lane(store: Store, clock: Arc<dyn Clock>, repo: RepoName) -> Self {
+        Self { store, clock, lane: Some(repo) }
+    }
+}
+
+fn refused(job: &JobId, refusal: &Refusal) -> JobError {
+    let (job, why) = (job.clone(), refusal.to_string());
+    match refusal {
+        Refusal::StopRecorded | Refusal::StaleEpoch { .. } | Refusal::NotPrepared { .. } => {
+            JobError::Refused { job, why }
+        }
+        Refusal::Store(_) => JobError::NotStarted { job, why },
+    }
+}
+
+#[async_trait]
+impl JobLedger for StoreLedger {
+    async fn prepared(&self, record: JobRecord) -> Result<(), JobError> {
+        let job = record.identity.job.clone();
+        // Housekeeping of a lane (a fetch without a task) has no fence; its pushes have.
+        let lane = self.lane.clone().filter(|_| record.task.is_some() || record.kind.is_window());
+        let lane = lane.filter(|_| record.epoch.0 > 0);
+        self.store.job_prepared(record, lane).await.map_err(|e| refused(&job, &e))
+    }
+
+    async fn going(&self, job: &JobId) -> Result<(), JobError> {
+        self.store.job_going(job, self.clock.now()).await.map_err(|e| refused(job, &e))
+    }
+
+    async fn ended(&self, job: &JobId, exit: &JobExit) -> Result<(), JobError> {
+        let ended = self.store.job_ended(job, exit.clone()).await;
+        ended.map_err(|e| JobError::Unreachable { job: job.clone(), why: e.to_string() })
+    }
+}
+
+/// What the ledger hears.
+pub enum LedgerMsg {
+    /// Time for upkeep.
+    Upkeep,
+    /// Upkeep is through.
+    Kept {
+        /// What was done, for people.
+        said: String,
+    },
+}
+
+/// What the ledger is started with.
+pub struct LedgerArgs {
+    /// Shared.
+    pub ctx: Arc<Context>,
+    /// Snapshots.
+    pub snapshots: Snapshots,
+}
+
+/// The actor.
+pub struct LedgerActor;
+
+/// Its state.
+pub struct LedgerState {
+    ctx: Arc<Context>,
+    teller: Teller,
+    rounds: u32,
+    clock: AbortHandle,
+    space: AbortHandle,
+}
+
+impl Drop for LedgerState {
+    fn drop(&mut self) {
+        self.clock.abort();
+        self.space.abort();
+    }
+}
+
+impl Actor for LedgerActor {
+    type Msg = LedgerMsg;
+    type State = LedgerState;
+    type Arguments = LedgerArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<LedgerMsg>,
+        args: LedgerArgs,
+    ) -> Result<LedgerState, ActorProcessingErr> {
+        let teller = args.snapshots.register("ledger", "ready", args.ctx.now(), 0);
+        let clock = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(BACKUP_EVERY).await;
+                if myself.cast(LedgerMsg::Upkeep).is_err() {
+                    return;
+                }
+            }
+        });
+        let space = tokio::spawn(watch_space(args.ctx.clone()));
+        Ok(LedgerState { ctx: args.ctx, teller, rounds: 0, clock: clock.abort_handle(), space: space.abort_handle() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<LedgerMsg>,
+        message: LedgerMsg,
+        state: &mut LedgerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            LedgerMsg::Upkeep => {
+                state.rounds += 1;
+                let (ctx, check) = (state.ctx.clone(), state.rounds.is_multiple_of(CHECK_EVERY));
+                tokio::spawn(async move {
+                    let said = upkeep(&ctx, check).await;
+                    if myself.cast(LedgerMsg::Kept { said }).is_err() {
+                        tracing::debug!("the ledger ended during upkeep");
+                    }
+                });
+            }
+            LedgerMsg::Kept { said } => state.teller.say(said, state.ctx.now()),
+        }
+        Ok(())
+    }
+}
+
+async fn upkeep(ctx: &Context, check: bool) -> String {
+    let dir = ctx.paths.data.join("backups");
+    let name = format!("orch-{}.db", ctx.now().0);
+    let said = match ctx.store.backup(dir.join(&name)).await {
+        Ok(report) => {
+            forget_old(&dir);
+            format!("backup {name}: {} bytes, verified", report.bytes)
+        }
+        Err(error) => {
+            tell(ctx, "backup", "the hourly backup failed", &error.to_string()).await;
+            format!("backup failed: {error}")
+        }
+    };
+    if check && let Ok(Some(damage)) = ctx.store.integrity_check().await {
+        tell(ctx, "integrity", "the store is damaged", &damage).await;
+    }
+    said
+}
+
+fn forget_old(dir: &std::path::Path) {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.retain(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("orch-")));
+    files.sort();
+    let excess = files.len().saturating_sub(KEEP);
+    for old in &files[..excess] {
+        if let Err(error) = std::fs::remove_file(old) {
+            tracing::warn!(%error, "old backup {} could not be removed", old.display());
+        }
+    }
+}
+
+async fn watch_space(ctx: Arc<Context>) {
+    let mut space = ctx.store.watch_space();
+    while space.changed().await.is_ok() {
+        let now = *space.borrow_and_update();
+        if now != SpaceState::Enough {
+            let body = "No new task is taken; STOP is still recorded. Free space on the data folder's disk.";
+            tell(&ctx, "disk-full", "the data folder's disk is full", body).await;
+        }
+    }
+}
+
+async fn tell(ctx: &Context, what: &str, title: &str, body: &str) {
+    let notice = Notice {
+        key: format!("{what}-{}", ctx.now().0),
+        urgency: Urgency::NeedsYou,
+        title: title.to_owned(),
+        body: body.to_owned(),
+    };
+    if let Err(why) = ctx.notifier.notify(&notice).await {
+        tracing::error!(title, why, "a notice could not be sent");
+    }
+}

@@ -1,0 +1,65 @@
+//! Settling: proving that nothing of a task's earlier jobs is left before anything new begins.
+//!
+//! Owns the rule that a job found recorded as live is never assumed dead: it is looked at by its identity, ended, and
+//! waited for. Jobs of a window are left alone; the lane attaches to those.
+
+use std::time::Duration;
+
+use orch_adapters::ports::{EndLevel, Observed};
+use orch_domain::ids::TaskId;
+use orch_domain::job::{JobEnd, JobExit, JobIdentity};
+use orch_store::JobRow;
+
+use crate::context::Context;
+
+/// Longest wait for one job that was told to end; its shim kills after the job's own grace, which is shorter.
+const WAIT: Duration = Duration::from_secs(90);
+
+/// Ends the live jobs of a task, all but those of windows, and records how they ended. Returns what could not be proven.
+pub async fn settle_jobs(ctx: &Context, task: &TaskId) -> Vec<String> {
+    let jobs = match ctx.store.live_jobs().await {
+        Ok(jobs) => jobs,
+        Err(error) => return vec![format!("the jobs could not be read: {error}")],
+    };
+    let mine = jobs.into_iter().filter(|j| j.record.task.as_ref() == Some(task) && !j.record.kind.is_window());
+    let ended = futures::future::join_all(mine.map(|job| settle_job(ctx, job))).await;
+    ended.into_iter().flatten().collect()
+}
+
+/// Ends one recorded job, whichever state it is found in. Returns what could not be proven.
+pub async fn settle_job(ctx: &Context, job: JobRow) -> Option<String> {
+    let identity = job.record.identity;
+    let placement = &ctx.runner.placement;
+    let exit = match placement.observe(&identity).await {
+        Ok(Observed::Ended(exit)) => exit,
+        Ok(Observed::Gone { evidence, proven_gone }) => lost(ctx, proven_gone, &evidence),
+        Ok(Observed::Idle | Observed::Running) => end_and_wait(ctx, &identity).await,
+        Err(error) => lost(ctx, false, &error.to_string()),
+    };
+    let unproven =
+        (!exit.proven_gone).then(|| format!("job {}: nobody can say that nothing of it is left", identity.job));
+    if let Err(error) = ctx.store.job_ended(&identity.job, exit).await {
+        tracing::error!(job.id = %identity.job, %error, "the end of job {} could not be recorded", identity.job);
+    }
+    unproven
+}
+
+async fn end_and_wait(ctx: &Context, identity: &JobIdentity) -> JobExit {
+    let placement = &ctx.runner.placement;
+    for (level, wait) in [(EndLevel::Term, WAIT), (EndLevel::Kill, WAIT)] {
+        if let Err(error) = placement.end(identity, level).await {
+            tracing::warn!(job.id = %identity.job, %error, "job {} could not be told to end", identity.job);
+        }
+        match tokio::time::timeout(wait, placement.wait(identity)).await {
+            Ok(Ok(exit)) => return exit,
+            Ok(Err(error)) => return lost(ctx, false, &error.to_string()),
+            Err(_) => {}
+        }
+    }
+    lost(ctx, false, "it did not end in time")
+}
+
+fn lost(ctx: &Context, proven_gone: bool, evidence: &str) -> JobExit {
+    tracing::info!(proven_gone, evidence, "a recorded job was found without its guard");
+    JobExit { end: JobEnd::Lost, started: None, ended: ctx.now(), proven_gone, swept: 0, log_cut: false }
+}

@@ -1,0 +1,274 @@
+//! Carrying out a STOP: the steps of DESIGN 5 for one task, as a side task of its TaskActor.
+//!
+//! Owns the order, the proofs and the receipt. Every step is idempotent: after a crash the whole is carried out again and
+//! finds less to do. A step that fails is recorded as such and the others go on. Refuses to cut an irreversible step: it
+//! waits for the lane's honest end first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch_adapters::git::{BranchDeletion, Owner, RepoGit, TaskBranch};
+use orch_domain::event::Event;
+use orch_domain::ids::RunId;
+use orch_domain::names::BranchName;
+use orch_domain::stop::{Level, ReceiptLine, StepResult, StopStep};
+use orch_domain::task::{Landed, Task};
+use orch_store::WindowKind;
+use ractor::ActorRef;
+use tokio::sync::oneshot;
+
+use crate::agent::AgentMsg;
+use crate::artefacts::{Kept, discard, salvage_or_quarantine};
+use crate::context::Context;
+use crate::deploy;
+use crate::directory::Directory;
+use crate::lane::LaneMsg;
+use crate::settle::settle_jobs;
+use crate::task::TaskMsg;
+
+/// Longest wait for an actor to end by itself before it is killed.
+const ACTOR_WAIT: Duration = Duration::from_secs(120);
+/// Between two questions to a lane that did not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// One STOP to be carried out.
+pub struct StopSaga {
+    /// Shared.
+    pub ctx: Arc<Context>,
+    /// Addresses.
+    pub directory: Directory,
+    /// The task as stored, its STOP recorded.
+    pub task: Task,
+    /// The actor of the run under way, if there is one.
+    pub agent: Option<ActorRef<AgentMsg>>,
+    /// The TaskActor.
+    pub actor: ActorRef<TaskMsg>,
+}
+
+impl StopSaga {
+    /// Carries out all steps, then tells the TaskActor to close the task, then proves that it ended.
+    pub async fn carry_out(self) {
+        let mark = self.task.stop.clone();
+        let proof = mark.map_or_else(String::new, |m| format!("by {} from {} at {}", m.by, m.source, m.at));
+        self.line(StopStep::Recorded, StepResult::Done { proof }).await;
+        let landed = self.wait_for_window().await;
+        let agent_ended = self.end_agent().await;
+        self.end_jobs().await;
+        self.check_lease().await;
+        let git = self.ctx.repo(&self.task.repo).map(|repo| repo.git.for_owner(self.owner()));
+        self.clear_workspaces(git.as_ref()).await;
+        self.remove_branch(git.as_ref()).await;
+        if let Some(git) = &git
+            && let Err(error) = git.drop_refs(&self.task.id).await
+        {
+            tracing::debug!(task.id = %self.task.id, %error, "refs of a stopped task stay until the next clean-up");
+        }
+        // `done` only when nothing at all was left to stop: landed, and no deploy open or owed.
+        let finished = landed.filter(|(_, complete)| *complete).map(|(landed, _)| landed);
+        let event = Event::StopCarriedOut { finished };
+        if self.actor.cast(TaskMsg::StopSagaEnded { event: Box::new(event) }).is_err() {
+            tracing::warn!(task.id = %self.task.id, "the actor of a stopped task ended early; its successor goes on");
+            return;
+        }
+        self.prove_actors(agent_ended).await;
+    }
+
+    fn owner(&self) -> Owner {
+        // Steps of a STOP have no fence of their own: they must work whoever owns the row.
+        Owner::default()
+    }
+
+    async fn line(&self, step: StopStep, result: StepResult) {
+        let line = ReceiptLine { step, at: self.ctx.now(), result };
+        if let Err(error) = self.ctx.store.put_receipt_line(&self.task.id, line).await {
+            tracing::error!(task.id = %self.task.id, %error, step = step.as_str(), "a receipt line could not be written");
+        }
+    }
+
+    /// Asks the lane to let go of the task, and waits until it has: queued tasks leave at once, a landing ends at its
+    /// next border, an irreversible step ends honestly. Returns what has landed, and whether nothing is left to do.
+    async fn wait_for_window(&self) -> Option<(Landed, bool)> {
+        let Some(repo) = self.ctx.repo(&self.task.repo) else {
+            self.line(StopStep::Window, StepResult::Nothing { proof: "its repository is not configured".into() }).await;
+            return None;
+        };
+        let answer = loop {
+            let (reply, answer) = oneshot::channel();
+            let message = LaneMsg::LetGo { task: self.task.id.clone(), reply };
+            if self.directory.tell_lane(&repo.settings.name, message)
+                && let Ok(answer) = answer.await
+            {
+                break answer;
+            }
+            // The lane is being restarted; asking again is safe.
+            tokio::time::sleep(ASK_AGAIN).await;
+        };
+        let windows = self.ctx.store.windows_of(&self.task.id).await.unwrap_or_default();
+        let landed = self.ctx.store.landing_of(&self.task.id).await.ok().flatten();
+        let result = match (&landed, windows.is_empty()) {
+            (Some(landing), _) => StepResult::Done {
+                proof: format!("waited for its landing to end: {} is on main, verified", landing.sha),
+            },
+            (None, true) => StepResult::Nothing { proof: format!("no irreversible step was begun ({answer})") },
+            (None, false) => StepResult::Done { proof: format!("the step under way ended without landing ({answer})") },
+        };
+        self.line(StopStep::Window, result).await;
+        let landing = landed?;
+        let deploy_wanted = repo.settings.commands.deploy.is_some();
+        let deployed = windows.iter().any(|w| w.kind == WindowKind::Deploy && deploy::succeeded(w));
+        let landed = Landed { sha: landing.sha, tree: landing.tree, at: landing.at };
+        Some((landed, !deploy_wanted || deployed))
+    }
+
+    /// Ends the run's actor; returns how that is known.
+    async fn end_agent(&self) -> String {
+        let Some(agent) = &self.agent else { return "no AgentActor was running".to_owned() };
+        if agent.cast(AgentMsg::End { level: Level::Cancel }).is_err() {
+            return "the AgentActor had ended".to_owned();
+        }
+        if agent.wait(Some(ACTOR_WAIT)).await.is_ok() {
+            return "the AgentActor has ended".to_owned();
+        }
+        agent.kill();
+        match agent.wait(Some(ACTOR_WAIT)).await {
+            Ok(()) => "the AgentActor was killed and has ended".to_owned(),
+            Err(_) => "the AgentActor could not be seen to end".to_owned(),
+        }
+    }
+
+    async fn end_jobs(&self) {
+        let cancelled =
+            self.ctx.store.cancel_queued_jobs(&self.task.id, self.ctx.now()).await.map_or(0, |jobs| jobs.len());
+        if let Some(gates) = self.directory.gates() {
+            gates.cancel_for(&self.task.id).await;
+        }
+        let unproven = settle_jobs(&self.ctx, &self.task.id).await;
+        let jobs = self.ctx.store.jobs_of(&self.task.id).await.unwrap_or_default();
+        let live = jobs.iter().filter(|j| j.status.is_live()).count();
+        let ended = jobs.len() - live;
+        let proof = format!("{live} live, {ended} ended, {cancelled} cancelled before they began");
+        let jobs_result = match live {
+            0 => StepResult::Done { proof },
+            _ => StepResult::Unproven { why: proof },
+        };
+        self.line(StopStep::Jobs, jobs_result).await;
+        let doubtful: Vec<String> = jobs
+            .iter()
+            .filter(|j| j.exit.as_ref().is_some_and(|e| !e.proven_gone))
+            .map(|j| format!("job {}", j.record.identity.job))
+            .chain(unproven)
+            .collect();
+        let processes = match doubtful.is_empty() {
+            true => StepResult::Done {
+                proof: format!("0 processes: each of {ended} shims reported that nothing of its job is left"),
+            },
+            false => StepResult::Unproven { why: doubtful.join("; ") },
+        };
+        self.line(StopStep::Processes, processes).await;
+    }
+
+    async fn check_lease(&self) {
+        let leases = self.ctx.store.leases().await.unwrap_or_default();
+        let held = leases.iter().any(|l| l.holder.task.as_ref() == Some(&self.task.id));
+        let result = match held {
+            false => StepResult::Done { proof: "no lease names the task".to_owned() },
+            true => StepResult::Unproven { why: "the lane still holds its lease for the task".to_owned() },
+        };
+        self.line(StopStep::Lease, result).await;
+    }
+
+    /// Keeps what was nowhere else, then removes every workspace of this life.
+    async fn clear_workspaces(&self, git: Option<&RepoGit>) {
+        let (mut kept, mut aside, mut stuck, mut removed) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for n in 1..=self.task.counters.runs {
+            let run: RunId = self.task.run_id(n);
+            let root = self.ctx.paths.workspaces.join(run.as_str());
+            if !root.exists() {
+                continue;
+            }
+            removed += 1;
+            let Some(git) = git.filter(|_| root.join("tree").exists()) else {
+                discard(&root);
+                continue;
+            };
+            match salvage_or_quarantine(&self.ctx, git, &self.task, &run, &root, "the task was stopped").await {
+                Kept::Salvaged(id) => kept.push(id),
+                Kept::Quarantined(path) => aside.push(path.display().to_string()),
+                Kept::Stuck(why) => stuck.push(why),
+            }
+        }
+        let salvage = match (kept.is_empty(), aside.is_empty()) {
+            (true, true) => StepResult::Nothing { proof: "no workspace held anything".to_owned() },
+            (false, true) => StepResult::Done { proof: format!("kept as {}", kept.join(", ")) },
+            (_, false) => StepResult::Kept { because: format!("could not be salvaged; aside at {}", aside.join(", ")) },
+        };
+        self.line(StopStep::Salvage, salvage).await;
+        let workspace = match (stuck.is_empty(), removed) {
+            (true, 0) => StepResult::Nothing { proof: "there was no workspace".to_owned() },
+            (true, n) => StepResult::Done { proof: format!("{n} gone, {} of them quarantined", aside.len()) },
+            (false, _) => StepResult::Unproven { why: stuck.join("; ") },
+        };
+        self.line(StopStep::Workspace, workspace).await;
+    }
+
+    /// Deletes our branch at the forge, at a commit that we know; anything else is a person's work.
+    async fn remove_branch(&self, git: Option<&RepoGit>) {
+        let result = match git {
+            None => StepResult::Nothing { proof: "its repository is not configured".to_owned() },
+            Some(git) => remove_task_branch(&self.ctx, git, &self.task).await,
+        };
+        self.line(StopStep::RemoteBranch, result).await;
+    }
+
+    /// After the task's row is closed: the receipt's last lines.
+    async fn prove_actors(&self, agent: String) {
+        let ended = self.actor.wait(Some(ACTOR_WAIT)).await.is_ok();
+        let stored = self.ctx.store.load_task(&self.task.id).await.ok().flatten();
+        let tombstone = match stored.filter(|s| s.task.is_terminal()) {
+            Some(stored) => StepResult::Done { proof: format!("{} is closed; its keys are free", stored.task.key) },
+            None => StepResult::Unproven { why: "the task's row is not closed".to_owned() },
+        };
+        self.line(StopStep::Tombstone, tombstone).await;
+        let actors = match ended {
+            true => StepResult::Done { proof: format!("the TaskActor has ended; {agent}") },
+            false => StepResult::Unproven { why: format!("the TaskActor was not seen to end; {agent}") },
+        };
+        self.line(StopStep::Actors, actors).await;
+    }
+}
+
+/// Deletes the branch of a life at the forge if it is at a commit of ours.
+pub async fn remove_task_branch(ctx: &Context, git: &RepoGit, task: &Task) -> StepResult {
+    let pending = |why: String| StepResult::Pending { why };
+    let main: Vec<BranchName> = match ctx.repo(&task.repo) {
+        Some(repo) => match repo.main().await {
+            Ok(main) => vec![main],
+            Err(error) => return pending(error.to_string()),
+        },
+        None => Vec::new(),
+    };
+    let branch = match TaskBranch::new(task.branch(), &main) {
+        Ok(branch) => branch,
+        Err(error) => return StepResult::Kept { because: error.to_string() },
+    };
+    let at = match git.remote_head(branch.name()).await {
+        Ok(None) => return StepResult::Nothing { proof: format!("the forge has no branch {}", branch.name()) },
+        Ok(Some(at)) => at,
+        Err(error) => return pending(error.to_string()),
+    };
+    if !git.has_commit(&at).await.unwrap_or(false) {
+        let because = format!("{} is at {}, which is nothing of ours: a person's work", branch.name(), at.short());
+        return StepResult::Kept { because };
+    }
+    match git.delete_task_branch(&branch, &at).await {
+        Ok(BranchDeletion::Gone) => {
+            StepResult::Done { proof: format!("{} was at {}, gone", branch.name(), at.short()) }
+        }
+        Ok(BranchDeletion::Kept { at }) => StepResult::Kept {
+            because: format!("{} was moved to {} by somebody else in between", branch.name(), at.short()),
+        },
+        Ok(BranchDeletion::Refused { why }) => StepResult::Kept { because: format!("the forge refuses: {why}") },
+        Ok(BranchDeletion::Unknown { why }) => pending(why),
+        Err(error) => pending(error.to_string()),
+    }
+}

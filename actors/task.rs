@@ -1,0 +1,568 @@
+//! TaskActor: one per live task. Owns the task's row (by epoch) and the AgentActor of its current run. Hears events about
+//! the task and the system's stop. Says what its effects say: to router, lane, gate pool. Dies when the task is closed,
+//! when its epoch is stale, or with the router. Never waits for long work in a handler, and never performs what is not
+//! committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch_domain::decide::{Decision, Nothing, decide};
+use orch_domain::effect::Effect;
+use orch_domain::event::{CheckEnd, Event, RunFacts};
+use orch_domain::ids::{Epoch, TaskId, Version};
+use orch_domain::job::JobEnd;
+use orch_domain::stop::Level;
+use orch_domain::task::{State, Step, Task, first_line};
+use orch_store::{Change, CommitError, NewRun};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use crate::agent::{AgentActor, AgentArgs, AgentMsg, RUN_OVER};
+use crate::checks;
+use crate::context::Context;
+use crate::directory::Directory;
+use crate::lane::LaneMsg;
+use crate::router::RouterMsg;
+use crate::settle::settle_jobs;
+use crate::snapshots::{Snapshots, Teller};
+use crate::stop_saga;
+
+/// What a TaskActor hears.
+pub enum TaskMsg {
+    /// Load the row and go on from there. Sent to itself at start.
+    Load,
+    /// Something happened.
+    Event {
+        /// What.
+        event: Box<Event>,
+        /// Told what came of it, once that is durable.
+        reply: Option<oneshot::Sender<Answer>>,
+    },
+    /// The system stops.
+    Stop {
+        /// How firmly.
+        level: Level,
+    },
+    /// The steps of STOP are through, as far as they can be without this actor.
+    StopSagaEnded {
+        /// What to decide on.
+        event: Box<Event>,
+    },
+}
+
+/// What came of an event: durable when it is told.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The task changed.
+    Changed(Box<Task>),
+    /// It did not.
+    Nothing(Nothing),
+}
+
+/// What a TaskActor is started with.
+pub struct TaskArgs {
+    /// Which task.
+    pub task: TaskId,
+    /// Shared.
+    pub ctx: Arc<Context>,
+    /// Addresses.
+    pub directory: Directory,
+    /// Snapshots.
+    pub snapshots: Snapshots,
+    /// Restarts so far, for people.
+    pub restarts: u32,
+}
+
+/// The actor.
+pub struct TaskActor;
+
+/// Its state.
+pub struct TaskState {
+    id: TaskId,
+    ctx: Arc<Context>,
+    directory: Directory,
+    snapshots: Snapshots,
+    restarts: u32,
+    teller: Option<Teller>,
+    row: Option<Row>,
+    agent: Option<ActorRef<AgentMsg>>,
+    timer: Option<AbortHandle>,
+    stop_saga: bool,
+    stopping: Option<Level>,
+    /// Events that could not be committed yet (disk full): kept in order.
+    unsaved: Vec<Event>,
+}
+
+struct Row {
+    task: Task,
+    version: Version,
+    epoch: Epoch,
+}
+
+/// How often a decision is made anew after a version conflict before the actor gives up on its copy.
+const RELOADS: usize = 20;
+/// How long an event waits that could not be committed.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
+
+impl Actor for TaskActor {
+    type Msg = TaskMsg;
+    type State = TaskState;
+    type Arguments = TaskArgs;
+
+    async fn pre_start(&self, myself: ActorRef<TaskMsg>, args: TaskArgs) -> Result<TaskState, ActorProcessingErr> {
+        // Loading is a message, not part of the start: thousands of tasks then load in a few grouped commits.
+        myself.cast(TaskMsg::Load)?;
+        Ok(TaskState {
+            id: args.task,
+            ctx: args.ctx,
+            directory: args.directory,
+            snapshots: args.snapshots,
+            restarts: args.restarts,
+            teller: None,
+            row: None,
+            agent: None,
+            timer: None,
+            stop_saga: false,
+            stopping: None,
+            unsaved: Vec::new(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<TaskMsg>,
+        message: TaskMsg,
+        state: &mut TaskState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            TaskMsg::Load => state.load(&myself).await?,
+            TaskMsg::Event { event, reply } => {
+                let answer = state.hear(&myself, *event).await?;
+                if let (Some(reply), Some(answer)) = (reply, answer)
+                    && reply.send(answer).is_err()
+                {
+                    tracing::debug!(task.id = %state.id, "nobody waits for the answer of task {} any more", state.id);
+                }
+            }
+            TaskMsg::StopSagaEnded { event } => {
+                state.stop_saga = false;
+                state.hear(&myself, *event).await?;
+            }
+            TaskMsg::Stop { level } => state.stop(&myself, level),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<TaskMsg>,
+        event: SupervisionEvent,
+        state: &mut TaskState,
+    ) -> Result<(), ActorProcessingErr> {
+        let failure = match &event {
+            SupervisionEvent::ActorFailed(_, why) => Some(why.to_string()),
+            SupervisionEvent::ActorTerminated(_, _, Some(reason)) if reason == RUN_OVER => None,
+            SupervisionEvent::ActorTerminated(_, _, reason) => {
+                Some(reason.clone().unwrap_or_else(|| "it ended before its run did".to_owned()))
+            }
+            _ => return Ok(()),
+        };
+        state.agent = None;
+        if let Some(why) = failure {
+            tracing::error!(task.id = %state.id, error = %why, "the agent actor of task {} failed", state.id);
+            state.run_lost(&myself, why);
+        }
+        state.maybe_stopped(&myself);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<TaskMsg>, state: &mut TaskState) -> Result<(), ActorProcessingErr> {
+        if let Some(timer) = state.timer.take() {
+            timer.abort();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for TaskState {
+    fn drop(&mut self) {
+        // Also when the actor is killed or fails: a timer must not outlive what it would wake.
+        if let Some(timer) = self.timer.take() {
+            timer.abort();
+        }
+    }
+}
+
+impl TaskState {
+    /// Takes ownership and goes on from the stored state. A run or check that was under way is settled first: its jobs
+    /// are proven gone before a new one may begin.
+    async fn load(&mut self, myself: &ActorRef<TaskMsg>) -> Result<(), ActorProcessingErr> {
+        let owned = self.ctx.store.own_task(&self.id, self.ctx.now()).await?;
+        let name = format!("task {}/{}", owned.task.key, owned.task.generation);
+        self.teller = Some(self.snapshots.register(&name, "resuming", self.ctx.now(), self.restarts));
+        let under_way = matches!(owned.task.state, State::Running { .. });
+        self.row = Some(Row { task: owned.task, version: owned.version, epoch: owned.epoch });
+        // Loaded again because something could not be saved: that comes first, and whatever runs goes on running.
+        let unsaved = std::mem::take(&mut self.unsaved);
+        if !unsaved.is_empty() {
+            for event in unsaved {
+                self.hear(myself, event).await?;
+            }
+            return Ok(());
+        }
+        if !under_way {
+            self.hear(myself, Event::Resumed { run_attached: false }).await?;
+            return Ok(());
+        }
+        let (ctx, id, myself) = (self.ctx.clone(), self.id.clone(), myself.clone());
+        tokio::spawn(async move {
+            settle_jobs(&ctx, &id).await;
+            send(&myself, Event::Resumed { run_attached: false });
+        });
+        Ok(())
+    }
+
+    /// Decides, commits, then carries out. A version conflict or a STOP means: reload and decide again.
+    /// `None`: nothing is decided yet.
+    async fn hear(&mut self, myself: &ActorRef<TaskMsg>, event: Event) -> Result<Option<Answer>, ActorProcessingErr> {
+        if !self.unsaved.is_empty() {
+            self.unsaved.push(event);
+            return Ok(None);
+        }
+        if matches!(event, Event::StopRequested { .. }) {
+            self.reload().await?;
+        }
+        for _ in 0..RELOADS {
+            let Some(row) = &self.row else {
+                // Before the first load everything is asked again anyway.
+                return Ok(None);
+            };
+            match decide(&row.task, &event, self.ctx.now()) {
+                Decision::Nothing { why: Nothing::StopNotRecorded, .. } => {
+                    // A STOP that this copy does not show yet, or one that was never recorded.
+                    self.reload().await?;
+                    let recorded = self.row.as_ref().is_some_and(|r| r.task.stop.is_some());
+                    if !recorded {
+                        return Ok(Some(Answer::Nothing(Nothing::StopNotRecorded)));
+                    }
+                }
+                Decision::Nothing { why, effects } => {
+                    tracing::debug!(task.id = %self.id, event = event.name(), why = why.as_str(), "nothing changes");
+                    self.carry_out(myself, effects).await;
+                    return Ok(Some(Answer::Nothing(why)));
+                }
+                Decision::Change(change) => {
+                    let commit = Change {
+                        task: change.task.clone(),
+                        version: row.version,
+                        epoch: row.epoch,
+                        entries: change.entries,
+                        outgoing: change.outgoing,
+                        forward: change.forward,
+                        now: self.ctx.now(),
+                    };
+                    match self.ctx.store.commit(commit).await {
+                        Ok(version) => {
+                            let epoch = row.epoch;
+                            let answer = Answer::Changed(Box::new(change.task.clone()));
+                            self.row = Some(Row { task: change.task, version, epoch });
+                            self.directory.wake_outbox();
+                            record_end(&self.ctx, &event).await;
+                            self.tell_state();
+                            self.carry_out(myself, change.effects).await;
+                            return Ok(Some(answer));
+                        }
+                        Err(CommitError::VersionConflict { .. } | CommitError::StopRecorded) => {
+                            self.reload().await?;
+                        }
+                        Err(CommitError::StaleEpoch { .. }) => {
+                            tracing::info!(task.id = %self.id, "task {} has a newer owner; this one ends", self.id);
+                            myself.stop(Some("stale epoch".to_owned()));
+                            return Ok(None);
+                        }
+                        Err(error) => {
+                            tracing::error!(task.id = %self.id, %error, "task {} could not be saved", self.id);
+                            self.save_later(myself, event);
+                            return Ok(None);
+                        }
+                    }
+                }
+            }
+        }
+        Err(format!("task {} changed under its owner {RELOADS} times in a row", self.id).into())
+    }
+
+    async fn reload(&mut self) -> Result<(), ActorProcessingErr> {
+        let Some(row) = &mut self.row else { return Ok(()) };
+        if let Some(stored) = self.ctx.store.load_task(&self.id).await? {
+            row.task = stored.task;
+            row.version = stored.version;
+        }
+        Ok(())
+    }
+
+    fn save_later(&mut self, myself: &ActorRef<TaskMsg>, event: Event) {
+        self.unsaved.push(event);
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SAVE_AGAIN).await;
+            if myself.cast(TaskMsg::Load).is_err() {
+                tracing::debug!("a task ended while it could not be saved");
+            }
+        });
+    }
+
+    fn tell_state(&self) {
+        if let (Some(teller), Some(row)) = (&self.teller, &self.row) {
+            teller.say(format!("{} in {}", row.task.status().as_str(), row.task.stage), self.ctx.now());
+        }
+    }
+
+    async fn carry_out(&mut self, myself: &ActorRef<TaskMsg>, effects: Vec<Effect>) {
+        for effect in effects {
+            self.perform(myself, effect).await;
+        }
+        self.maybe_stopped(myself);
+    }
+
+    async fn perform(&mut self, myself: &ActorRef<TaskMsg>, effect: Effect) {
+        let Some(row) = &self.row else { return };
+        let (id, task) = (self.id.clone(), &row.task);
+        // While the system stops nothing new is begun; the stored state tells the next start what to begin.
+        let begins = matches!(
+            effect,
+            Effect::AskSlot
+                | Effect::StartRun { .. }
+                | Effect::StartCheck { .. }
+                | Effect::AskLane { .. }
+                | Effect::AskTurn
+        );
+        if begins && self.stopping.is_some() {
+            return;
+        }
+        match effect {
+            Effect::AskSlot => {
+                let (priority, created) = (task.priority, task.created);
+                self.directory.tell_router(RouterMsg::AskSlot { task: id, priority, created });
+            }
+            Effect::GiveSlotBack => {
+                self.directory.tell_router(RouterMsg::GiveSlotBack { task: id });
+            }
+            Effect::AskTurn => {
+                let repo = task.repo.clone();
+                self.directory.tell_router(RouterMsg::AskTurn { task: id, repo });
+            }
+            Effect::WatchDependencies { keys } => {
+                self.directory.tell_router(RouterMsg::WatchDependencies { task: id, keys });
+            }
+            Effect::AskLane { .. } => self.ask_lane(myself),
+            Effect::SetTimer { at } => {
+                let wait = at.since(self.ctx.now());
+                self.wake_after(myself, wait.into());
+            }
+            Effect::StartRun { run, attempt, stage } => {
+                record_start(
+                    &self.ctx,
+                    NewRun {
+                        id: run.clone(),
+                        task: id,
+                        stage,
+                        attempt,
+                        kind: "agent".to_owned(),
+                        log_dir: None,
+                        started: self.ctx.now(),
+                    },
+                )
+                .await;
+                let args = AgentArgs {
+                    ctx: self.ctx.clone(),
+                    snapshots: self.snapshots.clone(),
+                    task: task.clone(),
+                    epoch: row.epoch,
+                    run,
+                    attempt,
+                    report_to: myself.clone(),
+                };
+                match Actor::spawn_linked(None, AgentActor, args, myself.get_cell()).await {
+                    Ok((agent, _)) => self.agent = Some(agent),
+                    Err(why) => self.run_lost(myself, why.to_string()),
+                }
+            }
+            Effect::StartCheck { run, step, head } => {
+                let kind = if step == Step::Check { "check" } else { "command" };
+                // The check of an agent stage belongs to the agent's run; its row is there already.
+                record_start(
+                    &self.ctx,
+                    NewRun {
+                        id: run.clone(),
+                        task: id,
+                        stage: task.stage.clone(),
+                        attempt: task.counters.runs,
+                        kind: kind.to_owned(),
+                        log_dir: None,
+                        started: self.ctx.now(),
+                    },
+                )
+                .await;
+                let request = checks::Request { task: task.clone(), epoch: row.epoch, run, step, head };
+                checks::start(&self.ctx, &self.directory, &self.snapshots, request, myself.clone());
+            }
+            Effect::CarryOutStop => self.carry_out_stop(myself),
+            Effect::Close => {
+                self.snapshots.clear_activity(&id);
+                self.directory.tell_router(RouterMsg::Closed { task: id });
+                myself.stop(Some("closed".to_owned()));
+            }
+        }
+    }
+
+    fn ask_lane(&self, myself: &ActorRef<TaskMsg>) {
+        let Some(row) = &self.row else { return };
+        let message = LaneMsg::Land {
+            task: self.id.clone(),
+            key: row.task.key.clone(),
+            priority: row.task.priority,
+            since: row.task.state.since(),
+        };
+        if !self.directory.tell_lane(&row.task.repo, message) {
+            // The lane is being restarted. It finds waiting tasks in the store when it is back; ask again all the same.
+            let (myself, again) = (myself.clone(), Event::Resumed { run_attached: false });
+            tokio::spawn(async move {
+                tokio::time::sleep(SAVE_AGAIN).await;
+                send(&myself, again);
+            });
+        }
+    }
+
+    fn wake_after(&mut self, myself: &ActorRef<TaskMsg>, wait: Duration) {
+        if let Some(timer) = self.timer.take() {
+            timer.abort();
+        }
+        let myself = myself.clone();
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            send(&myself, Event::TimerFired);
+        });
+        self.timer = Some(timer.abort_handle());
+    }
+
+    /// Starts the steps of STOP in a side task, once.
+    fn carry_out_stop(&mut self, myself: &ActorRef<TaskMsg>) {
+        if self.stop_saga {
+            return;
+        }
+        let Some(row) = &self.row else { return };
+        self.stop_saga = true;
+        self.tell_state();
+        let saga = stop_saga::StopSaga {
+            ctx: self.ctx.clone(),
+            directory: self.directory.clone(),
+            task: row.task.clone(),
+            agent: self.agent.clone(),
+            actor: myself.clone(),
+        };
+        tokio::spawn(saga.carry_out());
+    }
+
+    /// The run's actor failed: its jobs are ended and proven gone before the run is said to be over.
+    fn run_lost(&self, myself: &ActorRef<TaskMsg>, why: String) {
+        let Some(Row { task: Task { state: State::Running { run, .. }, .. }, .. }) = &self.row else { return };
+        let (ctx, id, run, myself) = (self.ctx.clone(), self.id.clone(), run.clone(), myself.clone());
+        tokio::spawn(async move {
+            settle_jobs(&ctx, &id).await;
+            let facts = RunFacts {
+                end: None,
+                trouble: Some(format!("the run's actor failed: {why}")),
+                report: orch_domain::agent::AgentReport::default(),
+                base: None,
+                start: None,
+                head: None,
+                foreign_paths: Vec::new(),
+                artefact: orch_domain::event::ArtefactFact::NotAsked,
+                output_tail: String::new(),
+            };
+            send(&myself, Event::RunEnded { run, facts: Box::new(facts) });
+        });
+    }
+
+    fn stop(&mut self, myself: &ActorRef<TaskMsg>, level: Level) {
+        if self.stopping.is_some_and(|now| now >= level) {
+            return;
+        }
+        self.stopping = Some(level);
+        if let (Some(agent), true) = (&self.agent, level >= Level::Cancel)
+            && agent.cast(AgentMsg::End { level }).is_err()
+        {
+            tracing::debug!(task.id = %self.id, "the agent of task {} ended before it could be told to", self.id);
+        }
+        self.maybe_stopped(myself);
+    }
+
+    /// While the system stops: ends once nothing of this task is under way in this process.
+    fn maybe_stopped(&self, myself: &ActorRef<TaskMsg>) {
+        let checking = self
+            .row
+            .as_ref()
+            .is_some_and(|r| matches!(&r.task.state, State::Running { step: Step::Check | Step::Command, .. }));
+        let finish_check = checking && self.stopping == Some(Level::Drain);
+        if self.stopping.is_some() && self.agent.is_none() && !self.stop_saga && !finish_check {
+            myself.stop(Some("the supervisor stops".to_owned()));
+        }
+    }
+}
+
+async fn record_start(ctx: &Context, run: NewRun) {
+    let id = run.id.clone();
+    if let Err(error) = ctx.store.start_run(run).await {
+        tracing::warn!(run.id = %id, %error, "the start of run {id} could not be recorded");
+    }
+}
+
+/// Records how a run ended, for people; the task's row has what is decided upon.
+async fn record_end(ctx: &Context, event: &Event) {
+    let (run, outcome, usage) = match event {
+        Event::RunEnded { run, facts } => {
+            let outcome = match (&facts.trouble, &facts.end) {
+                (Some(why), _) => format!("could not run: {why}"),
+                (None, Some(end)) => end_text(end),
+                (None, None) => "never began".to_owned(),
+            };
+            (run, outcome, Some(facts.report.usage))
+        }
+        Event::CheckEnded { run, end } => {
+            let outcome = match end {
+                CheckEnd::Passed { note } => format!("passed: {note}"),
+                CheckEnd::Failed { findings } => format!("failed: {}", first_line(findings)),
+                CheckEnd::CouldNotRun { why } | CheckEnd::NotConfigured { why } => format!("could not run: {why}"),
+            };
+            (run, outcome, None)
+        }
+        _ => return,
+    };
+    if let Err(error) = ctx.store.end_run(run, outcome.into(), usage, ctx.now()).await {
+        tracing::warn!(run.id = %run, %error, "the end of run {run} could not be recorded");
+    }
+}
+
+fn end_text(end: &JobEnd) -> String {
+    match end {
+        JobEnd::Exited { code } => format!("exit code {code}"),
+        JobEnd::Signalled { signal } => format!("ended by signal {signal}"),
+        JobEnd::Cancelled => "cancelled".to_owned(),
+        JobEnd::TimedOut => "its time was over".to_owned(),
+        JobEnd::Stalled => "silent for longer than allowed".to_owned(),
+        JobEnd::OverLimit { what } => format!("over a limit: {what}"),
+        JobEnd::Orphaned => "its supervisor was gone".to_owned(),
+        JobEnd::CouldNotStart { why } => format!("could not be started: {why}"),
+        JobEnd::Lost => "lost".to_owned(),
+    }
+}
+
+/// Sends an event to a task's actor; when it has ended, its successor resumes from the store.
+pub(crate) fn send(to: &ActorRef<TaskMsg>, event: Event) {
+    let name = event.name();
+    if to.cast(TaskMsg::Event { event: Box::new(event), reply: None }).is_err() {
+        tracing::debug!(event = name, "a task ended before an event reached it");
+    }
+}

@@ -1,0 +1,299 @@
+//! Composition root: a configuration goes in, a running system comes out. Used by every verb that starts one, and by tests.
+//!
+//! Owns the wiring of store, ports and actors, and nothing else. Refuses a configuration that cannot work here with one
+//! line that names the value and the way out, before anything is begun.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch_actors::api::Control;
+use orch_actors::context::{
+    AgentSetup, CommandLimits, Commands, Context, Limits, Paths, RepoRuntime, RepoSettings,
+};
+use orch_actors::handle::Handle;
+use orch_actors::ledger::StoreLedger;
+use orch_actors::local_tracker::LocalTracker;
+use orch_actors::system::System;
+use orch_adapters::agents::{self, AgentSettings, Prompts, Rates};
+use orch_adapters::forge::LocalForge;
+use orch_adapters::git::{GitRooms, GitSettings};
+use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Runner, become_subreaper};
+use orch_adapters::notify::LogNotifier;
+use orch_adapters::ports::{Clock, Placement, SystemClock};
+use orch_domain::names::RepoName;
+use orch_domain::stop::Level;
+use orch_domain::time::Millis;
+use orch_store::{OpenError, Store, StoreConfig};
+use sha2::{Digest as _, Sha256};
+
+use crate::config::{AgentConfig, CommandLine, Config, ConfigError, RepoConfig};
+
+/// Why the system could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another supervisor owns the data folder: hand the work over to it, or choose another folder.
+    #[error("{0}")]
+    Owned(OpenError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(OpenError),
+    /// The settings do not fit this machine; the text names the value and the way out.
+    #[error("{0}")]
+    Settings(String),
+    /// Ours: an actor could not be started.
+    #[error("the supervisor could not be started: {0}")]
+    Actors(String),
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Settings(error.to_string())
+    }
+}
+
+/// A running system.
+pub struct Running {
+    system: System,
+}
+
+impl Running {
+    /// The front desk, as http and cli see it.
+    #[must_use]
+    pub fn control(&self) -> Arc<dyn Control> {
+        self.system.handle()
+    }
+
+    /// The front desk with its test and wiring access.
+    #[must_use]
+    pub fn handle(&self) -> Arc<Handle> {
+        self.system.handle()
+    }
+
+    /// Stops: no new work, tasks may go on until the deadline, windows are waited for.
+    pub async fn shutdown(self, level: Level, deadline: Duration) {
+        self.system.stop(level, deadline).await;
+    }
+}
+
+/// The program that jobs are guarded by, and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The program: this very executable, unless a test brings its own.
+    pub program: PathBuf,
+    /// Arguments before the shim's own.
+    pub args: Vec<String>,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { program: PathBuf::from("/proc/self/exe"), args: vec!["shim".to_owned()] }
+    }
+}
+
+/// Starts the system.
+///
+/// # Errors
+/// See [`StartError`]; nothing runs then.
+pub async fn start(config: &Config, env: &BTreeMap<String, String>, guard: Guard) -> Result<Running, StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let paths = folders(config)?;
+    let store = Store::open(&StoreConfig::new(&config.data_dir, clock.now())).map_err(|error| match error {
+        OpenError::InUse { .. } => StartError::Owned(error),
+        other => StartError::Store(other),
+    })?;
+    // What outlives a killed shim then falls to us, where it can be found; without it, such leftovers are unproven.
+    if let Err(error) = become_subreaper() {
+        tracing::warn!(%error, "this process cannot become a subreaper");
+    }
+    let placement = placement(config, &paths, guard.clone())?;
+    let runner = Runner::new(placement.clone(), Arc::new(StoreLedger::new(store.clone(), clock.clone())));
+    let path = env.get("PATH").cloned().unwrap_or_else(|| GitSettings::default().path);
+    let rooms = GitRooms::new(config.data_dir.join("repos"), Arc::new(runner.clone()), git_settings(config, &path));
+    let mut repos = BTreeMap::new();
+    for (name, repo) in &config.repos {
+        let lane_ledger = StoreLedger::of_lane(store.clone(), clock.clone(), name.clone());
+        let lane_runner = Runner::new(placement.clone(), Arc::new(lane_ledger));
+        let runtime = repository(config, name, repo, &rooms, lane_runner, &path).await?;
+        repos.insert(name.clone(), Arc::new(runtime));
+    }
+    let mut pipelines = BTreeMap::new();
+    for name in config.pipeline_names() {
+        pipelines.insert(name.clone(), config.pipeline(&name)?);
+    }
+    // By its path: the scripted agent is started inside a job, where `/proc/self` is somebody else.
+    let own_program = match guard == Guard::default() {
+        true => std::env::current_exe().unwrap_or_else(|_| guard.program.clone()),
+        false => guard.program.clone(),
+    };
+    let ctx = Context {
+        tracker: Arc::new(LocalTracker::new(store.clone(), clock.clone())),
+        store,
+        clock,
+        runner,
+        repos,
+        agents: agent_setups(config, env, &own_program)?,
+        pipelines,
+        notifier: Arc::new(LogNotifier),
+        prompts: Prompts::new(&BTreeMap::new()).map_err(|e| StartError::Settings(e.to_string()))?,
+        paths,
+        limits: limits(config),
+        path,
+        key_prefix: "ORC".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let system = System::start(Arc::new(ctx)).await.map_err(|e| StartError::Actors(e.to_string()))?;
+    Ok(Running { system })
+}
+
+fn folders(config: &Config) -> Result<Paths, StartError> {
+    let dir = &config.data_dir;
+    let paths = Paths::under(dir.clone());
+    for folder in [&paths.workspaces, &paths.checkouts, &paths.jobs, &paths.reports] {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            StartError::Settings(format!(
+                "the data folder {} cannot be used: {}: {error}; choose another with --data or ORCH_DATA_DIR",
+                dir.display(),
+                folder.display()
+            ))
+        })?;
+    }
+    Ok(paths)
+}
+
+/// A short folder for sockets: their paths may have a hundred bytes only, data folders are longer.
+fn runtime_dir(config: &Config) -> PathBuf {
+    let digest = hex::encode(&Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes())[..6]);
+    let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_dir() && d.as_os_str().len() < 60);
+    match base {
+        Some(base) => base.join(format!("orch-{digest}")),
+        None => std::env::temp_dir().join(format!("orch-{}-{digest}", nix::unistd::geteuid())),
+    }
+}
+
+fn placement(config: &Config, paths: &Paths, guard: Guard) -> Result<Arc<dyn Placement>, StartError> {
+    let settings = LocalPlacementConfig {
+        shim_program: guard.program,
+        shim_args: guard.args,
+        jobs_dir: paths.jobs.clone(),
+        runtime_dir: runtime_dir(config),
+    };
+    let placement = LocalPlacement::new(settings).map_err(|e| StartError::Settings(e.to_string()))?;
+    Ok(Arc::new(placement))
+}
+
+fn git_settings(config: &Config, path: &str) -> GitSettings {
+    GitSettings {
+        path: path.to_owned(),
+        deadline: config.limits.git_time,
+        bundle_cap_bytes: config.limits.capture_size,
+        ..GitSettings::default()
+    }
+}
+
+async fn repository(
+    config: &Config,
+    name: &RepoName,
+    repo: &RepoConfig,
+    rooms: &GitRooms,
+    lane_runner: Runner,
+    path: &str,
+) -> Result<RepoRuntime, StartError> {
+    let refuse = |text: String| StartError::Settings(format!("repository `{name}`: {text}"));
+    let Some(place) = &repo.path else {
+        return Err(refuse("only repositories on this machine work in this version: give it a `path`".to_owned()));
+    };
+    let lane_rooms =
+        GitRooms::new(config.data_dir.join("repos"), Arc::new(lane_runner.clone()), git_settings(config, path));
+    let forge = LocalForge::open(place, repo.main.clone(), &lane_rooms, name).await;
+    let forge = forge.map_err(|e| refuse(e.to_string()))?;
+    let git = rooms.open(name, forge.git().remote().clone()).await.map_err(|e| refuse(e.to_string()))?;
+    let commands = Commands {
+        setup: repo.commands.setup.clone(),
+        check: repo.commands.check.clone(),
+        test: repo.commands.test.clone(),
+        junit: repo.commands.junit.clone(),
+        staging: repo.commands.staging.clone(),
+        deploy: repo.commands.deploy.clone(),
+        health: repo.commands.health.clone(),
+        rollback: repo.commands.rollback.clone(),
+        deploy_status: repo.commands.deploy_status.clone(),
+    };
+    let settings = RepoSettings {
+        name: name.clone(),
+        location: place.display().to_string(),
+        main: repo.main.clone(),
+        agent: repo.agent.clone().unwrap_or_else(|| config.default_agent.clone()),
+        pipeline: repo.pipeline.clone(),
+        policy: config.policy(name),
+        commands,
+        limits: CommandLimits {
+            check: repo.test_timeout.unwrap_or(config.limits.test_time),
+            deploy: repo.deploy_timeout.unwrap_or(config.limits.deploy_time),
+            grace: config.limits.stop_grace,
+            ..CommandLimits::default()
+        },
+        env: BTreeMap::new(),
+    };
+    Ok(RepoRuntime { settings, lane_git: forge.git().clone(), git, lane_runner, forge: Arc::new(forge) })
+}
+
+fn agent_setups(
+    config: &Config,
+    env: &BTreeMap<String, String>,
+    own_program: &Path,
+) -> Result<BTreeMap<String, Arc<AgentSetup>>, StartError> {
+    let mut setups = BTreeMap::new();
+    for (name, agent) in &config.agents {
+        let built = agents::build(agent.kind(), agent_settings(agent), own_program.to_owned());
+        let built = built.map_err(|e| StartError::Settings(format!("agent `{name}`: {e}")))?;
+        let allowed = agent.env_names().filter_map(|n| env.get(n).map(|v| (n.to_owned(), v.clone())));
+        let setup = AgentSetup {
+            name: name.clone(),
+            agent: built,
+            model: agent.model.clone(),
+            env: allowed.collect(),
+            limit: agent.time_limit.unwrap_or(config.limits.agent_time),
+            stall: Some(agent.stall_limit.unwrap_or(config.limits.agent_stall)).filter(|s| *s > Millis(0)),
+            grace: config.limits.stop_grace,
+            unconfined: agent.unconfined,
+            read: agent.read.clone(),
+        };
+        setups.insert(name.clone(), Arc::new(setup));
+    }
+    Ok(setups)
+}
+
+fn agent_settings(agent: &AgentConfig) -> AgentSettings {
+    let rates = agent.rates.iter().map(|(model, rate)| {
+        let rates = Rates {
+            input_micro_usd_per_mtok: rate.input.unwrap_or(0),
+            cached_micro_usd_per_mtok: rate.cached.unwrap_or(0),
+            output_micro_usd_per_mtok: rate.output.unwrap_or(0),
+        };
+        (model.clone(), rates)
+    });
+    AgentSettings {
+        program: agent.program.clone(),
+        model: agent.model.clone(),
+        endpoint: agent.endpoint.clone(),
+        key_env: agent.key_env.clone(),
+        extra_args: agent.extra_args.clone(),
+        rates: rates.collect(),
+        command: agent.command.clone().map(|c| match c {
+            CommandLine::Shell(line) => agents::CommandLine::Shell(line),
+            CommandLine::Argv(argv) => agents::CommandLine::Argv(argv),
+        }),
+        script: agent.script.clone(),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        agents: config.limits.max_concurrency,
+        gates: config.limits.gate_slots,
+        agent_orphan_grace: config.limits.agent_orphan_grace,
+        ..Limits::default()
+    }
+}
