@@ -1,8 +1,10 @@
 //! The forge that needs no server: a bare repository or a plain clone on this machine.
 //!
 //! Owns finding it, its main branch, and every reason why it cannot be used, each with the way out. `main` moves by a
-//! plain push; hooks of the repository do run then, as they would for its owner's own push. Refuses to touch a checked-
-//! out `main`'s files or index: what to do about them is said in a note, and left to the person they belong to.
+//! plain push; hooks of the repository do run then, as they would for its owner's own push, but in the environment of our
+//! git commands (a bare `PATH`, a private `HOME`). They are the owner's code, out of reach for agents, and to skip them
+//! would land what the owner forbids. Refuses to touch a checked-out `main`'s files or index: what to do about them is
+//! said in a note, and left to the person they belong to.
 
 use std::path::{Path, PathBuf};
 

@@ -150,7 +150,7 @@ pub(crate) fn words(stderr: &[u8]) -> String {
 }
 
 /// Texts by which git or a server says that asking again will not help. English: we set `LC_ALL=C`.
-const REFUSALS: [&str; 9] = [
+const REFUSALS: [&str; 10] = [
     "Authentication failed",
     "Permission denied",
     "could not read Username",
@@ -160,6 +160,8 @@ const REFUSALS: [&str; 9] = [
     "repository not found",
     "dubious ownership",
     "Host key verification failed",
+    // Its objects are unsound: they will be tomorrow, too.
+    "fsck error",
 ];
 
 /// Whether a failed conversation with a remote was a refusal (and not trouble on the way).

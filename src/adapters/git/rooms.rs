@@ -308,8 +308,6 @@ pub(crate) struct Place {
     pub(crate) git_dir: PathBuf,
     /// The folder with `objects` and `refs`; another one only for linked working trees.
     pub(crate) common_dir: PathBuf,
-    /// Whether there is a working tree at the path itself.
-    pub(crate) bare: bool,
 }
 
 /// Finds the repository at exactly `path` (no search upwards), by looking at files only.
@@ -328,9 +326,8 @@ pub(crate) fn find_repository(path: &Path) -> Option<Place> {
         Err(_) => git_dir.clone(),
     };
     let whole = git_dir.join("HEAD").is_file() && common_dir.join("objects").is_dir();
-    let bare = git_dir == path;
     let real = |dir: PathBuf| dir.canonicalize().unwrap_or(dir);
-    whole.then(|| Place { git_dir: real(git_dir), common_dir: real(common_dir), bare })
+    whole.then(|| Place { git_dir: real(git_dir), common_dir: real(common_dir) })
 }
 
 /// Removes a half-made folder of ours, if there is one.

@@ -231,6 +231,32 @@ async fn a_remote_that_is_away_or_no_repository_says_so() {
 }
 
 #[tokio::test]
+async fn unsound_history_of_the_forge_is_refused_and_old_sins_are_forgiven() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let forge = world.forge();
+    let put = |kind: &str, bytes: &[u8]| {
+        let file = world.at("object");
+        write(&file, bytes);
+        sh(&forge, &["hash-object", "-t", kind, "--literally", "-w", file.to_str().expect("text")])
+    };
+    let commit = |tree: &str, zone: &str| {
+        let who = format!("A <a@b> 1700000000 {zone}");
+        let text = format!("tree {tree}\nparent {base}\nauthor {who}\ncommitter {who}\n\nOld\n");
+        let id = put("commit", text.as_bytes());
+        sh(&forge, &["update-ref", "refs/heads/main", &id]);
+        id
+    };
+    let blob = hex::decode(put("blob", b"x")).expect("hex");
+    let old = put("tree", &[b"0100644 x\0".as_slice(), &blob].concat());
+    assert_eq!(commit(&old, "+051800"), world.base().await.to_string());
+    let evil = put("tree", &[b"100644 .git\0".as_slice(), &blob].concat());
+    commit(&evil, "+0000");
+    let err = world.git.fetch_main(&branch("main")).await.expect_err("unsound");
+    assert!(matches!(&err, GitError::Refused { why, .. } if why.contains("fsck error")), "{err}");
+}
+
+#[tokio::test]
 async fn a_missing_git_program_is_named() {
     let dir = tempfile::tempdir().expect("a folder");
     let settings = GitSettings { program: "no-such-git".to_owned(), ..GitSettings::default() };
@@ -605,6 +631,9 @@ async fn nothing_of_an_evil_workspace_runs_outside_the_capture_job() {
     let checkout = world.git.checkout(&head, &world.at("gate"), None).await.expect("a checkout");
     assert_eq!(std::fs::read_to_string(checkout.dir.join("b.txt")).expect("there"), "b");
     assert!(!canary.exists(), "a repository of ours ran the workspace's code");
+    // The trap is a real one: the simplest git command of a person in that workspace springs it.
+    person(dir, &["status"]);
+    assert!(canary.exists(), "the trap does not work, so this test proves nothing");
 }
 
 // -------------------------------------------------------------------------------------------- catch-up
