@@ -50,8 +50,8 @@ impl Ending {
         }
     }
 
-    /// The main process is gone: what is left need not get the whole grace.
-    pub(crate) fn main_gone(&mut self, now: Instant) {
+    /// What is left need not get the whole grace: the main process is gone, or nobody waits for it any more.
+    pub(crate) fn hasten(&mut self, now: Instant) {
         self.kill_at = self.kill_at.min(later(now, LEFTOVER_GRACE));
     }
 

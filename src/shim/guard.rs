@@ -421,7 +421,12 @@ impl Guard {
         }
         let since = *self.lost_since.get_or_insert(now);
         match self.spec.on_loss {
-            OnLoss::End => self.end(JobEnd::Orphaned, Level::Term, now),
+            OnLoss::End => {
+                self.end(JobEnd::Orphaned, Level::Term, now);
+                if let Some(ending) = &mut self.ending {
+                    ending.hasten(now);
+                }
+            }
             OnLoss::Grace { grace } if now >= later(since, grace.into()) => {
                 self.end(JobEnd::Orphaned, Level::Term, now);
             }
@@ -446,7 +451,7 @@ impl Guard {
             let grace = self.spec.limits.grace.into();
             let ending = self.ending.get_or_insert_with(|| Ending::of_leftovers(grace, now));
             if self.main_gone {
-                ending.main_gone(now);
+                ending.hasten(now);
             }
             ending.round(now);
             let burst = ending.kills();

@@ -145,7 +145,6 @@ impl LocalPlacement {
     }
 
     async fn launch(&self, spec: &JobSpec, dir: &Path) -> io::Result<JobIdentity> {
-        DirBuilder::new().mode(0o700).create(dir)?;
         let secret = random_hex::<32>()?;
         let socket = self.config.runtime_dir.join(format!("{}.sock", random_hex::<8>()?));
         let order = order(spec, dir, &socket, &secret);
@@ -158,7 +157,9 @@ impl LocalPlacement {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(OpenOptions::new().append(true).create(true).mode(0o600).open(dir.join(SHIM_FILE))?);
-        let started = spawner::start(command).await?;
+        let started = spawner::start(command).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("shim `{}`: {error}", self.config.shim_program.display()))
+        })?;
         let (pid, stdin, stdout) = (started.pid, started.stdin, started.stdout);
         let ready = timeout(READY_WITHIN, brief(stdin, stdout, &order, &spec.stdin));
         let ready = ready.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it says nothing")));
@@ -295,9 +296,23 @@ impl Placement for LocalPlacement {
     async fn prepare(&self, spec: &JobSpec) -> Result<JobIdentity, JobError> {
         let not_started = |why: String| JobError::NotStarted { job: spec.id.clone(), why };
         let dir = self.config.jobs_dir.join(spec.id.as_str());
-        let identity = self.launch(spec, &dir).await.map_err(|error| not_started(error.to_string()))?;
-        self.hold(&identity).await.map_err(|error| not_started(format!("its shim cannot be reached: {error}")))?;
-        Ok(identity)
+        DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
+            not_started(format!("folder `{}` cannot be made, was the id used before? {error}", dir.display()))
+        })?;
+        let failed = match self.launch(spec, &dir).await {
+            Ok(identity) => match self.hold(&identity).await {
+                Ok(_) => return Ok(identity),
+                Err(error) => {
+                    // It is idle: nothing has been started that could be left behind.
+                    procs::signal_same(identity.pid, identity.start_ticks, Signal::SIGKILL);
+                    format!("its shim cannot be reached: {error}")
+                }
+            },
+            Err(error) => error.to_string(),
+        };
+        // Nothing ran, so the same id may be tried again.
+        let _ = fs::remove_dir_all(&dir);
+        Err(not_started(failed))
     }
 
     async fn go(&self, job: &JobIdentity) -> Result<(), JobError> {

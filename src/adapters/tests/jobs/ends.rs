@@ -1,6 +1,7 @@
 //! How a job can end, and that its end is a fact: exit codes, signals, limits, programs that cannot be started.
 
-use orch_adapters::ports::JobLimits;
+use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, PlacementError};
+use orch_adapters::ports::{JobError, JobLimits, Placement};
 use orch_domain::job::JobEnd;
 use orch_domain::time::Millis;
 use orch_shim::record::read_exit;
@@ -57,4 +58,35 @@ async fn time_limits_are_kept() {
     let mut silent = world.sh("echo once; exec sleep 1000");
     silent.limits = JobLimits { stall: Some(Millis(300)), ..silent.limits };
     assert_eq!(world.run(silent).await.exit.end, JobEnd::Stalled);
+}
+
+#[tokio::test]
+async fn a_shim_that_cannot_be_used_is_named_and_the_id_may_be_tried_again() {
+    let world = World::new();
+    let spec = world.sh("exit 2");
+    let broken = |program: &str, argument: &str| {
+        let config = LocalPlacementConfig {
+            shim_program: program.into(),
+            shim_args: vec![argument.to_owned()],
+            ..LocalPlacementConfig::new(world.path("jobs"), world.path("run"))
+        };
+        LocalPlacement::new(config).expect("a placement")
+    };
+    for (program, argument, named) in [("/no/such/shim", "", "/no/such/shim"), ("/bin/sh", "/no/script", "/no/script")]
+    {
+        let Err(JobError::NotStarted { why, .. }) = broken(program, argument).prepare(&spec).await else {
+            panic!("prepared")
+        };
+        assert!(why.contains(named), "{why}");
+    }
+    assert_eq!(world.run(spec).await.exit.end, JobEnd::Exited { code: 2 });
+}
+
+#[tokio::test]
+async fn a_runtime_folder_that_is_too_long_for_sockets_is_refused_with_a_way_out() {
+    let world = World::new();
+    let long = world.path(&"x".repeat(90));
+    let refused = LocalPlacement::new(LocalPlacementConfig::new(world.path("jobs"), long)).err().expect("refused");
+    assert!(matches!(refused, PlacementError::RuntimeDirTooLong { most: 77, .. }), "{refused}");
+    assert!(refused.to_string().contains("/run/orch"));
 }
