@@ -13,5 +13,10 @@ mod queue;
 mod scratch;
 mod verdict;
 
+#[cfg(test)]
+mod check_tests;
+#[cfg(test)]
+mod pool_tests;
+
 pub use pool::{GatePool, GatePoolHandle, Order, PoolArgs, PoolMsg, PoolState};
 pub use queue::{GateOrder, HeldSlot, PoolSnapshot, WaitingGate, Work};
