@@ -169,7 +169,8 @@ impl Check<'_> {
     fn report_path(&self) -> PathBuf {
         let folder = self.ctx.paths.reports.join(self.req.key.slug()).join(self.req.generation.to_string());
         let head = self.req.head.short();
-        folder.join(format!("{}-{head}", self.req.run)).join(self.gate.report_file())
+        let base = self.req.base.as_ref().unwrap_or(&self.req.head).short();
+        folder.join(format!("{}-{head}-on-{base}", self.req.run)).join(self.gate.report_file())
     }
 
     async fn record(&self, verdict: &Verdict, text: &str, report: (PathBuf, String)) {
