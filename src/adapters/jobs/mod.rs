@@ -1,8 +1,8 @@
 //! Jobs on this host: started under a shim, followed, ended, found again.
 //!
 //! [`Runner`] is what callers use: it keeps the launch handshake and the ledger. [`LocalPlacement`] starts real shims,
-//! [`FakePlacement`] plays scripted ones. [`follow()`] reads a growing log line by line. [`env`] makes the environment of
-//! a job from nothing.
+//! [`FakePlacement`] plays scripted ones. [`follow()`] reads a growing log line by line. [`mod@env`] makes the environment
+//! of a job from nothing.
 
 pub mod env;
 mod fake;
