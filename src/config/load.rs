@@ -116,6 +116,11 @@ fn value_of(key: &Key, text: &str) -> Result<Value, String> {
         Kind::List => {
             text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(|t| Value::from(t.to_owned())).collect()
         }
+        // What the environment names starts where the command was given, not where the file lies.
+        Kind::Path if !text.starts_with('~') => {
+            let path = std::path::absolute(text).map_err(|e| format!("`{text}`: {e}"))?;
+            Value::from(path.to_string_lossy().into_owned())
+        }
         _ => Value::from(text.to_owned()),
     })
 }

@@ -1,0 +1,84 @@
+//! `orch backup [FILE]`, `orch backup restore FILE`: the running supervisor writes a backup of its store, or the store is
+//! worked on directly when nobody owns it. A restore needs the supervisor to be stopped.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::Context;
+use super::client::{Client, ClientError};
+use super::engine::StartError;
+use super::output::{CliError, Output};
+use crate::http::{BackupTo, read_address};
+
+/// Where to.
+#[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BackupArgs {
+    /// New file; one named by the time in the data folder's backups when left out
+    pub to: Option<PathBuf>,
+    /// Put a backup back instead
+    #[command(subcommand)]
+    pub verb: Option<BackupVerb>,
+}
+
+/// The way back.
+#[derive(Subcommand, Clone, Debug)]
+pub enum BackupVerb {
+    /// Put a backup in the place of the store; the old file is kept
+    Restore {
+        /// The backup
+        from: PathBuf,
+    },
+}
+
+fn stopped_first(error: StartError) -> CliError {
+    match error {
+        StartError::Owned { .. } => CliError::CouldNot(format!("{error}; stop the supervisor first")),
+        StartError::Refused(text) => CliError::CouldNot(text),
+    }
+}
+
+pub(super) async fn run(context: &Context, args: &BackupArgs, out: &mut Output) -> Result<u8, CliError> {
+    let config = context.config()?;
+    if let Some(BackupVerb::Restore { from }) = &args.verb {
+        let from = std::path::absolute(from).map_err(|e| CliError::CouldNot(format!("{}: {e}", from.display())))?;
+        let said = context.starter.restore(&config, &from).await.map_err(stopped_first)?;
+        return answer(out, &said, &from);
+    }
+    let to = match &args.to {
+        Some(to) => std::path::absolute(to).map_err(|e| CliError::CouldNot(format!("{}: {e}", to.display())))?,
+        None => {
+            let folder = config.data_dir.join("backups");
+            std::fs::create_dir_all(&folder)
+                .map_err(|e| CliError::CouldNot(format!("{}: {e}; name a file to write to", folder.display())))?;
+            folder.join(format!("orch-{}.sqlite", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
+        }
+    };
+    if to.exists() {
+        return Err(CliError::CouldNot(format!("{} exists already; name a new file", to.display())));
+    }
+    let known = context.global.url.is_some()
+        || context.env.contains_key("ORCH_URL")
+        || read_address(&config.addr_file()).is_some();
+    if known {
+        let client = Client::find(context)?;
+        match client.post::<_, Value>("/backup", Some(&BackupTo { to: to.clone() })).await {
+            Ok(said) => return answer(out, said["verified"].as_str().unwrap_or("written"), &to),
+            // Nobody there: an address that a killed supervisor left. The store's own lock decides.
+            Err(ClientError::Unreachable(_)) if context.global.url.is_none() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let said = context.starter.backup(&config, &to).await.map_err(stopped_first)?;
+    answer(out, &said, &to)
+}
+
+fn answer(out: &mut Output, said: &str, path: &std::path::Path) -> Result<u8, CliError> {
+    match out.json {
+        true => out.json(&serde_json::json!({"path": path, "said": said}))?,
+        false => out.line(&format!("{}: {said}", path.display()))?,
+    }
+    Ok(0)
+}

@@ -1,0 +1,199 @@
+//! The HTTP client of all verbs that talk to a running supervisor.
+//!
+//! Owns where the supervisor is (`--url`, `ORCH_URL`, the `http.addr` file), the token, and the translation of refusals
+//! into one line. Refuses redirects: a token must not follow one elsewhere. The token is in a header, never in a URL.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::output::CliError;
+use super::{Context, Env};
+use crate::config::Config;
+use crate::http::{Token, percent_encode, read_address};
+
+/// Why a request got no answer that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers there: not running (any more), or not reachable.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The supervisor refused.
+    #[error("{message}")]
+    Refused {
+        /// Its status.
+        status: u16,
+        /// Its code.
+        code: String,
+        /// Its words.
+        message: String,
+    },
+    /// Something answered, but not a supervisor of this version.
+    #[error("{0}")]
+    Strange(String),
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        match &error {
+            ClientError::Refused { status: 400..500, code, .. } if code != "unauthorized" => {
+                Self::Refused(error.to_string())
+            }
+            _ => Self::CouldNot(error.to_string()),
+        }
+    }
+}
+
+/// A supervisor somewhere.
+#[derive(Clone, Debug)]
+pub struct Client {
+    base: String,
+    token: Token,
+    by: String,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// Finds the supervisor of a command.
+    ///
+    /// # Errors
+    /// [`CliError::CouldNot`] when nothing says where it is, or there is no token.
+    pub fn find(context: &Context) -> Result<Self, CliError> {
+        let config = context.config()?;
+        let url = context.global.url.clone().or_else(|| context.env.get("ORCH_URL").cloned()).filter(|u| !u.is_empty());
+        let url = match url {
+            Some(url) => url,
+            None => read_address(&config.addr_file()).ok_or_else(|| {
+                CliError::CouldNot(format!(
+                    "no supervisor is known: {} is missing; start one with `orch serve`, or name one with --url or ORCH_URL",
+                    config.addr_file().display()
+                ))
+            })?,
+        };
+        Self::at(&url, &config, &context.env)
+    }
+
+    /// The supervisor at a URL, with the token of these settings.
+    ///
+    /// # Errors
+    /// [`CliError::CouldNot`] when URL or token cannot be used.
+    pub fn at(url: &str, config: &Config, env: &Env) -> Result<Self, CliError> {
+        let could_not = |text: String| CliError::CouldNot(text);
+        let parsed = reqwest::Url::parse(url).map_err(|e| could_not(format!("--url `{url}`: {e}")))?;
+        if !matches!(parsed.scheme(), "http" | "https") || !parsed.username().is_empty() || parsed.password().is_some()
+        {
+            let text = "the URL must be http://... or https://... without credentials; the token comes from ORCH_TOKEN";
+            return Err(could_not(text.to_owned()));
+        }
+        let given = env.get("ORCH_TOKEN").map(String::as_str).filter(|t| !t.is_empty());
+        let token = match given {
+            Some(text) => Token::given(text, "ORCH_TOKEN"),
+            None => Token::read(&config.token_file()),
+        };
+        let token = token.map_err(|e| could_not(format!("{e}; or set ORCH_TOKEN")))?;
+        // Somebody else's choice of a provider, made earlier in this process, is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(30));
+        let loopback = matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        if loopback {
+            builder = builder.no_proxy();
+        }
+        if parsed.scheme() == "http" {
+            // No certificates are needed, and a bare container may have none to load.
+            builder = builder.tls_certs_only([]);
+        }
+        let http = builder.build().map_err(|e| could_not(format!("no HTTP client: {e}")))?;
+        let user = env.get("USER").map_or("unknown", String::as_str);
+        let by = format!("cli:{}", user.chars().filter(char::is_ascii_graphic).take(60).collect::<String>());
+        Ok(Self { base: url.trim_end_matches('/').to_owned(), token, by, http })
+    }
+
+    /// Asks for a path.
+    ///
+    /// # Errors
+    /// [`ClientError`] by what follows from it.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(Method::GET, path, None::<&()>).await
+    }
+
+    /// Posts to a path.
+    ///
+    /// # Errors
+    /// [`ClientError`] by what follows from it.
+    pub async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<T, ClientError> {
+        self.ask(Method::POST, path, body).await
+    }
+
+    /// The path of a task, and of what belongs to it.
+    #[must_use]
+    pub fn task_path(key: &str, rest: &str) -> String {
+        format!("/tasks/{}{rest}", percent_encode(key))
+    }
+
+    async fn ask<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<T, ClientError> {
+        let unreachable = |e: reqwest::Error| {
+            let cause = deepest(&e);
+            ClientError::Unreachable(format!(
+                "no supervisor answers at {}: {cause}; start one with `orch serve`, or name another with --url",
+                self.base
+            ))
+        };
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        request = request.bearer_auth(self.token.secret()).header("x-orch-by", &self.by);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(|e| {
+                ClientError::Strange(format!(
+                    "{} answered {path} in an unknown form ({e}); is it another version?",
+                    self.base
+                ))
+            });
+        }
+        Err(self.refused(status, path, &bytes))
+    }
+
+    fn refused(&self, status: StatusCode, path: &str, bytes: &[u8]) -> ClientError {
+        let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let text = |name: &str| value["error"][name].as_str().map(str::to_owned);
+        match (text("code"), text("message")) {
+            (Some(code), Some(message)) => {
+                let message = match code.as_str() {
+                    "unauthorized" => {
+                        format!("{} refuses the token; set ORCH_TOKEN, or name the data folder with --data", self.base)
+                    }
+                    _ => message,
+                };
+                ClientError::Refused { status: status.as_u16(), code, message }
+            }
+            _ => ClientError::Strange(format!("{} answered {path} with {status}; that is no supervisor", self.base)),
+        }
+    }
+}
+
+/// The last cause of an error: `Connection refused` says more than `error sending request`.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}

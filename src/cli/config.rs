@@ -1,0 +1,32 @@
+//! `orch config check|show`: the settings judged, or as they are in effect. Needs no supervisor.
+
+use clap::Subcommand;
+
+use super::Context;
+use super::output::{CliError, Output};
+
+/// What to do with the settings.
+#[derive(Subcommand, Clone, Copy, Debug)]
+pub enum ConfigVerb {
+    /// Read and judge them
+    Check,
+    /// Print the ones in effect, secrets hidden
+    Show,
+}
+
+pub(super) fn run(context: &Context, verb: ConfigVerb, out: &mut Output) -> Result<u8, CliError> {
+    let config = context.config()?;
+    match (verb, out.json) {
+        (ConfigVerb::Check, true) => out.json(&serde_json::json!({"ok": true, "repos": config.repos.len()}))?,
+        (ConfigVerb::Check, false) => out.line(&format!(
+            "settings are valid: {} repositories, {} agents, {} pipelines, data in {}",
+            config.repos.len(),
+            config.agents.len(),
+            config.pipeline_names().len(),
+            config.data_dir.display()
+        ))?,
+        (ConfigVerb::Show, true) => out.json(&config)?,
+        (ConfigVerb::Show, false) => out.block(&config.show(&context.env))?,
+    }
+    Ok(0)
+}

@@ -1,0 +1,66 @@
+//! `orch ps`: what runs, what waits for what, and the live jobs. A thin client.
+
+use orch_actors::api::{JobView, QueueView};
+use serde::Serialize;
+
+use super::client::Client;
+use super::output::{CliError, Output};
+use super::{Context, show};
+
+#[derive(Serialize)]
+struct Both {
+    queue: QueueView,
+    jobs: Vec<JobView>,
+}
+
+pub(super) async fn run(context: &Context, out: &mut Output) -> Result<u8, CliError> {
+    let client = Client::find(context)?;
+    let both = Both { queue: client.get("/queue").await?, jobs: client.get("/jobs").await? };
+    if out.json {
+        out.json(&both)?;
+        return Ok(0);
+    }
+    let Both { queue, jobs } = both;
+    out.line(&format!(
+        "agents {}/{} ({} waiting), gates {}/{} ({} waiting), intake {}",
+        queue.agents.used,
+        queue.agents.total,
+        queue.agents.waiting,
+        queue.gates.used,
+        queue.gates.total,
+        queue.gates.waiting,
+        queue.intake
+    ))?;
+    if !queue.running.is_empty() {
+        out.block(&format!("\n{}", show::tasks(&queue.running)))?;
+    }
+    if !queue.waiting.is_empty() {
+        let row = |w: &orch_domain::view::Why| {
+            let holder = w.held_by.clone().unwrap_or_else(|| "-".to_owned());
+            vec![
+                w.key.to_string(),
+                w.status.as_str().to_owned(),
+                show::short(&w.waits_for, 60),
+                holder,
+                show::time(w.since),
+            ]
+        };
+        let rows: Vec<Vec<String>> = queue.waiting.iter().map(row).collect();
+        out.block(&format!("\n{}", show::table(&["TASK", "STATUS", "WAITS FOR", "HELD BY", "SINCE"], &rows)))?;
+    }
+    if !jobs.is_empty() {
+        let row = |j: &JobView| {
+            vec![
+                j.job.to_string(),
+                j.kind.as_str().to_owned(),
+                j.status.as_str().to_owned(),
+                j.pid.to_string(),
+                show::time(j.since),
+                show::short(&j.label, 60),
+            ]
+        };
+        let rows: Vec<Vec<String>> = jobs.iter().map(row).collect();
+        out.block(&format!("\n{}", show::table(&["JOB", "KIND", "STATUS", "PID", "SINCE", "WHAT"], &rows)))?;
+    }
+    Ok(0)
+}

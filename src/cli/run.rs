@@ -1,0 +1,288 @@
+//! `orch run`: one task on a repository, here and now, without any service.
+//!
+//! Owns the data folder's hand-over: whoever owns it does the work, whoever comes second hands its task over and follows,
+//! and takes the folder when the owner goes. Exit codes: 0 done, 1 blocked, cancelled or waiting for a person, 2 could not
+//! run, 130 interrupted (the task stays and goes on with the next run).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use orch_actors::api::Submit;
+use orch_domain::names::{BranchName, TaskKey};
+use orch_domain::stop::Level;
+use orch_domain::task::Status;
+use orch_domain::view::TaskDetail;
+
+use super::client::Client;
+use super::door::{Door, Signals};
+use super::engine::{Engine, StartError};
+use super::follow::{FollowEnd, Following, Lost, Source, is_settled};
+use super::output::{CliError, Output};
+use super::{Context, serve, show, task};
+use crate::config::{Config, EmbeddedRepo, LogFormat, Telemetry};
+use crate::http::read_address;
+
+/// How long work that is not ours to wait for may take to end.
+const LAST: Duration = Duration::from_secs(15);
+/// Times that an owner which neither answers nor goes is looked at again, half a second apart.
+const LOOKS: u32 = 20;
+
+/// What to do, where, and by whom.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The repository
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub repo: PathBuf,
+    /// One line that says what to do
+    #[arg(long, value_name = "TEXT")]
+    pub title: String,
+    /// The description
+    #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
+    pub body: Option<String>,
+    /// The description from a file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub body_file: Option<PathBuf>,
+    /// Agent: claude, codex, opencode, or one of the settings by name
+    #[arg(long, value_name = "KIND", conflicts_with = "agent_cmd")]
+    pub agent: Option<String>,
+    /// Shell line to be the agent; the prompt comes on standard input
+    #[arg(long, value_name = "CMD")]
+    pub agent_cmd: Option<String>,
+    /// Shell line that tests; detected when left out
+    #[arg(long, value_name = "CMD", conflicts_with = "no_tests")]
+    pub test_cmd: Option<String>,
+    /// Work without tests
+    #[arg(long)]
+    pub no_tests: bool,
+    /// Shell line that checks after each development
+    #[arg(long, value_name = "CMD")]
+    pub check_cmd: Option<String>,
+    /// lite, full, one of the settings by name, or a file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub pipeline: Option<String>,
+    /// The branch to land on; the repository's own when left out
+    #[arg(long, value_name = "BRANCH")]
+    pub main: Option<BranchName>,
+    /// Key of the task; minted when left out. A live task of that key is followed
+    #[arg(long)]
+    pub key: Option<TaskKey>,
+    /// Print the data folder at the end: it holds logs, notes and reports
+    #[arg(long)]
+    pub keep: bool,
+}
+
+pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> Result<u8, CliError> {
+    if args.title.trim().is_empty() {
+        return Err(CliError::Usage("--title is empty; write one line that says what to do".to_owned()));
+    }
+    let told = EmbeddedRepo {
+        path: args.repo.clone(),
+        main: args.main.clone(),
+        agent: args.agent.clone(),
+        agent_command: args.agent_cmd.clone(),
+        test_command: args.test_cmd.clone(),
+        check_command: args.check_cmd.clone(),
+        no_tests: args.no_tests,
+        pipeline: args.pipeline.clone(),
+    };
+    let config = context.config()?.embedded_for(&told).map_err(|e| CliError::CouldNot(e.to_string()))?;
+    quiet_logs(context, &config)?;
+    let body = match (&args.body, &args.body_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => task::read_body(file)?,
+        (None, None) => String::new(),
+    };
+    let mut bytes = [0_u8; 12];
+    getrandom::fill(&mut bytes).map_err(|e| CliError::CouldNot(format!("no randomness: {e}")))?;
+    let submit = Submit {
+        title: args.title.clone(),
+        body,
+        repo: config.only_repo().cloned(),
+        key: args.key.clone(),
+        // Handing the same request over twice, to an owner that goes and to its successor, makes one task.
+        idempotency_key: Some(format!("run-{}", hex::encode(bytes))),
+        ..Submit::default()
+    };
+    let mut one = OneRun { context, config, submit, following: None, signals: Signals::new()? };
+    let code = one.until_settled(out).await?;
+    if args.keep && !out.json {
+        out.line(&format!("data     {}", one.config.data_dir.display()))?;
+    }
+    Ok(code)
+}
+
+/// Records tell the story here; logs below a warning would only be in the way unless they are asked for.
+fn quiet_logs(context: &Context, config: &Config) -> Result<(), CliError> {
+    let asked = context.env.get("ORCH_LOG").is_some_and(|l| !l.is_empty());
+    let level = if asked { config.telemetry.level.clone() } else { "warn".to_owned() };
+    let format = match config.telemetry.format {
+        LogFormat::Auto => LogFormat::Text,
+        other => other,
+    };
+    crate::telemetry::init(&Telemetry { format, level }).map_err(|e| CliError::CouldNot(e.to_string()))
+}
+
+struct OneRun<'a> {
+    context: &'a Context,
+    config: Config,
+    submit: Submit,
+    following: Option<Following>,
+    signals: Signals,
+}
+
+/// What came of one go.
+enum Went {
+    /// The task is settled, or we were interrupted.
+    Over(u8),
+    /// The owner has gone, or has not told yet where it is: try again.
+    Again,
+}
+
+impl OneRun<'_> {
+    async fn until_settled(&mut self, out: &mut Output) -> Result<u8, CliError> {
+        let mut looks = tokio::time::interval(Duration::from_millis(500));
+        let mut left = LOOKS;
+        loop {
+            looks.tick().await;
+            let went = match self.context.starter.start(self.config.clone()).await {
+                Ok(engine) => self.here(engine.as_ref(), out).await?,
+                Err(StartError::Refused(text)) => return Err(CliError::CouldNot(text)),
+                Err(error @ StartError::Owned { .. }) => {
+                    let went = self.there(out).await?;
+                    if matches!(went, Went::Again) && self.following.is_none() {
+                        left = left.saturating_sub(1);
+                    }
+                    if left == 0 {
+                        let text = format!("{error}, which does not answer; end it, or wait for it");
+                        return Err(CliError::CouldNot(text));
+                    }
+                    went
+                }
+            };
+            if let Went::Over(code) = went {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// We own the folder.
+    async fn here(&mut self, engine: &dyn Engine, out: &mut Output) -> Result<Went, CliError> {
+        // Others hand their tasks over here, and `orch why` and `orch task stop` work meanwhile.
+        let bind = SocketAddr::from(([127, 0, 0, 1], 0));
+        let door = match Door::open(engine.control(), &self.config, bind, &self.context.env).await {
+            Ok(door) => Some(door),
+            Err(error) => {
+                tracing::warn!(%error, "nobody can look into this run from outside");
+                None
+            }
+        };
+        let source = Source::Here(engine.control());
+        let went = self.follow(&source, out).await;
+        if matches!(went, Ok(Went::Over(130))) {
+            out.note("interrupted: what runs may end; once more to interrupt it too");
+            serve::end(engine, &mut self.signals, self.config.limits.drain_deadline.into()).await;
+        } else {
+            // Tasks that others handed over go on with them: they take the folder when we are gone.
+            engine.shutdown(Level::Cancel, LAST).await;
+        }
+        if let Some(door) = door {
+            door.close().await;
+        }
+        engine.shutdown(Level::Kill, LAST).await;
+        match went? {
+            Went::Again => Err(CliError::CouldNot("the engine has ended; see its log".to_owned())),
+            over @ Went::Over(_) => Ok(over),
+        }
+    }
+
+    /// Somebody else owns the folder.
+    async fn there(&mut self, out: &mut Output) -> Result<Went, CliError> {
+        let Some(url) = read_address(&self.config.addr_file()) else { return Ok(Went::Again) };
+        let client = match Client::at(&url, &self.config, &self.context.env) {
+            Ok(client) => client,
+            // The owner is just writing its token.
+            Err(_) if !self.config.token_file().exists() => return Ok(Went::Again),
+            Err(error) => return Err(error),
+        };
+        if self.following.is_none() {
+            out.note(&format!("another orch works on this repository; the task is handed to it ({url})"));
+        }
+        self.follow(&Source::There(client), out).await
+    }
+
+    async fn follow(&mut self, source: &Source, out: &mut Output) -> Result<Went, CliError> {
+        if self.following.is_none() {
+            match self.hand_in(source, out).await {
+                Ok(following) => self.following = Some(following),
+                Err(FollowEnd::Lost(Lost::Gone)) => return Ok(Went::Again),
+                Err(FollowEnd::Lost(Lost::Said(_, text))) => return Err(CliError::CouldNot(text)),
+                Err(FollowEnd::Output(error)) => return Err(error),
+            }
+        }
+        let following = self.following.as_mut().expect("set just above");
+        let ended = tokio::select! {
+            ended = following.to_the_end(source, out) => Some(ended),
+            _ = self.signals.next() => None,
+        };
+        match ended {
+            None => Ok(Went::Over(130)),
+            Some(Ok(detail)) => summary(&detail, out).map(Went::Over),
+            Some(Err(FollowEnd::Lost(Lost::Gone))) => Ok(Went::Again),
+            Some(Err(FollowEnd::Lost(Lost::Said(_, text)))) => Err(CliError::CouldNot(text)),
+            Some(Err(FollowEnd::Output(error))) => Err(error),
+        }
+    }
+
+    /// Hands the task in; a live task of the same key, left by an earlier run, is followed instead.
+    async fn hand_in(&self, source: &Source, out: &mut Output) -> Result<Following, FollowEnd> {
+        match (source.submit(&self.submit, "orch run").await, &self.submit.key) {
+            (Ok(task), _) => Ok(Following::new(&task)),
+            (Err(Lost::Said("conflict", text)), Some(key)) => {
+                let detail = source.detail(key.as_str()).await?;
+                if matches!(detail.task.status, Status::Done | Status::Cancelled) {
+                    return Err(Lost::Said("conflict", text).into());
+                }
+                out.note(&format!("{key} is live already (`{}`); following it", show::short(&detail.task.title, 60)));
+                Ok(Following::new(&detail.task))
+            }
+            (Err(lost), _) => Err(lost.into()),
+        }
+    }
+}
+
+/// The last words: what became of it, where, how long, at what price; and the exit code.
+fn summary(detail: &TaskDetail, out: &mut Output) -> Result<u8, CliError> {
+    debug_assert!(is_settled(detail.task.status), "only settled tasks are summed up");
+    let task = &detail.task;
+    let code = if task.status == Status::Done { 0 } else { 1 };
+    if out.json {
+        out.json_line(&serde_json::json!({"kind": "summary", "exit": code, "task": detail}))?;
+        return Ok(code);
+    }
+    out.line("")?;
+    match (&task.landed, task.status) {
+        (Some(landed), Status::Done) => out.line(&format!("done     {}: {} landed", task.key, landed.sha))?,
+        (None, Status::Done) => out.line(&format!("done     {}: nothing had to land", task.key))?,
+        _ => out.line(&format!("{:8} {}: {}", task.status.as_str(), task.key, detail.why.waits_for))?,
+    }
+    if let Some(landed) = &task.landed {
+        out.line(&format!(
+            "where    main of {} (tree {} is the tree that was tested)",
+            task.repo,
+            landed.tree.short()
+        ))?;
+    }
+    let took = task.since.since(task.created);
+    let attempts = &task.attempts;
+    out.line(&format!(
+        "took     {took}, {} of agent time, {} runs, {} sent back",
+        task.agent_wall_ms, attempts.runs, attempts.developer_retries
+    ))?;
+    out.line(&format!("spent    {}", show::spent(&task.usage)))?;
+    if let (1, Some(hint)) = (code, &detail.why.hint) {
+        out.line(&format!("you can  {hint}"))?;
+    }
+    Ok(code)
+}

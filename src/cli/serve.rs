@@ -1,0 +1,64 @@
+//! `orch serve`: the supervisor.
+//!
+//! Owns the order of start (settings, logs, engine, HTTP last) and of the end: the first SIGTERM or Ctrl-C drains until the
+//! deadline while reads are still answered, the second one cancels; then HTTP closes, then what is left ends.
+
+use std::time::Duration;
+
+use clap::Args;
+use orch_domain::stop::Level;
+
+use super::Context;
+use super::door::{Door, Signals};
+use super::engine::{Engine, StartError};
+use super::output::{CliError, Output};
+
+/// How long the last, hard end may take.
+const LAST: Duration = Duration::from_secs(15);
+
+/// Nothing of its own: settings say it all.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {}
+
+pub(super) async fn run(context: &Context, _args: &ServeArgs, out: &mut Output) -> Result<u8, CliError> {
+    let config = context.config()?;
+    crate::telemetry::init(&config.telemetry).map_err(|e| CliError::CouldNot(e.to_string()))?;
+    let mut signals = Signals::new()?;
+    let engine = context.starter.start(config.clone()).await.map_err(|error| match error {
+        StartError::Owned { .. } => {
+            CliError::CouldNot(format!("{error}; stop it, or name another data folder with --data"))
+        }
+        StartError::Refused(text) => CliError::CouldNot(text),
+    })?;
+    let door = match Door::open(engine.control(), &config, config.http.bind, &context.env).await {
+        Ok(door) => door,
+        Err(error) => {
+            engine.shutdown(Level::Cancel, LAST).await;
+            engine.shutdown(Level::Kill, LAST).await;
+            return Err(error);
+        }
+    };
+    let told = match out.json {
+        true => out.json_line(&serde_json::json!({"url": format!("http://{}", door.addr), "data": config.data_dir})),
+        false => out.line(&format!("orch serves at http://{} (data in {})", door.addr, config.data_dir.display())),
+    };
+    // Nobody has to read that line; a supervisor does not end because its standard output was closed.
+    drop(told);
+    let signal = signals.next().await;
+    tracing::info!(signal, "draining: no new work; what runs may end until the deadline");
+    end(engine.as_ref(), &mut signals, config.limits.drain_deadline.into()).await;
+    door.close().await;
+    engine.shutdown(Level::Kill, LAST).await;
+    Ok(0)
+}
+
+/// Drains; a further signal cancels.
+pub(super) async fn end(engine: &dyn Engine, signals: &mut Signals, deadline: Duration) {
+    tokio::select! {
+        () = engine.shutdown(Level::Drain, deadline) => {}
+        signal = signals.next() => {
+            tracing::warn!(signal, "asked again: interrupting what runs");
+            engine.shutdown(Level::Cancel, LAST).await;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! `orch task ...`: add, list, show, stop, retry, approve.
+//!
+//! Owns the arguments; everything else is the supervisor's. A thin client.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use orch_actors::api::{StopAnswer, Submit};
+use orch_domain::ids::CommitSha;
+use orch_domain::names::{RepoName, TaskKey};
+use orch_domain::task::ApprovalOf;
+use orch_domain::view::{TaskDetail, TaskView};
+
+use super::client::Client;
+use super::output::{CliError, Output};
+use super::{Context, show};
+use crate::http::{Approve, percent_encode};
+
+/// What to do with tasks.
+#[derive(Subcommand, Clone, Debug)]
+pub enum TaskVerb {
+    /// Hand a new task in
+    Add(AddArgs),
+    /// List tasks
+    List(ListArgs),
+    /// Everything about one task
+    Show(ShowArgs),
+    /// Stop a task for good; prints where its receipt grows
+    Stop(KeyArgs),
+    /// Let a blocked or deferred task go on
+    Retry(KeyArgs),
+    /// Approve landing or deploy of a commit
+    Approve(ApproveArgs),
+}
+
+/// A task.
+#[derive(Args, Clone, Debug)]
+pub struct KeyArgs {
+    /// Key, KEY/LIFE or task id
+    pub key: String,
+}
+
+/// A new task.
+#[derive(Args, Clone, Debug)]
+pub struct AddArgs {
+    /// One line that says what to do
+    #[arg(long, value_name = "TEXT")]
+    pub title: String,
+    /// The description
+    #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
+    pub body: Option<String>,
+    /// The description from a file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub body_file: Option<PathBuf>,
+    /// Repository by name; may be left out when there is one
+    #[arg(long, value_name = "NAME")]
+    pub repo: Option<RepoName>,
+    /// Key of the task; minted when left out
+    #[arg(long)]
+    pub key: Option<TaskKey>,
+    /// Pipeline by name
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// Agent by name
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Higher goes first
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub priority: i32,
+    /// Task that must end first; may be repeated
+    #[arg(long = "after", value_name = "KEY")]
+    pub depends_on: Vec<TaskKey>,
+    /// The same value answers with the same task again
+    #[arg(long, value_name = "TEXT")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Which tasks.
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    /// Of this repository only
+    #[arg(long, value_name = "NAME")]
+    pub repo: Option<RepoName>,
+    /// Closed ones too
+    #[arg(long, short)]
+    pub all: bool,
+    /// At most this many
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub limit: usize,
+}
+
+/// One task.
+#[derive(Args, Clone, Debug)]
+pub struct ShowArgs {
+    /// Key, KEY/LIFE or task id
+    pub key: String,
+    /// Every life of it
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// What is approved.
+#[derive(Args, Clone, Debug)]
+pub struct ApproveArgs {
+    /// Key, KEY/LIFE or task id
+    pub key: String,
+    /// What to approve
+    pub what: What,
+    /// The commit; the one that is waited for when left out
+    #[arg(long)]
+    pub sha: Option<CommitSha>,
+}
+
+/// What can be approved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// Landing on main
+    Land,
+    /// Deploying what has landed
+    Deploy,
+}
+
+/// Reads a description from a file, or from standard input for `-`.
+pub(super) fn read_body(file: &std::path::Path) -> Result<String, CliError> {
+    let failed = |e: std::io::Error| CliError::CouldNot(format!("--body-file {}: {e}", file.display()));
+    match file.as_os_str() == "-" {
+        true => std::io::read_to_string(std::io::stdin()).map_err(failed),
+        false => std::fs::read_to_string(file).map_err(failed),
+    }
+}
+
+pub(super) async fn run(context: &Context, verb: TaskVerb, out: &mut Output) -> Result<u8, CliError> {
+    match verb {
+        TaskVerb::Add(args) => add(context, args, out).await,
+        TaskVerb::List(args) => list(context, &args, out).await,
+        TaskVerb::Show(args) => show(context, &args, out).await,
+        TaskVerb::Stop(args) => stop(context, &args, out).await,
+        TaskVerb::Retry(args) => {
+            let task: TaskView =
+                Client::find(context)?.post(&Client::task_path(&args.key, "/retry"), None::<&()>).await?;
+            one(&task, out, "goes on")
+        }
+        TaskVerb::Approve(args) => {
+            let what = match args.what {
+                What::Land => ApprovalOf::Land,
+                What::Deploy => ApprovalOf::Deploy,
+            };
+            let body = Approve { what, sha: args.sha };
+            let path = Client::task_path(&args.key, "/approve");
+            let task: TaskView = Client::find(context)?.post(&path, Some(&body)).await?;
+            one(&task, out, "is approved")
+        }
+    }
+}
+
+fn one(task: &TaskView, out: &mut Output, what: &str) -> Result<u8, CliError> {
+    match out.json {
+        true => out.json(task)?,
+        false => {
+            out.line(&format!("{} {what}: {} in {}, {}", task.key, task.status.as_str(), task.stage, task.doing))?
+        }
+    }
+    Ok(0)
+}
+
+async fn add(context: &Context, args: AddArgs, out: &mut Output) -> Result<u8, CliError> {
+    let body = match (&args.body, &args.body_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => read_body(file)?,
+        (None, None) => String::new(),
+    };
+    let submit = Submit {
+        title: args.title,
+        body,
+        repo: args.repo,
+        key: args.key,
+        pipeline: args.pipeline,
+        agent: args.agent,
+        priority: args.priority,
+        depends_on: args.depends_on,
+        idempotency_key: args.idempotency_key,
+    };
+    let task: TaskView = Client::find(context)?.post("/tasks", Some(&submit)).await?;
+    one(&task, out, "is accepted")
+}
+
+async fn list(context: &Context, args: &ListArgs, out: &mut Output) -> Result<u8, CliError> {
+    let repo = args.repo.as_ref().map(|r| format!("&repo={}", percent_encode(r.as_str()))).unwrap_or_default();
+    let path = format!("/tasks?closed={}&limit={}{repo}", args.all, args.limit);
+    let tasks: Vec<TaskView> = Client::find(context)?.get(&path).await?;
+    match out.json {
+        true => out.json(&tasks)?,
+        false => out.block(&show::tasks(&tasks))?,
+    }
+    Ok(0)
+}
+
+async fn show(context: &Context, args: &ShowArgs, out: &mut Output) -> Result<u8, CliError> {
+    let client = Client::find(context)?;
+    if args.all {
+        let lives: Vec<TaskDetail> = client.get(&Client::task_path(&args.key, "?all=true")).await?;
+        match out.json {
+            true => out.json(&lives)?,
+            false => out.block(&lives.iter().map(show::task).collect::<Vec<_>>().join("\n"))?,
+        }
+        return Ok(0);
+    }
+    let detail: TaskDetail = client.get(&Client::task_path(&args.key, "")).await?;
+    match out.json {
+        true => out.json(&detail)?,
+        false => out.block(&show::task(&detail))?,
+    }
+    Ok(0)
+}
+
+async fn stop(context: &Context, args: &KeyArgs, out: &mut Output) -> Result<u8, CliError> {
+    let path = Client::task_path(&args.key, "/stop");
+    let answer: StopAnswer = Client::find(context)?.post(&path, None::<&()>).await?;
+    if out.json {
+        out.json(&answer)?;
+        return Ok(0);
+    }
+    let when = if answer.first { "STOP is recorded" } else { "STOP was recorded before" };
+    out.line(&format!(
+        "{} {when}: {}; `orch receipt {}` shows the proof",
+        answer.task.key, answer.task.doing, args.key
+    ))?;
+    Ok(0)
+}

@@ -1,0 +1,60 @@
+//! `GET /metrics`: a few numbers in Prometheus' text form.
+//!
+//! Owns the names: they are a contract. Counts come from the same view as `GET /queue`, so the two never differ.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use orch_actors::api::{About, QueueView, Slots};
+use orch_domain::task::Status;
+use warp::http::{HeaderValue, header};
+use warp::reply::Reply as _;
+
+use super::Shared;
+use super::reply::Answer;
+
+/// `GET /metrics`.
+pub(super) async fn metrics(shared: Arc<Shared>) -> Answer {
+    let queue = shared.control.queue().await?;
+    let text = render(&queue, &shared.control.about(), shared.control.ready().await.ready);
+    let mut response = text.into_response();
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+fn head(out: &mut String, name: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+}
+
+fn render(queue: &QueueView, about: &About, ready: bool) -> String {
+    let mut out = String::new();
+    head(&mut out, "orch_info", "Version of the supervisor.");
+    let _ = writeln!(out, "orch_info{{version=\"{}\"}} 1", escaped(&about.version));
+    head(&mut out, "orch_uptime_seconds", "Time since the start.");
+    let _ = writeln!(out, "orch_uptime_seconds {}", about.uptime_ms.0 / 1_000);
+    head(&mut out, "orch_ready", "Whether work can be taken.");
+    let _ = writeln!(out, "orch_ready {}", u8::from(ready));
+    head(&mut out, "orch_tasks", "Tasks by status.");
+    for status in Status::ALL {
+        let count = queue.by_status.get(status.as_str()).copied().unwrap_or(0);
+        let _ = writeln!(out, "orch_tasks{{status=\"{}\"}} {count}", status.as_str());
+    }
+    head(&mut out, "orch_live_tasks", "Live tasks by stage.");
+    for (stage, count) in &queue.by_stage {
+        let _ = writeln!(out, "orch_live_tasks{{stage=\"{}\"}} {count}", escaped(stage));
+    }
+    head(&mut out, "orch_slots", "Slots by kind and use.");
+    for (kind, Slots { used, total, waiting }) in [("agent", queue.agents), ("gate", queue.gates)] {
+        for (state, count) in [("used", used), ("total", total), ("waiting", waiting)] {
+            let _ = writeln!(out, "orch_slots{{kind=\"{kind}\",state=\"{state}\"}} {count}");
+        }
+    }
+    head(&mut out, "orch_stopping_tasks", "STOPs being carried out.");
+    let _ = writeln!(out, "orch_stopping_tasks {}", queue.stop.len());
+    out
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

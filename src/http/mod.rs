@@ -1,0 +1,290 @@
+//! Room `http`: inspection, control, events, metrics and the board, over the front desk's `Control` and nothing else.
+//!
+//! Owns the routes, joined in one place, and the server's life. Closed by default: everything but `/healthz`, `/readyz`
+//! and the login needs the token or the board's cookie. Never blocks on an actor's work, never opens the store.
+
+mod board;
+mod events;
+#[cfg(test)]
+pub(crate) mod fake;
+mod files;
+mod guard;
+mod metrics;
+mod read;
+mod reply;
+mod write;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch_actors::api::Control;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderValue, StatusCode, header};
+use warp::reply::Response;
+
+pub use files::{Token, TokenError, read_address, write_address};
+pub use reply::percent_encode;
+pub use write::{Approve, BackupTo};
+
+use guard::{Caller, Guard};
+use reply::{refusal, send};
+
+/// How long open answers may take once the server closes.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// How to listen and whom to let in.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Address and port; port 0 takes any free one.
+    pub bind: SocketAddr,
+    /// Host names answered to, besides loopback and the bound address.
+    pub allowed_hosts: Vec<String>,
+    /// What opens the door.
+    pub token: Token,
+    /// Silence on an event stream after which a sign of life is sent.
+    pub heartbeat: Duration,
+}
+
+impl HttpSettings {
+    /// Settings with the usual heartbeat.
+    #[must_use]
+    pub fn new(bind: SocketAddr, allowed_hosts: Vec<String>, token: Token) -> Self {
+        Self { bind, allowed_hosts, token, heartbeat: Duration::from_secs(15) }
+    }
+}
+
+/// Why the HTTP interface could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Somebody else has the port.
+    #[error(
+        "address {addr} is in use by another program or another orch; stop it, or choose another with http.bind (ORCH_HTTP_ADDR)"
+    )]
+    InUse {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {why}; choose another address with http.bind (ORCH_HTTP_ADDR)")]
+    CannotListen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        why: std::io::Error,
+    },
+}
+
+/// What all handlers share.
+struct Shared {
+    control: Arc<dyn Control>,
+    guard: Arc<Guard>,
+    heartbeat: Duration,
+    closing: watch::Receiver<bool>,
+}
+
+/// Opens the HTTP interface: the address that is listened on, and the future that serves until `shutdown`, then lets open
+/// answers end (event streams at once, others for at most five seconds).
+///
+/// # Errors
+/// [`HttpError`] when the address cannot be had.
+pub async fn serve(
+    control: Arc<dyn Control>,
+    settings: HttpSettings,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(SocketAddr, impl Future<Output = ()> + Send + 'static), HttpError> {
+    let addr = settings.bind;
+    let failed = |why: std::io::Error| match why.kind() {
+        std::io::ErrorKind::AddrInUse => HttpError::InUse { addr },
+        _ => HttpError::CannotListen { addr, why },
+    };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let (close, closing) = watch::channel(false);
+    let shared = Arc::new(Shared {
+        control,
+        guard: Arc::new(Guard::new(bound, &settings.allowed_hosts, settings.token)),
+        heartbeat: settings.heartbeat,
+        closing: closing.clone(),
+    });
+    let server = warp::serve(routes(shared)).incoming(listener).graceful(async move {
+        shutdown.await;
+        close.send_replace(true);
+    });
+    let mut closing = closing;
+    let serving = async move {
+        let overdue = async {
+            let closed = closing.wait_for(|closing| *closing).await.is_ok();
+            tokio::time::sleep(CLOSING).await;
+            closed
+        };
+        tokio::select! {
+            () = server.run() => {}
+            _ = overdue => tracing::warn!("the HTTP interface closed while answers were still open"),
+        }
+    };
+    Ok((bound, serving))
+}
+
+/// All routes, every refusal in the one error shape, every answer with the same protecting headers.
+fn routes(shared: Arc<Shared>) -> BoxedFilter<(Response,)> {
+    let guard = Arc::clone(&shared.guard);
+    let outer = health(&shared)
+        .or(public(&shared))
+        .unify()
+        .or(guard::caller(guard).and(inspection(&shared)).map(|_: Caller, r: Response| r))
+        .unify()
+        .or(control_routes(&shared))
+        .unify();
+    let recovered = outer
+        .recover(|rejection: warp::Rejection| async move {
+            Ok::<_, std::convert::Infallible>(refusal(&rejection).response())
+        })
+        .unify();
+    warp::path::full().and(recovered).map(finished).boxed()
+}
+
+/// Headers that every answer has.
+fn finished(path: warp::path::FullPath, mut response: Response) -> Response {
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = HeaderValue::from_static(allowed_methods(path.as_str()));
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn allowed_methods(path: &str) -> &'static str {
+    match path.rsplit('/').next() {
+        Some("tasks") => "GET, POST",
+        Some("stop" | "retry" | "approve" | "login" | "logout" | "backup") => "POST",
+        _ => "GET",
+    }
+}
+
+type Route = BoxedFilter<(Response,)>;
+
+fn with(
+    shared: &Arc<Shared>,
+) -> impl Filter<Extract = (Arc<Shared>,), Error = std::convert::Infallible> + Clone + use<> {
+    let shared = Arc::clone(shared);
+    warp::any().map(move || Arc::clone(&shared))
+}
+
+fn query() -> impl Filter<Extract = (String,), Error = std::convert::Infallible> + Clone {
+    warp::query::raw().or(warp::any().map(String::new)).unify()
+}
+
+/// A body that was read, or why not. The refusal must not be a rejection: other routes would be tried with a body that is
+/// gone.
+fn body() -> impl Filter<Extract = (Result<Vec<u8>, reply::ApiError>,), Error = warp::Rejection> + Clone {
+    warp::body::stream().then(reply::body)
+}
+
+/// Answered to anybody, on any Host: probes know neither names nor secrets.
+fn health(shared: &Arc<Shared>) -> Route {
+    let alive = warp::path!("healthz").and(warp::get()).map(|| send(read::healthz()));
+    let ready = warp::path!("readyz").and(warp::get()).and(with(shared));
+    let ready = ready.then(|s| async move { send(read::readyz(s).await) });
+    alive.or(ready).unify().boxed()
+}
+
+/// The login and what its page needs; no data.
+fn public(shared: &Arc<Shared>) -> Route {
+    let host = || guard::host(Arc::clone(&shared.guard));
+    let headers = warp::header::headers_cloned;
+    let page = warp::path::end().and(warp::get()).and(host()).and(with(shared)).and(headers());
+    let page = page.then(|s, h| async move { send(board::board(s, h).await) });
+    let style = warp::path!("board.css").and(warp::get()).and(host()).map(board::style);
+    let script = warp::path!("board.js").and(warp::get()).and(host()).map(board::script);
+    let login = warp::path!("login").and(warp::post()).and(host()).and(with(shared)).and(headers()).and(body());
+    let login = login.then(|s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
+        match b {
+            Ok(b) => send(board::login(s, h, b).await),
+            Err(e) => e.response(),
+        }
+    });
+    let logout = warp::path!("logout").and(warp::post()).and(host()).and(with(shared)).and(headers());
+    let logout = logout.map(|s: Arc<Shared>, h| send(board::logout(&s, &h)));
+    page.or(style).unify().or(script).unify().or(login).unify().or(logout).unify().boxed()
+}
+
+/// Read-only paths behind the token.
+fn inspection(shared: &Arc<Shared>) -> Route {
+    let s = || with(shared);
+    let get = warp::get;
+    let version = warp::path!("version").and(get()).and(s()).map(|s: Arc<Shared>| send(read::version(&s)));
+    let queue = warp::path!("queue").and(get()).and(s()).then(|s| async { send(read::queue(s).await) });
+    let actors = warp::path!("actors").and(get()).and(s()).then(|s| async { send(read::actors(s).await) });
+    let leases = warp::path!("leases").and(get()).and(s()).then(|s| async { send(read::leases(s).await) });
+    let jobs = warp::path!("jobs").and(get()).and(s()).then(|s| async { send(read::jobs(s).await) });
+    let repos = warp::path!("repos").and(get()).and(s()).then(|s| async { send(read::repos(s).await) });
+    let metrics = warp::path!("metrics").and(get()).and(s()).then(|s| async { send(metrics::metrics(s).await) });
+    let events = warp::path!("events").and(get()).and(s()).and(warp::header::headers_cloned()).and(query());
+    let events = events.then(|s, h, q| async { send(events::events(s, h, q).await) });
+    let whole = version.or(queue).unify().or(actors).unify().or(leases).unify().or(jobs).unify().or(repos).unify();
+    let whole = whole.or(metrics).unify().or(events).unify().boxed();
+
+    let tasks = warp::path!("tasks").and(get()).and(s()).and(query());
+    let tasks = tasks.then(|s, q| async { send(read::tasks(s, q).await) });
+    let task = warp::path!("tasks" / String).and(get()).and(s()).and(query());
+    let task = task.then(|k, s, q| async { send(read::task(s, k, q).await) });
+    let journal = warp::path!("tasks" / String / "journal").and(get()).and(s()).and(query());
+    let journal = journal.then(|k, s, q| async { send(read::journal(s, k, q).await) });
+    let why = warp::path!("tasks" / String / "why").and(get()).and(s());
+    let why = why.then(|k, s| async { send(read::why(s, k).await) });
+    let receipt = warp::path!("tasks" / String / "receipt").and(get()).and(s());
+    let receipt = receipt.then(|k, s| async { send(read::receipt(s, k).await) });
+    let log = warp::path!("tasks" / String / "log").and(get()).and(s()).and(query());
+    let log = log.then(|k, s, q| async { send(read::log(s, k, q).await) });
+    let of_tasks = tasks.or(task).unify().or(journal).unify().or(why).unify().or(receipt).unify().or(log).unify();
+    whole.or(of_tasks).unify().boxed()
+}
+
+/// Paths that change something, behind the token; with the board's cookie only from the board's own pages.
+fn control_routes(shared: &Arc<Shared>) -> Route {
+    let s = || with(shared);
+    let who = || guard::caller(Arc::clone(&shared.guard));
+    let headers = warp::header::headers_cloned;
+    let submit = warp::path!("tasks").and(warp::post()).and(who()).and(s()).and(headers()).and(body());
+    let submit = submit.then(|c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
+        match b {
+            Ok(b) => send(write::submit(s, c, h, b).await),
+            Err(e) => e.response(),
+        }
+    });
+    let stop = warp::path!("tasks" / String / "stop").and(warp::post()).and(who()).and(s());
+    let stop = stop.then(|k, c, s| async { send(write::stop(s, c, k).await) });
+    let retry = warp::path!("tasks" / String / "retry").and(warp::post()).and(who()).and(s());
+    let retry = retry.then(|k, c, s| async { send(write::retry(s, c, k).await) });
+    let approve = warp::path!("tasks" / String / "approve").and(warp::post()).and(who()).and(s());
+    let approve =
+        approve.and(headers()).and(body()).then(|k, c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
+            match b {
+                Ok(b) => send(write::approve(s, c, k, h, b).await),
+                Err(e) => e.response(),
+            }
+        });
+    let backup = warp::path!("backup").and(warp::post()).and(who()).and(s()).and(headers()).and(body());
+    let backup = backup.then(|_: Caller, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
+        match b {
+            Ok(b) => send(write::backup(s, h, b).await),
+            Err(e) => e.response(),
+        }
+    });
+    submit.or(stop).unify().or(retry).unify().or(approve).unify().or(backup).unify().boxed()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Control: new tasks, STOP, retry, approval, backup.
+//!
+//! Owns the bodies of these requests. Each is durable before it is answered: [`Control`](orch_actors::api::Control)
+//! promises that, this file only hands on. Refuses unknown members of a body.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use orch_actors::api::Submit;
+use orch_domain::ids::CommitSha;
+use orch_domain::task::ApprovalOf;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::Shared;
+use super::guard::Caller;
+use super::reply::{Answer, ApiError, from_json, json, ok, percent_encode, task_key};
+
+/// The body of `POST /tasks/{key}/approve`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approve {
+    /// Landing or deploy.
+    pub what: ApprovalOf,
+    /// The commit; the one that is waited for when left out.
+    #[serde(default)]
+    pub sha: Option<CommitSha>,
+}
+
+/// The body of `POST /backup`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupTo {
+    /// Absolute path of a file that does not exist yet, on the supervisor's host.
+    pub to: PathBuf,
+}
+
+/// `POST /tasks`.
+pub(super) async fn submit(shared: Arc<Shared>, caller: Caller, headers: HeaderMap, body: Vec<u8>) -> Answer {
+    let submit: Submit = from_json(&headers, &body)?;
+    if submit.title.trim().is_empty() {
+        return Err(ApiError::bad("the title is empty; a task needs one line that says what to do"));
+    }
+    let task = shared.control.submit(submit, &caller.by).await?;
+    let mut response = json(StatusCode::CREATED, &task)?;
+    let path = format!("/tasks/{}", percent_encode(task.key.as_str()));
+    if let Ok(value) = HeaderValue::from_str(&path) {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
+    Ok(response)
+}
+
+/// `POST /tasks/{key}/stop`.
+pub(super) async fn stop(shared: Arc<Shared>, caller: Caller, part: String) -> Answer {
+    let answer = shared.control.stop(&task_key(&part)?, &caller.by, caller.source).await?;
+    after(&caller, json(StatusCode::ACCEPTED, &answer)?)
+}
+
+/// `POST /tasks/{key}/retry`.
+pub(super) async fn retry(shared: Arc<Shared>, caller: Caller, part: String) -> Answer {
+    let task = shared.control.retry(&task_key(&part)?, &caller.by).await?;
+    after(&caller, ok(&task)?)
+}
+
+/// `POST /tasks/{key}/approve`.
+pub(super) async fn approve(
+    shared: Arc<Shared>,
+    caller: Caller,
+    part: String,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> Answer {
+    let key = task_key(&part)?;
+    let approve: Approve = from_json(&headers, &body)?;
+    ok(&shared.control.approve(&key, approve.what, approve.sha, &caller.by).await?)
+}
+
+/// `POST /backup`.
+pub(super) async fn backup(shared: Arc<Shared>, headers: HeaderMap, body: Vec<u8>) -> Answer {
+    let BackupTo { to } = from_json(&headers, &body)?;
+    if !to.is_absolute() {
+        return Err(ApiError::bad(format!("`{}` is no absolute path", to.display())));
+    }
+    if to.exists() {
+        let text = format!("`{}` exists already; name a new file", to.display());
+        return Err(ApiError::new(StatusCode::CONFLICT, "conflict", text));
+    }
+    let said = shared.control.backup(to.clone()).await?;
+    json(StatusCode::CREATED, &json!({"path": to, "verified": said}))
+}
+
+/// The board's forms want to see the board again; programs get the answer.
+fn after(caller: &Caller, response: warp::reply::Response) -> Answer {
+    if caller.board {
+        return super::board::to_board();
+    }
+    Ok(response)
+}
