@@ -305,6 +305,7 @@ impl Attempt {
         let mut write = vec![folders.tree.clone(), folders.private.clone()];
         write.extend(more.iter().map(|p| p.to_path_buf()));
         let mut read = setup.read.clone();
+        read.extend(self.ctx.tools_read.iter().cloned());
         read.push(git.borrowed_objects());
         Confinement { enforced: !setup.unconfined, write, read, deny: vec![self.ctx.paths.data.clone()], uid: None }
     }

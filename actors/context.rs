@@ -228,6 +228,10 @@ pub struct Context {
     pub prompts: Prompts,
     /// `PATH` of every job.
     pub path: String,
+    /// Tool chains outside the system's folders that every confined job may read.
+    pub tools_read: Vec<PathBuf>,
+    /// What tells those tools where they are.
+    pub tools_env: BTreeMap<String, String>,
     /// Prefix of minted keys, such as `ORC`.
     pub key_prefix: String,
     /// Version of this program, for people.
@@ -244,7 +248,9 @@ impl Context {
     /// The environment of a job with these private folders; nothing is inherited.
     #[must_use]
     pub fn job_env(&self, private: &PrivateDirs) -> BTreeMap<String, String> {
-        base_env_with_path(private, &self.path)
+        let mut env = base_env_with_path(private, &self.path);
+        env.extend(self.tools_env.clone());
+        env
     }
 
     /// The repository of that name.

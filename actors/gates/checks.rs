@@ -220,6 +220,7 @@ impl Check<'_> {
         let named = settings.env.iter().filter(|(name, _)| *name != "PATH").map(|(_, value)| PathBuf::from(value));
         let mut read: Vec<PathBuf> = on_path.into_iter().chain(named).collect();
         read.retain(|folder| folder.is_absolute() && folder != Path::new("/"));
+        read.extend(self.ctx.tools_read.iter().cloned());
         read.push(self.git.borrowed_objects());
         JobSpec {
             id: mint::<JobId>("g"),

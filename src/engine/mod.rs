@@ -3,15 +3,15 @@
 //! Owns the wiring of store, ports and actors, and nothing else. Refuses a configuration that cannot work here with one
 //! line that names the value and the way out, before anything is begun.
 
+mod tools;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use orch_actors::api::Control;
-use orch_actors::context::{
-    AgentSetup, CommandLimits, Commands, Context, Limits, Paths, RepoRuntime, RepoSettings,
-};
+use orch_actors::context::{AgentSetup, CommandLimits, Commands, Context, Limits, Paths, RepoRuntime, RepoSettings};
 use orch_actors::handle::Handle;
 use orch_actors::ledger::StoreLedger;
 use orch_actors::local_tracker::LocalTracker;
@@ -22,6 +22,7 @@ use orch_adapters::git::{GitRooms, GitSettings};
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Runner, become_subreaper};
 use orch_adapters::notify::LogNotifier;
 use orch_adapters::ports::{Clock, Placement, SystemClock};
+use orch_domain::agent::AgentKind;
 use orch_domain::names::RepoName;
 use orch_domain::stop::Level;
 use orch_domain::time::Millis;
@@ -109,6 +110,7 @@ pub async fn start(config: &Config, env: &BTreeMap<String, String>, guard: Guard
     }
     let placement = placement(config, &paths, guard.clone())?;
     let runner = Runner::new(placement.clone(), Arc::new(StoreLedger::new(store.clone(), clock.clone())));
+    let tools = tools::find(env);
     let path = env.get("PATH").cloned().unwrap_or_else(|| GitSettings::default().path);
     let rooms = GitRooms::new(config.data_dir.join("repos"), Arc::new(runner.clone()), git_settings(config, &path));
     let mut repos = BTreeMap::new();
@@ -140,6 +142,8 @@ pub async fn start(config: &Config, env: &BTreeMap<String, String>, guard: Guard
         paths,
         limits: limits(config),
         path,
+        tools_read: tools.read,
+        tools_env: tools.env,
         key_prefix: "ORC".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -165,7 +169,8 @@ fn folders(config: &Config) -> Result<Paths, StartError> {
 /// A short folder for sockets: their paths may have a hundred bytes only, data folders are longer.
 fn runtime_dir(config: &Config) -> PathBuf {
     let digest = hex::encode(&Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes())[..6]);
-    let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_dir() && d.as_os_str().len() < 60);
+    let base =
+        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_dir() && d.as_os_str().len() < 60);
     match base {
         Some(base) => base.join(format!("orch-{digest}")),
         None => std::env::temp_dir().join(format!("orch-{}-{digest}", nix::unistd::geteuid())),
@@ -249,6 +254,10 @@ fn agent_setups(
         let built = agents::build(agent.kind(), agent_settings(agent), own_program.to_owned());
         let built = built.map_err(|e| StartError::Settings(format!("agent `{name}`: {e}")))?;
         let allowed = agent.env_names().filter_map(|n| env.get(n).map(|v| (n.to_owned(), v.clone())));
+        let mut read = agent.read.clone();
+        if agent.kind() == AgentKind::Scripted {
+            read.push(own_program.to_owned());
+        }
         let setup = AgentSetup {
             name: name.clone(),
             agent: built,
@@ -258,7 +267,7 @@ fn agent_setups(
             stall: Some(agent.stall_limit.unwrap_or(config.limits.agent_stall)).filter(|s| *s > Millis(0)),
             grace: config.limits.stop_grace,
             unconfined: agent.unconfined,
-            read: agent.read.clone(),
+            read,
         };
         setups.insert(name.clone(), Arc::new(setup));
     }

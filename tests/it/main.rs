@@ -1,0 +1,6 @@
+//! The black-box tests of the whole: the real engine, real git, real processes; only the outside is faked.
+//!
+//! One binary, one file per behaviour; each test reads like a story told to the [`world`].
+
+mod pipeline;
+mod world;

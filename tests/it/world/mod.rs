@@ -1,0 +1,302 @@
+//! The test world: a throw-away repository, board and data folder under the real engine.
+//!
+//! Owns the verbs that tests are told in, level-triggered waits with a bound, and the check for leftovers when a world
+//! closes: processes, workspaces, checkouts, leases, unsent effects. Refuses sleeps and test-only branches in production
+//! code: agents misbehave by script, the outside by its own state.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch::config::{AgentConfig, Config, RepoConfig};
+use orch::engine::{self, Guard, Running};
+use orch_actors::api::{Control, ControlError, StopAnswer, Submit};
+use orch_domain::agent::AgentKind;
+use orch_domain::stop::{Level, Receipt};
+use orch_domain::task::Status;
+use orch_domain::time::Millis;
+use orch_domain::view::{TaskDetail, TaskView};
+
+/// Longest wait for anything: generous, since a slow machine must not fail a test; a test that hangs is told what it
+/// waited for.
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
+
+/// How a world is set up.
+pub(crate) struct Setup {
+    pub(crate) agents: BTreeMap<String, String>,
+    pub(crate) repo: RepoConfig,
+    pub(crate) limits: orch::config::Limits,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let commands = orch::config::Commands { test: Some("sh check.sh".to_owned()), ..Default::default() };
+        let repo = RepoConfig { pipeline: "lite".to_owned(), commands, ..RepoConfig::default() };
+        let limits = orch::config::Limits {
+            infrastructure_delay: Millis(50),
+            infrastructure_delay_max: Millis(200),
+            deferral_delay: Millis(50),
+            deferral_delay_max: Millis(200),
+            stop_grace: Millis(500),
+            ..Default::default()
+        };
+        Self { agents: BTreeMap::new(), repo, limits }
+    }
+}
+
+impl Setup {
+    /// Adds a scripted agent; the first one is the default.
+    #[must_use]
+    pub(crate) fn agent(mut self, name: &str, script: &str) -> Self {
+        if self.agents.is_empty() {
+            self.repo.agent = Some(name.to_owned());
+        }
+        self.agents.insert(name.to_owned(), script.to_owned());
+        self
+    }
+
+    /// Changes the repository's settings.
+    #[must_use]
+    pub(crate) fn repo(mut self, change: impl FnOnce(&mut RepoConfig)) -> Self {
+        change(&mut self.repo);
+        self
+    }
+
+    /// Changes the limits.
+    #[must_use]
+    pub(crate) fn limits(mut self, change: impl FnOnce(&mut orch::config::Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    /// Opens the world with a small repository: `check.sh` passes unless a file `red` exists.
+    pub(crate) async fn open(self) -> World {
+        let root = tempfile::Builder::new().prefix("orch-w").tempdir().expect("a temporary folder");
+        let repo = root.path().join("repo");
+        git_init(&repo);
+        commit_file(&repo, "check.sh", "test ! -e red && echo '3 passed, 0 failed'\n", "Begin");
+        World::open(self, root, repo).await
+    }
+}
+
+/// One world.
+pub(crate) struct World {
+    root: tempfile::TempDir,
+    pub(crate) repo: PathBuf,
+    config: Config,
+    running: Option<Running>,
+}
+
+impl World {
+    async fn open(setup: Setup, root: tempfile::TempDir, repo: PathBuf) -> Self {
+        let mut agents = BTreeMap::new();
+        for (name, script) in &setup.agents {
+            let file = root.path().join(format!("{name}.yaml"));
+            std::fs::write(&file, script).expect("the script is written");
+            let agent = AgentConfig { kind: Some(AgentKind::Scripted), script: Some(file), ..AgentConfig::default() };
+            agents.insert(name.clone(), agent);
+        }
+        let mut repo_config = setup.repo;
+        repo_config.path = Some(repo.clone());
+        let config = Config {
+            data_dir: root.path().join("data"),
+            default_agent: repo_config.agent.clone().unwrap_or_default(),
+            agents,
+            repos: BTreeMap::from([("demo".parse().expect("a name"), repo_config)]),
+            limits: setup.limits,
+            ..Config::default()
+        };
+        let mut world = Self { root, repo, config, running: None };
+        world.boot().await;
+        world
+    }
+
+    /// Starts the engine on the world's data folder.
+    pub(crate) async fn boot(&mut self) {
+        assert!(self.running.is_none(), "the world runs already");
+        let env: BTreeMap<String, String> = std::env::vars().collect();
+        let guard = Guard { program: PathBuf::from(env!("CARGO_BIN_EXE_orch")), args: vec!["shim".to_owned()] };
+        let running = engine::start(&self.config, &env, guard).await;
+        self.running = Some(running.unwrap_or_else(|e| panic!("the engine does not start: {e}")));
+    }
+
+    /// Stops the engine in the orderly way.
+    pub(crate) async fn shut_down(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.shutdown(Level::Drain, Duration::from_secs(20)).await;
+        }
+    }
+
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().expect("the world runs")
+    }
+
+    pub(crate) fn control(&self) -> Arc<dyn Control> {
+        self.running().control()
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        &self.config.data_dir
+    }
+
+    /// Submits a task for the default agent.
+    pub(crate) async fn submit(&self, title: &str) -> TaskView {
+        self.submit_as(Submit { title: title.to_owned(), ..Submit::default() }).await
+    }
+
+    /// Submits a task for a named agent.
+    pub(crate) async fn submit_for(&self, agent: &str, title: &str) -> TaskView {
+        let submit = Submit { title: title.to_owned(), agent: Some(agent.to_owned()), ..Submit::default() };
+        self.submit_as(submit).await
+    }
+
+    pub(crate) async fn submit_as(&self, submit: Submit) -> TaskView {
+        self.control().submit(submit, "test").await.unwrap_or_else(|e| panic!("not accepted: {e}"))
+    }
+
+    pub(crate) async fn stop(&self, task: &TaskView) -> StopAnswer {
+        self.control().stop(task.id.as_str(), "test", "test").await.unwrap_or_else(|e| panic!("not stopped: {e}"))
+    }
+
+    pub(crate) async fn look(&self, task: &TaskView) -> TaskDetail {
+        let found = self.control().task(task.id.as_str(), false).await;
+        found.unwrap_or_else(|e| panic!("{} is not there: {e}", task.key)).remove(0)
+    }
+
+    pub(crate) async fn receipt(&self, task: &TaskView) -> Result<Receipt, ControlError> {
+        self.control().receipt(task.id.as_str()).await
+    }
+
+    /// Waits until a task is as the predicate says.
+    pub(crate) async fn until(&self, task: &TaskView, what: &str, holds: impl Fn(&TaskDetail) -> bool) -> TaskDetail {
+        let mut records = self.control().watch_records();
+        let waited = tokio::time::timeout(BOUND, async {
+            loop {
+                let now = self.look(task).await;
+                if holds(&now) {
+                    return now;
+                }
+                // The tick is only for facts that are not journaled, such as activity.
+                let _ = tokio::time::timeout(Duration::from_millis(200), records.changed()).await;
+            }
+        });
+        match waited.await {
+            Ok(detail) => detail,
+            Err(_) => {
+                let now = self.look(task).await;
+                panic!(
+                    "waited in vain for {} to be {what}; it is {:?} in {} ({})\n{}",
+                    task.key,
+                    now.task.status,
+                    now.task.stage,
+                    now.why.waits_for,
+                    self.journal(task).await.join("\n")
+                );
+            }
+        }
+    }
+
+    pub(crate) async fn expect_status(&self, task: &TaskView, status: Status) -> TaskDetail {
+        self.until(task, status.as_str(), |d| d.task.status == status).await
+    }
+
+    pub(crate) async fn expect_stage(&self, task: &TaskView, stage: &str) -> TaskDetail {
+        self.until(task, stage, |d| d.task.stage.as_str() == stage).await
+    }
+
+    /// The task's journal, a line per entry: `kind: text`.
+    pub(crate) async fn journal(&self, task: &TaskView) -> Vec<String> {
+        let records = self.control().journal(task.id.as_str(), Default::default(), 1_000).await.expect("a journal");
+        records.into_iter().map(|r| format!("{}: {}", r.entry.kind, r.entry.text)).collect()
+    }
+
+    /// Runs git in the world's repository, as a person would.
+    pub(crate) fn git(&self, args: &[&str]) -> String {
+        git(&self.repo, args)
+    }
+
+    /// Closes the world and checks that nothing is left.
+    pub(crate) async fn close(mut self) {
+        let handle = self.running().handle();
+        let store = handle.context().store.clone();
+        let bound = tokio::time::Instant::now() + BOUND;
+        // Effects are sent by an actor of its own: it has a moment to do so.
+        while store.outbox_depth().await.expect("the outbox can be read") > 0 {
+            assert!(tokio::time::Instant::now() < bound, "effects were left unsent");
+            tokio::task::yield_now().await;
+        }
+        let live: Vec<String> =
+            store.live_tasks().await.expect("tasks").into_iter().map(|s| s.task.id.to_string()).collect();
+        let leases = store.leases().await.expect("leases");
+        assert!(leases.is_empty(), "leases were left: {leases:?}");
+        drop((handle, store));
+        self.shut_down().await;
+        for folder in ["workspaces", "checkouts"] {
+            let left: Vec<String> = std::fs::read_dir(self.data().join(folder))
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.file_name().to_string_lossy().into_owned())
+                .filter(|name| !live.iter().any(|id| name.starts_with(id.as_str())))
+                .collect();
+            assert!(left.is_empty(), "{folder} were left: {left:?}");
+        }
+        let left = processes_with(self.root.path());
+        assert!(left.is_empty(), "processes were left: {left:?}");
+    }
+}
+
+/// Processes whose command line or working directory names a path: what a world has started and not ended.
+pub(crate) fn processes_with(path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        if pid == std::process::id() {
+            continue;
+        }
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+        let needle = path.to_string_lossy();
+        if line.contains(needle.as_ref()) || cwd.starts_with(path) {
+            found.push(format!("{pid} {line} in {}", cwd.display()));
+        }
+    }
+    found
+}
+
+/// Runs git as a person would, in any repository.
+pub(crate) fn git(repo: &Path, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(args)
+        .current_dir(repo)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_AUTHOR_NAME", "Person")
+        .env("GIT_AUTHOR_EMAIL", "person@localhost")
+        .env("GIT_COMMITTER_NAME", "Person")
+        .env("GIT_COMMITTER_EMAIL", "person@localhost")
+        .output()
+        .expect("git runs");
+    assert!(output.status.success(), "git {args:?} in {}: {}", repo.display(), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+pub(crate) fn git_init(repo: &Path) {
+    std::fs::create_dir_all(repo).expect("a folder");
+    git(repo, &["init", "--quiet", "--initial-branch=main"]);
+}
+
+/// Writes a file and commits it.
+pub(crate) fn commit_file(repo: &Path, path: &str, text: &str, message: &str) {
+    let full = repo.join(path);
+    std::fs::create_dir_all(full.parent().expect("a parent")).expect("folders");
+    std::fs::write(full, text).expect("written");
+    git(repo, &["add", "--", path]);
+    git(repo, &["commit", "--quiet", "-m", message]);
+}
