@@ -158,7 +158,12 @@ pub enum Kept {
     /// Its files are in the vault.
     Salvaged(String),
     /// The folder was put aside, under this name.
-    Quarantined(PathBuf),
+    Quarantined {
+        /// Where it is now.
+        path: PathBuf,
+        /// Why it could not be salvaged.
+        why: String,
+    },
     /// It could not even be put aside and stays where it is.
     Stuck(String),
 }
@@ -173,12 +178,16 @@ pub async fn salvage_or_quarantine(
     root: &Path,
     why: &str,
 ) -> Kept {
+    let start = match beginning(ctx, git, task).await {
+        Ok(start) => start,
+        Err(error) => return aside(ctx, task, run, root, why, quarantine(ctx, run, root, &error)).await,
+    };
     let spec = SalvageSpec {
         workspace: root.join("tree"),
         key: task.key.clone(),
         generation: task.generation,
         run: run.clone(),
-        start: task.head.clone().or_else(|| task.base.clone()).unwrap_or_else(zero),
+        start,
         at: ctx.now(),
     };
     let kept = match git.salvage(&spec).await {
@@ -188,9 +197,19 @@ pub async fn salvage_or_quarantine(
         }
         Err(error) => quarantine(ctx, run, root, &error.to_string()),
     };
+    aside(ctx, task, run, root, why, kept).await
+}
+
+/// Says in the journal what became of a workspace.
+async fn aside(ctx: &Context, task: &Task, run: &RunId, root: &Path, why: &str, kept: Kept) -> Kept {
     let text = match &kept {
         Kept::Salvaged(id) => format!("kept the files of run {run} as salvage `{id}`: {why}"),
-        Kept::Quarantined(path) => format!("put the workspace of run {run} aside at {}: {why}", path.display()),
+        Kept::Quarantined { path, why: failed } => {
+            format!(
+                "put the workspace of run {run} aside at {}: {why}; it could not be salvaged: {failed}",
+                path.display()
+            )
+        }
         Kept::Stuck(error) => format!("the workspace of run {run} stays at {}: {error}", root.display()),
     };
     let entry = Entry::new("salvaged", text).with(json!({"run": run}));
@@ -206,13 +225,19 @@ fn quarantine(ctx: &Context, run: &RunId, root: &Path, error: &str) -> Kept {
     match moved {
         Ok(()) => {
             tracing::warn!(run.id = %run, error, "workspace of run {run} quarantined at {}", aside.display());
-            Kept::Quarantined(aside)
+            Kept::Quarantined { path: aside, why: error.to_owned() }
         }
         Err(why) => Kept::Stuck(format!("{error}; and it could not be put aside: {why}")),
     }
 }
 
-/// The commit that no repository has: a workspace without known beginning keeps every file.
-fn zero() -> CommitSha {
-    "0".repeat(40).parse().expect("forty zeros have the form of a commit id")
+/// The commit that a workspace of the task began with: its files are kept even where they are ignored. A first run's is
+/// not recorded before the run has ended; main is near enough then.
+async fn beginning(ctx: &Context, git: &RepoGit, task: &Task) -> Result<CommitSha, String> {
+    if let Some(known) = task.head.clone().or_else(|| task.base.clone()) {
+        return Ok(known);
+    }
+    let repo = ctx.repo(&task.repo).ok_or_else(|| format!("repository `{}` is not configured", task.repo))?;
+    let main = repo.main().await.map_err(|e| e.to_string())?;
+    git.fetch_main(&main).await.map_err(|e| e.to_string())
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the order of steps: what an interrupted run left, a fresh workspace, the prompt, the job, taking the commits
 //! out, reading the artefact, clearing away. Returns facts only; the verdict is the domain's. Invariant: whatever happens
-//! in between, the job is over and the workspace is gone (or quarantined, by name) when it returns.
+//! in between, the job is over when it returns, and the workspace is gone unless it holds work that is nowhere else.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl Attempt {
             tracing::warn!(task.id = %self.task.id, run.id = %self.run, %why, "run {} could not be carried out", self.run);
             facts.trouble = Some(why);
         }
-        self.clear_away(&folders, &facts).await;
+        self.clear_away(&folders, &facts);
         self.snapshots.clear_activity(&self.task.id);
         facts
     }
@@ -453,17 +453,12 @@ impl Attempt {
         Ok(changed.into_iter().map(|c| c.path).filter(|p| !p.starts_with(&folder)).take(NAMED).collect())
     }
 
-    /// Removes the workspace; work that could not be taken out is salvaged first, or the folder is quarantined.
-    async fn clear_away(&self, folders: &Folders, facts: &RunFacts) {
+    /// Removes the workspace, unless it holds work that could not be taken out: then it stays for the next run, which
+    /// takes it over, or for the STOP, which salvages it.
+    fn clear_away(&self, folders: &Folders, facts: &RunFacts) {
         let worked = facts.end.is_some() && !matches!(facts.end, Some(JobEnd::CouldNotStart { .. }));
-        if facts.head.is_some() || !worked || !folders.tree.exists() {
+        if facts.head.is_some() || !worked {
             artefacts::discard(&folders.root);
-            return;
-        }
-        let why = facts.trouble.clone().unwrap_or_else(|| "its work could not be taken out".to_owned());
-        if let Some(repo) = self.ctx.repo(&self.task.repo) {
-            let git = repo.git.for_owner(self.owner());
-            artefacts::salvage_or_quarantine(&self.ctx, &git, &self.task, &self.run, &folders.root, &why).await;
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::snapshots::{Snapshots, Teller};
 
 /// Between two backups.
 const BACKUP_EVERY: Duration = Duration::from_secs(3_600);
+/// Between two looks whether there is space again.
+const SPACE_AGAIN: Duration = Duration::from_secs(10);
 /// How many hourly backups are kept.
 const KEEP: usize = 24;
 /// Every how many backups the whole file is checked.
@@ -196,9 +198,23 @@ fn forget_old(dir: &std::path::Path) {
 
 async fn watch_space(ctx: Arc<Context>) {
     let mut space = ctx.store.watch_space();
-    while space.changed().await.is_ok() {
+    loop {
         let now = *space.borrow_and_update();
-        if now != SpaceState::Enough {
+        if now == SpaceState::Enough {
+            if space.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        // Short of space: look now and then whether there is some again; tell people when it changes for the worse.
+        let changed = tokio::time::timeout(SPACE_AGAIN, space.changed()).await;
+        if changed.is_err() {
+            if let Err(error) = ctx.store.recover_space().await {
+                tracing::warn!(%error, "the store is still short of space");
+            }
+            continue;
+        }
+        if *space.borrow() != SpaceState::Enough {
             let body = "No new task is taken; STOP is still recorded. Free space on the data folder's disk.";
             tell(&ctx, "disk-full", "the data folder's disk is full", body).await;
         }

@@ -193,7 +193,7 @@ impl StopSaga {
             };
             match salvage_or_quarantine(&self.ctx, git, &self.task, &run, &root, "the task was stopped").await {
                 Kept::Salvaged(id) => kept.push(id),
-                Kept::Quarantined(path) => aside.push(path.display().to_string()),
+                Kept::Quarantined { path, why } => aside.push(format!("{} ({why})", path.display())),
                 Kept::Stuck(why) => stuck.push(why),
             }
         }

@@ -45,7 +45,8 @@ impl System {
         self.handle.clone()
     }
 
-    /// Stops: no new work at once; tasks may go on until the deadline; windows are waited for.
+    /// Stops: no new work at once; tasks may go on until the deadline; windows are waited for. Reads are answered until the
+    /// store is closed. May be called again with a firmer level.
     pub async fn stop(&self, level: Level, deadline: Duration) {
         self.handle.close_intake();
         let (done, ended) = oneshot::channel();
@@ -55,6 +56,10 @@ impl System {
         if self.root.wait(Some(Duration::from_secs(5))).await.is_err() {
             self.root.kill();
         }
+    }
+
+    /// Closes the store: nothing can be read or written any more.
+    pub fn close(&self) {
         self.handle.close_store();
     }
 }

@@ -3,6 +3,8 @@
 //! Owns the wiring of store, ports and actors, and nothing else. Refuses a configuration that cannot work here with one
 //! line that names the value and the way out, before anything is begun.
 
+mod demo;
+mod starter;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,8 @@ use orch_domain::stop::Level;
 use orch_domain::time::Millis;
 use orch_store::{OpenError, Store, StoreConfig};
 use sha2::{Digest as _, Sha256};
+
+pub use starter::Starter;
 
 use crate::config::{AgentConfig, CommandLine, Config, ConfigError, RepoConfig};
 
@@ -72,9 +76,21 @@ impl Running {
         self.system.handle()
     }
 
-    /// Stops: no new work, tasks may go on until the deadline, windows are waited for.
-    pub async fn shutdown(self, level: Level, deadline: Duration) {
+    /// Stops: no new work, tasks may go on until the deadline, windows are waited for. Reads are still answered. May be
+    /// called again with a firmer level, also while an earlier call waits.
+    pub async fn stop(&self, level: Level, deadline: Duration) {
         self.system.stop(level, deadline).await;
+    }
+
+    /// Closes the store: the last thing that is done.
+    pub fn close(&self) {
+        self.system.close();
+    }
+
+    /// Stops and closes.
+    pub async fn shutdown(self, level: Level, deadline: Duration) {
+        self.stop(level, deadline).await;
+        self.close();
     }
 }
 
@@ -167,7 +183,7 @@ fn folders(config: &Config) -> Result<Paths, StartError> {
 }
 
 /// A short folder for sockets: their paths may have a hundred bytes only, data folders are longer.
-fn runtime_dir(config: &Config) -> PathBuf {
+pub(crate) fn runtime_dir(config: &Config) -> PathBuf {
     let digest = hex::encode(&Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes())[..6]);
     let base =
         std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_dir() && d.as_os_str().len() < 60);

@@ -1,0 +1,98 @@
+//! The engine as the verbs see it: started, stopped, and its data worked on when nobody runs it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orch_actors::api::Control;
+use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig};
+use orch_adapters::ports::{Clock as _, Placement as _, SystemClock};
+use orch_domain::stop::Level;
+use orch_store::{OpenError, Store, StoreConfig};
+
+use super::{Guard, Running, StartError, demo, runtime_dir, start};
+use crate::cli::{self, DemoArgs, Engine, EngineStarter, Health, Output, Probe};
+use crate::config::Config;
+
+/// Starts engines for the verbs.
+pub struct Starter {
+    env: BTreeMap<String, String>,
+}
+
+impl Starter {
+    /// With the environment that agents' allow-lists are resolved in.
+    #[must_use]
+    pub fn new(env: BTreeMap<String, String>) -> Self {
+        Self { env }
+    }
+}
+
+fn refused(config: &Config, error: OpenError) -> cli::StartError {
+    match error {
+        OpenError::InUse { owner, .. } => cli::StartError::Owned { data_dir: config.data_dir.clone(), by: owner },
+        other => cli::StartError::Refused(other.to_string()),
+    }
+}
+
+#[async_trait]
+impl Engine for Running {
+    fn control(&self) -> Arc<dyn Control> {
+        Self::control(self)
+    }
+
+    async fn shutdown(&self, level: Level, deadline: Duration) {
+        self.stop(level, deadline).await;
+        if level == Level::Kill {
+            self.close();
+        }
+    }
+}
+
+#[async_trait]
+impl EngineStarter for Starter {
+    async fn start(&self, config: Config) -> Result<Box<dyn Engine>, cli::StartError> {
+        match start(&config, &self.env, Guard::default()).await {
+            Ok(running) => Ok(Box::new(running)),
+            Err(StartError::Owned(error)) => Err(refused(&config, error)),
+            Err(error) => Err(cli::StartError::Refused(error.to_string())),
+        }
+    }
+
+    async fn backup(&self, config: &Config, to: &Path) -> Result<String, cli::StartError> {
+        let store = Store::open(&StoreConfig::new(&config.data_dir, SystemClock.now()));
+        let store = store.map_err(|e| refused(config, e))?;
+        let report = store.backup(to.to_owned()).await.map_err(|e| cli::StartError::Refused(e.to_string()))?;
+        Ok(format!("{}: {} bytes, opened and checked", report.path.display(), report.bytes))
+    }
+
+    async fn restore(&self, config: &Config, from: &Path) -> Result<String, cli::StartError> {
+        let kept = Store::restore(from, &config.data_dir, SystemClock.now()).map_err(|e| refused(config, e))?;
+        Ok(match kept {
+            Some(path) => format!("{} is in place; the file before it is kept at {}", from.display(), path.display()),
+            None => format!("{} is in place; there was no store before", from.display()),
+        })
+    }
+
+    async fn probe(&self, config: &Config) -> Vec<Probe> {
+        let settings = LocalPlacementConfig::new(config.data_dir.join("jobs"), runtime_dir(config));
+        match LocalPlacement::new(settings) {
+            Ok(placement) => placement
+                .capabilities()
+                .into_iter()
+                .map(|text| {
+                    let health = if text.contains("not available") { Health::Warn } else { Health::Ok };
+                    Probe { name: "containment".to_owned(), health, text }
+                })
+                .collect(),
+            Err(error) => {
+                vec![Probe { name: "containment".to_owned(), health: Health::Fail, text: error.to_string() }]
+            }
+        }
+    }
+
+    async fn demo(&self, args: &DemoArgs, out: &mut Output) -> u8 {
+        demo::tell(args, &self.env, out).await
+    }
+}
