@@ -121,7 +121,7 @@ impl Following {
     }
 
     /// Follows until the task is settled.
-    pub(super) async fn to_the_end(&mut self, source: &Source, out: &mut Output) -> Result<TaskDetail, FollowEnd> {
+    pub(super) async fn until_settled(&mut self, source: &Source, out: &mut Output) -> Result<TaskDetail, FollowEnd> {
         let mut grown = match source {
             Source::Here(control) => Some(control.watch_records()),
             Source::There(_) => None,

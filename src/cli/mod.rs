@@ -173,7 +173,8 @@ where
         _ => {
             let text = error.to_string();
             let paragraphs = text.split("\n\n").filter(|p| !p.starts_with("Usage:") && !p.starts_with("For more"));
-            let line = paragraphs.collect::<Vec<_>>().join(" ").replace("error: ", "");
+            let line = paragraphs.collect::<Vec<_>>().join("; ").replace("error: ", "");
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ").replace("; tip: ", "; ");
             Output::standard(false).problem(&format!("{}; see `orch --help`", line.trim().trim_end_matches('.')));
             64
         }

@@ -223,7 +223,7 @@ impl OneRun<'_> {
         }
         let following = self.following.as_mut().expect("set just above");
         let ended = tokio::select! {
-            ended = following.to_the_end(source, out) => Some(ended),
+            ended = following.until_settled(source, out) => Some(ended),
             _ = self.signals.next() => None,
         };
         match ended {

@@ -7,6 +7,7 @@ use orch_domain::stop::{Receipt, StepResult};
 use orch_domain::time::Timestamp;
 use orch_domain::view::{TaskDetail, TaskView, Why};
 
+use super::output::clean;
 use crate::config::money_text;
 
 /// Rows under a heading, columns as wide as their widest cell, the last one open.
@@ -34,7 +35,8 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 
 /// At most so many characters, with a mark where it was cut; one line.
 pub(super) fn short(text: &str, most: usize) -> String {
-    let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Cleaned here already: what is made visible must count towards the column's width.
+    let one_line = clean(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     match one_line.chars().count() > most {
         true => one_line.chars().take(most.saturating_sub(1)).chain(['\u{2026}']).collect(),
         false => one_line,

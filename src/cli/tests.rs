@@ -1,1 +1,394 @@
-//! t
+//! Tests of the verbs: help as a snapshot, client verbs against a served desk, `run` and `serve` against a fake engine.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use clap::CommandFactory as _;
+use orch_actors::api::Control;
+use orch_domain::stop::Level;
+
+use super::*;
+use crate::http::fake::FakeControl;
+use crate::http::{HttpSettings, Token, write_address};
+
+const TOKEN: &str = "sesame-sesame-sesame";
+
+/// What a verb wrote.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("sound").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("sound")).into_owned()
+    }
+}
+
+/// An engine without an engine: the fake desk, and what it was asked.
+struct FakeStarter {
+    control: Arc<FakeControl>,
+    owned: bool,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+struct FakeEngine {
+    control: Arc<FakeControl>,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+#[async_trait]
+impl EngineStarter for FakeStarter {
+    async fn start(&self, config: Config) -> Result<Box<dyn Engine>, StartError> {
+        if self.owned {
+            return Err(StartError::Owned { data_dir: config.data_dir, by: "process 4711".to_owned() });
+        }
+        std::fs::create_dir_all(&config.data_dir).expect("writable");
+        self.told.lock().expect("sound").push("start".to_owned());
+        Ok(Box::new(FakeEngine { control: Arc::clone(&self.control), told: Arc::clone(&self.told) }))
+    }
+
+    async fn backup(&self, _: &Config, to: &Path) -> Result<String, StartError> {
+        let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.told.lock().expect("sound").push(format!("backup {name}"));
+        Ok("verified".to_owned())
+    }
+
+    async fn restore(&self, config: &Config, _: &Path) -> Result<String, StartError> {
+        Err(StartError::Owned { data_dir: config.data_dir.clone(), by: "process 4711".to_owned() })
+    }
+
+    async fn probe(&self, _: &Config) -> Vec<Probe> {
+        vec![Probe { name: "shim".to_owned(), health: Health::Warn, text: "no cgroup".to_owned() }]
+    }
+
+    async fn demo(&self, _: &DemoArgs, _: &mut Output) -> u8 {
+        7
+    }
+}
+
+#[async_trait]
+impl Engine for FakeEngine {
+    fn control(&self) -> Arc<dyn Control> {
+        Arc::clone(&self.control) as Arc<dyn Control>
+    }
+
+    async fn shutdown(&self, level: Level, _: Duration) {
+        self.told.lock().expect("sound").push(format!("{level:?}"));
+    }
+}
+
+/// A place with settings, data folder, environment and starter.
+struct Place {
+    dir: tempfile::TempDir,
+    control: Arc<FakeControl>,
+    told: Arc<Mutex<Vec<String>>>,
+    owned: bool,
+    env: Env,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let data = dir.path().join("data");
+        std::fs::create_dir_all(&data).expect("made");
+        let pairs = [
+            ("HOME", dir.path().to_string_lossy().into_owned()),
+            ("PATH", std::env::var("PATH").unwrap_or_default()),
+            ("USER", "me".to_owned()),
+            ("ORCH_DATA_DIR", data.to_string_lossy().into_owned()),
+            ("ORCH_TOKEN", TOKEN.to_owned()),
+        ];
+        let env = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        Self { dir, control: FakeControl::with_tasks(), told: Arc::default(), owned: false, env }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Runs a command line: exit code, standard output, standard error.
+    async fn orch(&self, args: &[&str]) -> (u8, String, String) {
+        let words = std::iter::once("orch").chain(args.iter().copied());
+        let cli = Cli::try_parse_from(words).expect("a valid command line");
+        let starter =
+            FakeStarter { control: Arc::clone(&self.control), owned: self.owned, told: Arc::clone(&self.told) };
+        let (out, err) = (Written::default(), Written::default());
+        let json = cli.global.json;
+        let mut output = Output::to(Box::new(out.clone()), Box::new(err.clone()), false, json);
+        let ran = run_to(cli, self.env.clone(), Arc::new(starter), &mut output);
+        let code = tokio::time::timeout(Duration::from_secs(30), ran).await.expect("in time");
+        (code, out.text(), err.text())
+    }
+
+    /// Serves the desk and writes its address into a data folder.
+    async fn serve_in(&self, data: &Path) {
+        let token = Token::given(TOKEN, "test").expect("long enough");
+        let settings = HttpSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)), Vec::new(), token);
+        let control: Arc<dyn Control> = Arc::clone(&self.control) as Arc<dyn Control>;
+        let (addr, serving) = crate::http::serve(control, settings, std::future::pending()).await.expect("a free port");
+        tokio::spawn(serving);
+        std::fs::create_dir_all(data).expect("made");
+        write_address(&data.join("http.addr"), addr).expect("written");
+    }
+
+    fn repo(&self) -> String {
+        let repo = self.dir.path().join("shop");
+        std::fs::create_dir_all(repo.join(".git")).expect("made");
+        repo.to_string_lossy().into_owned()
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.told.lock().expect("sound").clone()
+    }
+}
+
+fn one_line(code: u8, err: &str, expected_code: u8, expected: &str) {
+    assert_eq!(err.lines().count(), 1, "exactly one line: {err}");
+    assert!(err.starts_with("orch: ") && err.contains(expected), "expected `{expected}`: {err}");
+    assert_eq!(code, expected_code, "{err}");
+}
+
+#[test]
+fn the_help_of_each_verb_is_as_it_was() {
+    let mut all = String::new();
+    fn walk(command: &mut clap::Command, path: &str, all: &mut String) {
+        let help = command.render_long_help().to_string();
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        all.push_str(&format!("===== {path}\n{}\n\n", help.join("\n").trim_end()));
+        for sub in command.get_subcommands_mut().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
+            let path = format!("{path} {}", sub.get_name());
+            walk(sub, &path, all);
+        }
+    }
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    walk(&mut command, "orch", &mut all);
+    insta::assert_snapshot!("help", all);
+}
+
+#[test]
+fn usage_errors_are_sixty_four_and_help_is_success() {
+    assert_eq!(parse(["orch", "tsk"]).err(), Some(64));
+    assert_eq!(parse(["orch", "task", "list", "--lmit", "3"]).err(), Some(64));
+    assert_eq!(parse(["orch", "run", "--title", "x", "--no-tests", "--test-cmd", "y"]).err(), Some(64));
+    assert_eq!(parse(["orch", "task", "add", "--title", "x", "--key", "../x"]).err(), Some(64));
+    assert!(parse(["orch", "task", "list", "--json"]).is_ok_and(|cli| cli.global.json));
+}
+
+#[tokio::test]
+async fn client_verbs_show_what_the_desk_says() {
+    let place = Place::new();
+    place.serve_in(&place.data()).await;
+    let verbs: [(&str, &[&str]); 12] = [
+        ("task_list", &["task", "list", "--all"]),
+        ("task_show", &["task", "show", "ORC-4"]),
+        ("task_show_blocked", &["task", "show", "ORC-3"]),
+        ("why", &["why", "ORC-1"]),
+        ("why_blocked", &["why", "ORC-3"]),
+        ("why_json", &["why", "ORC-1", "--json"]),
+        ("receipt", &["receipt", "ORC-2"]),
+        ("ps", &["ps"]),
+        ("actors", &["actors"]),
+        ("repo_list", &["repo", "list"]),
+        ("logs", &["logs", "ORC-4", "-f"]),
+        ("task_add", &["task", "add", "--title", "New", "--body", "Text", "--priority", "-3"]),
+    ];
+    for (name, args) in verbs {
+        let (code, out, err) = place.orch(args).await;
+        assert_eq!((code, err.as_str()), (0, ""), "{args:?}");
+        insta::assert_snapshot!(name, out);
+    }
+    assert_eq!(place.orch(&["task", "stop", "ORC-2"]).await.0, 0);
+    assert_eq!(place.orch(&["task", "retry", "ORC-3"]).await.0, 0);
+    let sha = "f".repeat(40);
+    assert_eq!(place.orch(&["task", "approve", "ORC-1/1", "deploy", "--sha", &sha]).await.0, 0);
+    let expected = [
+        "submit `New` by cli:me".to_owned(),
+        "stop ORC-2 by cli:me from cli".to_owned(),
+        "retry ORC-3 by cli:me".to_owned(),
+        format!("approve deploy of ORC-1/1 at {sha} by cli:me"),
+    ];
+    assert_eq!(place.control.asked(), expected);
+}
+
+#[tokio::test]
+async fn refusals_are_one_line_with_their_exit_code() {
+    let mut place = Place::new();
+    let (code, _, err) = place.orch(&["task", "list"]).await;
+    one_line(code, &err, 2, "no supervisor is known");
+    place.serve_in(&place.data()).await;
+    let (code, _, err) = place.orch(&["why", "ORC-99"]).await;
+    one_line(code, &err, 1, "there is no task `ORC-99`");
+    let (code, _, err) = place.orch(&["task", "retry", "ORC-1"]).await;
+    one_line(code, &err, 1, "`ORC-1` is not blocked");
+    let (code, _, err) = place.orch(&["task", "list", "--url", "http://127.0.0.1:1"]).await;
+    one_line(code, &err, 2, "no supervisor answers at http://127.0.0.1:1");
+    let (code, _, err) = place.orch(&["task", "list", "--url", "ftp://x"]).await;
+    one_line(code, &err, 2, "the URL must be http");
+    let (code, _, err) = place.orch(&["task", "list", "--config", "/nowhere/orch.yaml"]).await;
+    one_line(code, &err, 2, "/nowhere/orch.yaml");
+    place.env.insert("ORCH_TOKEN".to_owned(), "another-token-altogether".to_owned());
+    let (code, _, err) = place.orch(&["task", "list"]).await;
+    one_line(code, &err, 2, "refuses the token");
+    assert!(!err.contains("another-token"), "{err}");
+    place.env.remove("ORCH_TOKEN");
+    let (code, _, err) = place.orch(&["task", "list"]).await;
+    one_line(code, &err, 2, "or set ORCH_TOKEN");
+}
+
+#[tokio::test]
+async fn run_does_one_task_and_ends_everything() {
+    let place = Place::new();
+    place.control.desk.lock().expect("sound").settle_submitted = true;
+    let repo = place.repo();
+    let (code, out, err) = place.orch(&["run", "--repo", &repo, "--title", "Do it", "--no-tests", "--keep"]).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("accepted") && out.contains("ORC-5: dddddddddd") && out.contains("took     9.0s"), "{out}");
+    assert!(out.lines().last().is_some_and(|l| l.starts_with("data     ")), "{out}");
+    assert_eq!(place.told(), ["start", "Cancel", "Kill"]);
+    let left: Vec<PathBuf> = walk_files(&place.data());
+    assert!(!left.iter().any(|p| p.ends_with("http.addr")), "the address goes with the door: {left:?}");
+
+    place.control.desk.lock().expect("sound").settle_submitted = false;
+    let (code, out, err) = place.orch(&["run", "--repo", &repo, "--title", "x", "--key", "ORC-3", "--json"]).await;
+    assert!(err.contains("ORC-3 is live already"), "{err}");
+    let last: serde_json::Value = serde_json::from_str(out.lines().last().expect("a line")).expect("JSON");
+    assert_eq!((code, last["exit"].as_u64(), last["task"]["status"].as_str()), (1, Some(1), Some("blocked")));
+    let (code, _, err) = place.orch(&["run", "--repo", &repo, "--title", "x", "--key", "ORC-4"]).await;
+    one_line(code, &err, 2, "`ORC-4` is live already");
+}
+
+fn walk_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("readable").map(|e| e.expect("readable").path());
+    entries.flat_map(|p| if p.is_dir() { walk_files(&p) } else { vec![p] }).collect()
+}
+
+#[tokio::test]
+async fn run_hands_its_task_to_the_owner_of_the_folder_and_follows() {
+    let mut place = Place::new();
+    place.owned = true;
+    place.control.desk.lock().expect("sound").settle_submitted = true;
+    let repo = place.repo();
+    let told = crate::config::EmbeddedRepo { path: PathBuf::from(&repo), ..Default::default() };
+    let config = Config::load(None, &place.env).expect("valid").embedded_for(&told).expect("valid");
+    place.serve_in(&config.data_dir).await;
+    let (code, out, err) = place.orch(&["run", "--repo", &repo, "--title", "Do it"]).await;
+    assert!(err.contains("the task is handed to it"), "{err}");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("accepted") && out.contains("ORC-5: dddddddddd"), "{out}");
+    assert_eq!(place.control.asked(), ["submit `Do it` by cli:me"]);
+    assert!(place.told().is_empty(), "no engine was started: {:?}", place.told());
+}
+
+#[tokio::test]
+async fn run_refuses_bad_input_before_anything_is_started() {
+    let place = Place::new();
+    let repo = place.repo();
+    let plain = place.dir.path().to_string_lossy().into_owned();
+    let cases: [(&[&str], u8, &str); 6] = [
+        (&["run", "--repo", &plain, "--title", "x"], 2, "is no git repository"),
+        (&["run", "--repo", "/nowhere", "--title", "x"], 2, "`/nowhere`: No such file"),
+        (&["run", "--repo", &repo, "--title", " "], 64, "--title is empty"),
+        (&["run", "--repo", &repo, "--title", "x", "--agent", "gpt"], 2, "there is no agent `gpt`"),
+        (&["run", "--repo", &repo, "--title", "x", "--pipeline", "fast"], 2, "`fast` is neither a pipeline"),
+        (&["run", "--repo", &repo, "--title", "x", "--body-file", "/nowhere"], 2, "--body-file /nowhere: No such file"),
+    ];
+    for (args, expected_code, expected) in cases {
+        let (code, _, err) = place.orch(args).await;
+        one_line(code, &err, expected_code, expected);
+    }
+    assert!(place.told().is_empty());
+}
+
+#[tokio::test]
+async fn serve_ends_its_engine_when_the_port_is_taken() {
+    let mut place = Place::new();
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    place.env.insert("ORCH_HTTP_ADDR".to_owned(), addr.clone());
+    let (code, _, err) = place.orch(&["serve"]).await;
+    one_line(code, &err, 2, &format!("address {addr} is in use"));
+    assert_eq!(place.told(), ["start", "Cancel", "Kill"]);
+    place.owned = true;
+    let (code, _, err) = place.orch(&["serve"]).await;
+    one_line(code, &err, 2, "is in use by process 4711; stop it, or name another data folder");
+}
+
+#[tokio::test]
+async fn init_writes_settings_that_can_be_read_and_never_overwrites() {
+    let place = Place::new();
+    let repo = place.repo();
+    std::fs::write(Path::new(&repo).join("go.mod"), "module x\n").expect("written");
+    let to = place.dir.path().join("orch.yaml").to_string_lossy().into_owned();
+    let (code, out, err) = place.orch(&["init", "--repo", &repo, "--to", &to]).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("`go test ./...`, detected by go.mod"), "{out}");
+    let config = Config::load(Some(Path::new(&to)), &place.env).expect("valid");
+    assert_eq!(config.repos[&"shop".parse().expect("valid")].commands.test.as_deref(), Some("go test ./..."));
+    let (code, out, _) = place.orch(&["config", "check", "--config", &to]).await;
+    assert_eq!(code, 0);
+    assert!(out.contains("settings are valid: 1 repositories"), "{out}");
+    let (code, _, err) = place.orch(&["init", "--repo", &repo, "--to", &to]).await;
+    one_line(code, &err, 2, "exists already");
+    assert_eq!(place.orch(&["init", "--repo", &repo, "--to", &to, "--force"]).await.0, 0);
+    let (_, shown, _) = place.orch(&["config", "show", "--config", &to]).await;
+    assert!(shown.contains("ORCH_TOKEN: set") && !shown.contains("sesame"), "{shown}");
+}
+
+#[tokio::test]
+async fn doctor_says_what_is_missing_and_fails_when_it_must() {
+    let place = Place::new();
+    let (code, out, err) = place.orch(&["doctor"]).await;
+    assert_eq!(err, "");
+    assert!(out.contains("git version") && out.contains("warn  shim"), "{out}");
+    assert_eq!(code, u8::from(out.contains("\nfail")), "{out}");
+    let broken = place.dir.path().join("broken.yaml");
+    std::fs::write(&broken, "wombat: 1\n").expect("written");
+    let (code, out, _) = place.orch(&["doctor", "--config", &broken.to_string_lossy()]).await;
+    assert!(code == 1 && out.contains("fail") && out.contains("unknown key `wombat`"), "{out}");
+}
+
+#[tokio::test]
+async fn backup_asks_the_supervisor_and_else_the_store() {
+    let place = Place::new();
+    let to = place.dir.path().join("one.sqlite").to_string_lossy().into_owned();
+    let (code, out, _) = place.orch(&["backup", &to]).await;
+    assert!(code == 0 && out.contains("verified"), "{out}");
+    assert_eq!(place.told(), ["backup one.sqlite"]);
+    // An address that a killed supervisor left behind is no reason to fail.
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    write_address(&place.data().join("http.addr"), free.local_addr().expect("bound")).expect("written");
+    drop(free);
+    assert_eq!(place.orch(&["backup", &to]).await.0, 0);
+    place.serve_in(&place.data()).await;
+    let (code, out, _) = place.orch(&["backup", &to]).await;
+    assert!(code == 0 && out.contains("verified: 4 tasks"), "{out}");
+    assert_eq!(place.control.asked(), ["backup one.sqlite"]);
+    std::fs::write(&to, "x").expect("written");
+    let (code, _, err) = place.orch(&["backup", &to]).await;
+    one_line(code, &err, 2, "exists already");
+    let (code, _, err) = place.orch(&["backup", "restore", &to]).await;
+    one_line(code, &err, 2, "stop the supervisor first");
+}
+
+#[tokio::test]
+async fn demo_is_the_engines_and_inner_verbs_are_not_for_people() {
+    let place = Place::new();
+    assert_eq!(place.orch(&["demo", "--headless"]).await.0, 7);
+    let (code, _, err) = place.orch(&["shim", "--x"]).await;
+    one_line(code, &err, 64, "for orch itself");
+}

@@ -123,6 +123,9 @@ fn agents(config: &mut Config, source: &Source<'_>) -> Result<(), ConfigError> {
         };
         agent_fits_kind(agent, kind).map_err(|(part, what)| source.wrong(&key(part), &what))?;
         agent.script = agent.script.as_deref().map(|p| source.path(p));
+        for folder in &mut agent.read {
+            *folder = source.path(folder);
+        }
     }
     if !config.agents.contains_key(&config.default_agent) {
         return Err(source.wrong("default_agent", &unknown("agent", &config.default_agent, config.agents.keys())));

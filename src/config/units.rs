@@ -72,7 +72,8 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn size_text(value: u64) -> String {
-    let (name, unit) = SIZES.iter().find(|(_, unit)| value >= *unit && value % unit == 0).unwrap_or(&("B", 1));
+    let (name, unit) =
+        SIZES.iter().find(|(_, unit)| value >= *unit && value.is_multiple_of(*unit)).unwrap_or(&("B", 1));
     format!("{}{name}", value / unit)
 }
 

@@ -222,9 +222,8 @@ async fn the_board_shows_nothing_before_the_login_and_escapes_everything_after()
 async fn bad_input_is_refused_in_the_one_shape() {
     let control = FakeControl::with_tasks();
     let app = app(control.clone());
-    let json = |body: &str| {
-        with_token("POST", "/tasks").header("content-type", "application/json; charset=utf-8").body(body.to_owned())
-    };
+    let json =
+        |body: &str| with_token("POST", "/tasks").header("content-type", "application/json; charset=utf-8").body(body);
     let broken = [
         ("{\n  \"title\": \"x\",\n}", "(line 3, column 1)"),
         ("", "no valid JSON (line 1, column 0)"),
@@ -302,6 +301,25 @@ async fn every_answer_forbids_sniffing_framing_and_storing() {
         assert_eq!(header("x-content-type-options").as_deref(), Some("nosniff"), "{path}");
         assert_eq!(header("cache-control").as_deref(), Some("no-store"), "{path}");
         assert_eq!(header("x-frame-options").as_deref(), Some("DENY"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_document_lists_the_paths_that_there_are() {
+    let app = app(FakeControl::with_tasks());
+    let document = include_str!("../../docs/http.md");
+    let rows = document.lines().filter_map(|l| l.strip_prefix("| `"));
+    let routes: Vec<(&str, &str)> = rows.filter_map(|l| l.split('`').next()?.split_once(' ')).collect();
+    assert!(routes.len() > 20, "{routes:?}");
+    for (method, path) in routes {
+        let path = path.split('?').next().expect("a path").replace("{key}", "ORC-1");
+        let reply = with_token(method, &path).reply(&app).await;
+        assert!(!matches!(reply.status().as_u16(), 404 | 405), "{method} {path}: {}", reply.status());
+    }
+    for wanted in
+        ["/healthz", "/readyz", "/version", "/queue", "/tasks/{key}/journal", "/events", "/metrics", "/backup"]
+    {
+        assert!(document.contains(wanted), "{wanted} is not in docs/http.md");
     }
 }
 
