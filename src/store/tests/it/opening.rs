@@ -112,6 +112,22 @@ fn a_newer_file_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn not_even_the_log_of_a_refused_file_is_folded_in() {
+    let (dir, store) = fresh();
+    drop(store);
+    let wal = config(&dir).dir.join("orch.db-wal");
+    let conn = rusqlite::Connection::open(db(&dir)).unwrap();
+    conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    conn.pragma_update(None, "user_version", 4_711).unwrap();
+    drop(conn);
+    let before = (fs::read(db(&dir)).unwrap(), fs::read(&wal).unwrap());
+    assert!(!before.1.is_empty(), "the newer number is in the log only");
+    let refused = Store::open(&config(&dir)).map(drop).expect_err("newer");
+    assert!(matches!(refused, OpenError::Newer { .. }), "{refused}");
+    assert_eq!((fs::read(db(&dir)).unwrap(), fs::read(&wal).unwrap()), before);
+}
+
+#[test]
 fn a_file_migrated_by_another_text_is_refused() {
     let (dir, store) = fresh();
     drop(store);
