@@ -12,9 +12,10 @@ use orch_domain::event::Event;
 use orch_domain::ids::{Epoch, TaskId};
 use orch_domain::names::RepoName;
 use ractor::ActorRef;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::gates::GatePoolHandle;
+use crate::landing::Halted;
 use crate::lane::LaneMsg;
 use crate::outbox::OutboxMsg;
 use crate::reconciler::ReconcilerMsg;
@@ -39,6 +40,17 @@ struct Addresses {
     reconciler: Option<ActorRef<ReconcilerMsg>>,
     /// Leases held by a landing of this process: one that is not here has no living holder.
     leases: BTreeSet<(RepoName, Epoch)>,
+    /// The last landing of each repository: it outlives its lane's actor.
+    landings: BTreeMap<RepoName, UnderWay>,
+}
+
+/// A landing under way: it listens to `halt` as long as it lives.
+#[derive(Clone)]
+pub struct UnderWay {
+    /// Of which task.
+    pub task: TaskId,
+    /// Told when it should end at its next border; closed once it has ended.
+    pub halt: watch::Sender<Option<Halted>>,
 }
 
 impl Directory {
@@ -99,6 +111,25 @@ impl Directory {
     #[must_use]
     pub fn router(&self) -> Option<ActorRef<RouterMsg>> {
         self.read(|a| a.router.clone())
+    }
+
+    /// Takes note of a landing that begins.
+    pub fn note_landing(&self, repo: &RepoName, landing: UnderWay) {
+        self.write(|a| {
+            a.landings.insert(repo.clone(), landing);
+        });
+    }
+
+    /// A repository's landing under way in this process, whichever life of its lane began it.
+    #[must_use]
+    pub fn landing(&self, repo: &RepoName) -> Option<UnderWay> {
+        self.read(|a| a.landings.get(repo).filter(|l| !l.halt.is_closed()).cloned())
+    }
+
+    /// All landings under way in this process.
+    #[must_use]
+    pub fn landings(&self) -> Vec<UnderWay> {
+        self.read(|a| a.landings.values().filter(|l| !l.halt.is_closed()).cloned().collect())
     }
 
     /// Takes note that a landing of this process holds a lease.

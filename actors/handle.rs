@@ -162,6 +162,10 @@ impl Handle {
 
     /// Brings a person's command to the task and answers once it is durable.
     async fn command(&self, task: &Task, event: Event) -> Result<TaskView, ControlError> {
+        if task.is_terminal() {
+            // Its actor has ended; one started for this would end before it could answer.
+            return Err(ControlError::Conflict(format!("{} is closed ({})", task.key, task.status().as_str())));
+        }
         match self.directory.ask(&task.id, event).await {
             Some(Answer::Changed(task)) => Ok(TaskView::of(&task)),
             Some(Answer::Nothing(why)) => {

@@ -12,6 +12,7 @@ use orch_adapters::git::{BranchPush, CatchUp, CatchUpSpec, CommitLine, RepoGit, 
 use orch_adapters::ports::Advance;
 use orch_domain::event::{CheckEnd, LandingEnd};
 use orch_domain::ids::{CommitSha, Epoch, TaskId};
+use orch_domain::job::JobKind;
 use orch_domain::journal::Entry;
 use orch_domain::names::BranchName;
 use orch_domain::pipeline::RepoCommand;
@@ -60,6 +61,8 @@ pub struct Landing {
     pub repo: Arc<RepoRuntime>,
     /// The task.
     pub task: TaskId,
+    /// Only what is open is brought to its end, in whatever state the task is: it was stopped meanwhile.
+    pub finish: bool,
     /// Set when it should end at its next border.
     pub halted: watch::Receiver<Option<Halted>>,
 }
@@ -126,7 +129,11 @@ impl Landing {
     async fn saga(&self, epoch: Epoch) -> Result<LandingEnd, Halt> {
         let task = self.load().await?;
         // A message may come late or twice: only a task that waits for the lane is served.
-        let State::Landing { step, .. } = task.state else { return Err(None) };
+        let step = match task.state {
+            State::Landing { step, .. } => step,
+            _ if self.finish => Step::Land,
+            _ => return Err(None),
+        };
         if let Some(landing) = self.ctx.store.landing_of(&self.task).await.map_err(could_not_run)? {
             let landed = Landed { sha: landing.sha, tree: landing.tree, at: landing.at };
             return Ok(self.after_landing(&task, landed, epoch).await);
@@ -139,10 +146,14 @@ impl Landing {
         let windows = self.ctx.store.open_windows(&self.repo.settings.name).await.map_err(could_not_run)?;
         if let Some(window) = windows.into_iter().find(|w| w.task == self.task && w.kind == WindowKind::Land) {
             self.note("window-attached", format!("attached to the landing window {}", window.id)).await;
+            self.wait_for_pushes().await?;
             match self.finish_window(&task, &main, &window, epoch, json!({"attached": true})).await? {
                 Some(landed) => return Ok(self.after_landing(&task, landed, epoch).await),
                 None => self.note("main-moved", "the interrupted landing had not reached main".to_owned()).await,
             }
+        }
+        if self.finish {
+            return Ok(LandingEnd::Stopped);
         }
         for _ in 0..self.ctx.limits.catch_ups {
             self.border().await?;
@@ -391,6 +402,19 @@ impl Landing {
         }
         // The window stays open: whoever comes next repeats the same compare-and-swap.
         Err(Some(LandingEnd::CouldNotRun { why: format!("the forge does not say whether main moved: {said}") }))
+    }
+
+    /// Pushes that an earlier supervisor sent may still be under way: repeated beside them, the same compare-and-swap
+    /// could be refused for the other's lock, and that would not be definitive.
+    async fn wait_for_pushes(&self) -> Result<(), Halt> {
+        let jobs = self.ctx.store.live_jobs().await.map_err(could_not_run)?;
+        for job in jobs.into_iter().filter(|j| j.record.kind == JobKind::Push) {
+            self.say("waiting for a push that an earlier supervisor sent");
+            if let Err(error) = self.repo.lane_runner.adopt(job.record.identity).wait().await {
+                tracing::info!(task.id = %self.task, %error, "the end of an earlier push was not seen; asking again will tell");
+            }
+        }
+        Ok(())
     }
 
     #[expect(clippy::too_many_arguments, reason = "the facts of one landing, all of different types")]

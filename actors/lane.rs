@@ -1,6 +1,6 @@
 //! RepoLeaseActor: one per repository. Owns the lane: who lands next, and the side task that lands. Hears `Land`, `LetGo`
 //! and the end of its side task. Says `LandingEnded`, by way of the router. Dies with nothing: a landing under way is cut
-//! by no actor's death, and a successor finds waiting tasks in the store. Never pushes or tests in a handler, and is,
+//! by no actor's death, a successor attaches to it, and finds waiting tasks in the store. Never pushes or tests in a handler, and is,
 //! through its side task, the only one that pushes, merges or deletes branches.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::context::Context;
-use crate::directory::Directory;
+use crate::directory::{Directory, UnderWay};
 use crate::landing::{Halted, Landing};
 use crate::snapshots::{Snapshots, Teller};
 
@@ -43,6 +43,15 @@ pub enum LaneMsg {
         /// Which.
         task: TaskId,
         /// Told how it stood.
+        reply: oneshot::Sender<String>,
+    },
+    /// A stopped task left an irreversible step open: bring that to its honest end. Answered when that was tried.
+    Finish {
+        /// Which.
+        task: TaskId,
+        /// Its key, for people.
+        key: TaskKey,
+        /// Told how it stands.
         reply: oneshot::Sender<String>,
     },
     /// The side task is through.
@@ -93,6 +102,8 @@ struct Request {
     key: TaskKey,
     priority: i32,
     since: Timestamp,
+    /// Only an open window is to be brought to its end; with who waits for that.
+    finish: Option<oneshot::Sender<String>>,
 }
 
 struct Current {
@@ -129,6 +140,17 @@ impl Actor for RepoLeaseActor {
 
     async fn pre_start(&self, myself: ActorRef<LaneMsg>, args: LaneArgs) -> Result<LaneState, ActorProcessingErr> {
         let teller = args.snapshots.register(&format!("lane {}", args.repo), "idle", args.ctx.now(), 0);
+        // A landing that an earlier life of this lane began goes on: it is this one's now.
+        let current = args.directory.landing(&args.repo).map(|under_way| {
+            let (task, halt, me) = (under_way.task.clone(), under_way.halt.clone(), myself.clone());
+            tokio::spawn(async move {
+                under_way.halt.closed().await;
+                if me.cast(LaneMsg::Ended { task: under_way.task }).is_err() {
+                    tracing::debug!("the lane ended during a landing that it had attached to");
+                }
+            });
+            Current { task, halt, let_go: Vec::new() }
+        });
         let clock = tokio::spawn(async move {
             while myself.cast(LaneMsg::Look).is_ok() {
                 tokio::time::sleep(LOOK).await;
@@ -141,7 +163,7 @@ impl Actor for RepoLeaseActor {
             repo: args.repo,
             teller,
             queue: Vec::new(),
-            current: None,
+            current,
             // Closed until the first look has read the lane's mode.
             open: false,
             stopping: Vec::new(),
@@ -158,10 +180,16 @@ impl Actor for RepoLeaseActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             LaneMsg::Land { task, key, priority, since } => {
-                state.enqueue(Request { task, key, priority, since });
+                state.enqueue(Request { task, key, priority, since, finish: None });
                 state.next(&myself);
             }
             LaneMsg::LetGo { task, reply } => state.let_go(&task, reply),
+            LaneMsg::Finish { task, key, reply } => {
+                state.queue.retain(|r| r.task != task);
+                let (priority, since) = (i32::MAX, state.ctx.now());
+                state.queue.push(Request { task, key, priority, since, finish: Some(reply) });
+                state.next(&myself);
+            }
             LaneMsg::Ended { task } => {
                 if let Some(current) = state.current.take_if(|c| c.task == task) {
                     for reply in current.let_go {
@@ -175,7 +203,7 @@ impl Actor for RepoLeaseActor {
                 state.open = open;
                 for request in waiting {
                     if let LaneMsg::Land { task, key, priority, since } = request {
-                        state.enqueue(Request { task, key, priority, since });
+                        state.enqueue(Request { task, key, priority, since, finish: None });
                     }
                 }
                 state.next(&myself);
@@ -245,12 +273,11 @@ impl LaneState {
             }
             return;
         }
-        if !self.open || self.queue.is_empty() {
-            return;
-        }
         self.queue.sort_by(|a, b| b.priority.cmp(&a.priority).then(a.since.cmp(&b.since)));
-        let request = self.queue.remove(0);
+        // A closed lane begins nothing, but ends what was begun.
+        let Some(at) = self.queue.iter().position(|r| self.open || r.finish.is_some()) else { return };
         let Some(repo) = self.ctx.repo(&self.repo).cloned() else { return };
+        let request = self.queue.remove(at);
         let (halt, halted) = watch::channel(None);
         let landing = Landing {
             ctx: self.ctx.clone(),
@@ -258,8 +285,10 @@ impl LaneState {
             snapshots: self.snapshots.clone(),
             repo,
             task: request.task.clone(),
+            finish: request.finish.is_some(),
             halted,
         };
+        self.directory.note_landing(&self.repo, UnderWay { task: request.task.clone(), halt: halt.clone() });
         let (directory, myself, task) = (self.directory.clone(), myself.clone(), request.task.clone());
         let work = tokio::spawn(landing.carry_out());
         tokio::spawn(async move {
@@ -275,7 +304,7 @@ impl LaneState {
                 tracing::debug!("the lane was restarted during a landing; its successor has the next turn");
             }
         });
-        self.current = Some(Current { task: request.task, halt, let_go: Vec::new() });
+        self.current = Some(Current { task: request.task, halt, let_go: request.finish.into_iter().collect() });
     }
 
     /// Looks in the store for tasks that wait for this lane, and at its mode, in a side task.

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::context::Context;
 use crate::directory::Directory;
 use crate::gates::GatePoolHandle;
+use crate::landing::Halted;
 use crate::lane::{LaneArgs, LaneMsg, RepoLeaseActor};
 use crate::ledger::{LedgerActor, LedgerArgs};
 use crate::outbox::{OutboxActor, OutboxArgs};
@@ -26,6 +27,8 @@ use crate::snapshots::{Snapshots, Teller};
 
 /// Longest wait for tasks after they were told to end politely.
 const CANCEL_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait for committed effects to be sent.
+const FLUSH: Duration = Duration::from_secs(3);
 /// Longest wait for one child to end by itself.
 const CHILD_WAIT: Duration = Duration::from_secs(10);
 
@@ -268,6 +271,7 @@ async fn stop_downwards(
     level: Level,
     deadline: Duration,
 ) {
+    let until = tokio::time::Instant::now() + deadline;
     let cell = |role: &Role| children.iter().find(|(r, _)| r == role).map(|(_, cell)| cell.clone());
     if let Some(reconciler) = cell(&Role::Reconciler) {
         end(&reconciler).await;
@@ -300,15 +304,41 @@ async fn stop_downwards(
             let _ = ended.await;
         }
     });
-    futures::future::join_all(lanes).await;
+    let mut ended = std::pin::pin!(futures::future::join_all(lanes));
+    // Until the deadline tests may end by themselves; then they are ended, and what lands reaches its next border.
+    if tokio::time::timeout_at(until, &mut ended).await.is_err() {
+        if let Some(gates) = directory.gates() {
+            gates.stop(Level::Cancel, "the supervisor stops").await;
+        }
+        ended.await;
+    }
+    // Those whose lane is not there to wait for them.
+    for landing in directory.landings() {
+        landing.halt.send_replace(Some(Halted::System));
+        landing.halt.closed().await;
+    }
     if let Some(gates) = directory.gates() {
         gates.stop(Level::Cancel, "the supervisor stops").await;
     }
+    flush_outbox(ctx, directory).await;
     for (role, cell) in children.iter().rev() {
         tracing::debug!("stopping {}", role.name());
         end(cell).await;
     }
     tracing::info!(at = %ctx.now(), "all actors have ended");
+}
+
+/// Gives the outbox a moment to send what the last changes committed; the rest is sent after the next start.
+async fn flush_outbox(ctx: &Context, directory: &Directory) {
+    let flushed = tokio::time::timeout(FLUSH, async {
+        while ctx.store.pending_outbox(1, ctx.now()).await.is_ok_and(|pending| !pending.is_empty()) {
+            directory.wake_outbox();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    if flushed.await.is_err() {
+        tracing::info!("effects are left to be sent after the next start");
+    }
 }
 
 /// Stops one child, waits, and kills only what does not listen.

@@ -23,7 +23,7 @@ use crate::directory::Directory;
 use crate::restart::backoff;
 use crate::settle::settle_jobs;
 use crate::snapshots::{Snapshots, Teller};
-use crate::task::{Answer, TaskActor, TaskArgs, TaskMsg};
+use crate::task::{Answer, CLOSED, TaskActor, TaskArgs, TaskMsg};
 
 /// What the router hears.
 pub enum RouterMsg {
@@ -154,6 +154,8 @@ impl Actor for TaskRouter {
     ) -> Result<RouterState, ActorProcessingErr> {
         let now = args.ctx.now();
         let teller = args.snapshots.register("router", "starting", now, 0);
+        // Published before the first task begins: what tasks ask for while this still starts waits in the mailbox.
+        args.directory.set_router(myself.clone());
         let mut state = RouterState {
             ctx: args.ctx,
             directory: args.directory,
@@ -188,6 +190,12 @@ impl Actor for TaskRouter {
                 state.start(&myself, &task, 0).await;
             }
             RouterMsg::Deliver { task, event, reply } => state.deliver(&myself, &task, event, reply).await,
+            // From an actor that has ended meanwhile: its successor asks for itself, a slot given now would be nobody's.
+            RouterMsg::AskSlot { task, .. } | RouterMsg::AskTurn { task, .. } | RouterMsg::WatchDependencies { task, .. }
+                if !state.children.contains_key(&task) =>
+            {
+                tracing::debug!(task.id = %task, "task {task} ended before its request was read");
+            }
             RouterMsg::AskSlot { task, priority, created } => {
                 let known = state.slots.contains(&task) || state.waiting.iter().any(|w| w.task == task);
                 if state.slots.contains(&task) {
@@ -252,18 +260,19 @@ impl Actor for TaskRouter {
         event: SupervisionEvent,
         state: &mut RouterState,
     ) -> Result<(), ActorProcessingErr> {
-        match event {
-            SupervisionEvent::ActorTerminated(who, _, _) => state.child_ended(&who),
-            SupervisionEvent::ActorFailed(who, why) => {
-                if let Some(task) = state.child_ended(&who) {
-                    tracing::error!(task.id = %task, error = %why, "the actor of task {task} failed");
-                    state.restart_later(&myself, task, why.to_string());
-                }
-                state.publish();
-                return Ok(());
-            }
-            _ => None,
+        let (who, why) = match event {
+            SupervisionEvent::ActorTerminated(who, _, reason) => (who, reason.unwrap_or_else(|| "it stopped".to_owned())),
+            SupervisionEvent::ActorFailed(who, why) => (who, why.to_string()),
+            _ => return Ok(()),
         };
+        if let Some(task) = state.child_ended(&who)
+            && why != CLOSED
+            && state.stopping.is_none()
+        {
+            // Killed, failed, or pushed aside by a newer owner: a live task never stays without its actor.
+            tracing::error!(task.id = %task, error = %why, "the actor of task {task} ended before its task did");
+            state.restart_later(&myself, task, why);
+        }
         state.report_stopped();
         state.publish();
         Ok(())

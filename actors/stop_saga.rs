@@ -10,11 +10,11 @@ use std::time::Duration;
 use orch_adapters::git::{BranchDeletion, Owner, RepoGit, TaskBranch};
 use orch_domain::event::Event;
 use orch_domain::ids::RunId;
-use orch_domain::names::BranchName;
+use orch_domain::names::{BranchName, RepoName};
 use orch_domain::stop::{Level, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{Landed, Task};
 use orch_store::WindowKind;
-use ractor::ActorRef;
+use ractor::{ActorRef, ActorStatus};
 use tokio::sync::oneshot;
 
 use crate::agent::AgentMsg;
@@ -23,13 +23,16 @@ use crate::context::Context;
 use crate::deploy;
 use crate::directory::Directory;
 use crate::lane::LaneMsg;
-use crate::settle::settle_jobs;
+use crate::settle::{settle_job, settle_jobs};
 use crate::task::TaskMsg;
 
 /// Longest wait for an actor to end by itself before it is killed.
 const ACTOR_WAIT: Duration = Duration::from_secs(120);
 /// Between two questions to a lane that did not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The steps are somebody else's now.
+struct Abandoned;
 
 /// One STOP to be carried out.
 pub struct StopSaga {
@@ -51,7 +54,10 @@ impl StopSaga {
         let mark = self.task.stop.clone();
         let proof = mark.map_or_else(String::new, |m| format!("by {} from {} at {}", m.by, m.source, m.at));
         self.line(StopStep::Recorded, StepResult::Done { proof }).await;
-        let landed = self.wait_for_window().await;
+        let Ok(landed) = self.wait_for_window().await else {
+            tracing::debug!(task.id = %self.task.id, "the actor of a stopped task ended early; its successor goes on");
+            return;
+        };
         let agent_ended = self.end_agent().await;
         self.end_jobs().await;
         self.check_lease().await;
@@ -87,23 +93,30 @@ impl StopSaga {
 
     /// Asks the lane to let go of the task, and waits until it has: queued tasks leave at once, a landing ends at its
     /// next border, an irreversible step ends honestly. Returns what has landed, and whether nothing is left to do.
-    async fn wait_for_window(&self) -> Option<(Landed, bool)> {
+    async fn wait_for_window(&self) -> Result<Option<(Landed, bool)>, Abandoned> {
         let Some(repo) = self.ctx.repo(&self.task.repo) else {
             self.line(StopStep::Window, StepResult::Nothing { proof: "its repository is not configured".into() }).await;
-            return None;
+            return Ok(None);
         };
-        let answer = loop {
-            let (reply, answer) = oneshot::channel();
-            let message = LaneMsg::LetGo { task: self.task.id.clone(), reply };
-            if self.directory.tell_lane(&repo.settings.name, message)
-                && let Ok(answer) = answer.await
-            {
-                break answer;
+        let let_go = |reply| LaneMsg::LetGo { task: self.task.id.clone(), reply };
+        let mut answer = self.ask_lane(&repo.settings.name, let_go).await?;
+        let windows = loop {
+            match self.ctx.store.windows_of(&self.task.id).await {
+                // An intent that was sent is always waited for: the lane brings it to its honest end.
+                Ok(windows) if windows.iter().any(|w| w.closed.is_none()) => {
+                    let (task, key) = (self.task.id.clone(), self.task.key.clone());
+                    let finish = |reply| LaneMsg::Finish { task: task.clone(), key: key.clone(), reply };
+                    answer = self.ask_lane(&repo.settings.name, finish).await?;
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Ok(windows) => break windows,
+                Err(error) => {
+                    tracing::warn!(task.id = %self.task.id, %error, "the windows of a stopped task could not be read");
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    self.still_wanted()?;
+                }
             }
-            // The lane is being restarted; asking again is safe.
-            tokio::time::sleep(ASK_AGAIN).await;
         };
-        let windows = self.ctx.store.windows_of(&self.task.id).await.unwrap_or_default();
         let landed = self.ctx.store.landing_of(&self.task.id).await.ok().flatten();
         let result = match (&landed, windows.is_empty()) {
             (Some(landing), _) => StepResult::Done {
@@ -113,11 +126,37 @@ impl StopSaga {
             (None, false) => StepResult::Done { proof: format!("the step under way ended without landing ({answer})") },
         };
         self.line(StopStep::Window, result).await;
-        let landing = landed?;
+        let Some(landing) = landed else { return Ok(None) };
         let deploy_wanted = repo.settings.commands.deploy.is_some();
         let deployed = windows.iter().any(|w| w.kind == WindowKind::Deploy && deploy::succeeded(w));
         let landed = Landed { sha: landing.sha, tree: landing.tree, at: landing.at };
-        Some((landed, !deploy_wanted || deployed))
+        Ok(Some((landed, !deploy_wanted || deployed)))
+    }
+
+    /// Asks the lane until it has answered: asking again is safe, and it may be in a restart.
+    async fn ask_lane(
+        &self,
+        repo: &RepoName,
+        message: impl Fn(oneshot::Sender<String>) -> LaneMsg,
+    ) -> Result<String, Abandoned> {
+        loop {
+            let (reply, answer) = oneshot::channel();
+            if self.directory.tell_lane(repo, message(reply))
+                && let Ok(answer) = answer.await
+            {
+                return Ok(answer);
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+            self.still_wanted()?;
+        }
+    }
+
+    /// A TaskActor that ended early has a successor, which carries the STOP out anew: in this process, or in the next.
+    fn still_wanted(&self) -> Result<(), Abandoned> {
+        match self.actor.get_status() {
+            ActorStatus::Stopped => Err(Abandoned),
+            _ => Ok(()),
+        }
     }
 
     /// Ends the run's actor; returns how that is known.
@@ -137,8 +176,14 @@ impl StopSaga {
     }
 
     async fn end_jobs(&self) {
-        let cancelled =
-            self.ctx.store.cancel_queued_jobs(&self.task.id, self.ctx.now()).await.map_or(0, |jobs| jobs.len());
+        let queued = self.ctx.store.cancel_queued_jobs(&self.task.id, self.ctx.now()).await.unwrap_or_default();
+        let cancelled = queued.len();
+        // They never got their `go`, but their guards are there until they are told.
+        for job in queued {
+            if let Ok(Some(row)) = self.ctx.store.job(&job).await {
+                settle_job(&self.ctx, row).await;
+            }
+        }
         if let Some(gates) = self.directory.gates() {
             gates.cancel_for(&self.task.id).await;
         }

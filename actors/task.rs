@@ -28,6 +28,9 @@ use crate::settle::settle_jobs;
 use crate::snapshots::{Snapshots, Teller};
 use crate::stop_saga;
 
+/// Reason of a TaskActor that ended because its task is closed: any other end leaves a live task without an actor.
+pub const CLOSED: &str = "closed";
+
 /// What a TaskActor hears.
 pub enum TaskMsg {
     /// Load the row and go on from there. Sent to itself at start.
@@ -44,6 +47,8 @@ pub enum TaskMsg {
         /// How firmly.
         level: Level,
     },
+    /// Its AgentActor has ended, and whatever that had sent before has been heard.
+    AgentGone,
     /// The steps of STOP are through, as far as they can be without this actor.
     StopSagaEnded {
         /// What to decide on.
@@ -149,6 +154,7 @@ impl Actor for TaskActor {
                 state.stop_saga = false;
                 state.hear(&myself, *event).await?;
             }
+            TaskMsg::AgentGone => state.maybe_stopped(&myself),
             TaskMsg::Stop { level } => state.stop(&myself, level),
         }
         Ok(())
@@ -160,20 +166,25 @@ impl Actor for TaskActor {
         event: SupervisionEvent,
         state: &mut TaskState,
     ) -> Result<(), ActorProcessingErr> {
-        let failure = match &event {
-            SupervisionEvent::ActorFailed(_, why) => Some(why.to_string()),
-            SupervisionEvent::ActorTerminated(_, _, Some(reason)) if reason == RUN_OVER => None,
-            SupervisionEvent::ActorTerminated(_, _, reason) => {
-                Some(reason.clone().unwrap_or_else(|| "it ended before its run did".to_owned()))
+        let (who, failure) = match &event {
+            SupervisionEvent::ActorFailed(who, why) => (who, Some(why.to_string())),
+            SupervisionEvent::ActorTerminated(who, _, Some(reason)) if reason == RUN_OVER => (who, None),
+            SupervisionEvent::ActorTerminated(who, _, reason) => {
+                (who, Some(reason.clone().unwrap_or_else(|| "it ended before its run did".to_owned())))
             }
             _ => return Ok(()),
         };
+        if state.agent.as_ref().is_none_or(|agent| agent.get_id() != who.get_id()) {
+            // Of a run that was over before: the next one may have begun already.
+            return Ok(());
+        }
         state.agent = None;
         if let Some(why) = failure {
             tracing::error!(task.id = %state.id, error = %why, "the agent actor of task {} failed", state.id);
             state.run_lost(&myself, why);
         }
-        state.maybe_stopped(&myself);
+        // Behind the run's result in the mailbox: a supervision event overtakes it, and stopping now would drop it.
+        myself.cast(TaskMsg::AgentGone)?;
         Ok(())
     }
 
@@ -412,7 +423,7 @@ impl TaskState {
             Effect::Close => {
                 self.snapshots.clear_activity(&id);
                 self.directory.tell_router(RouterMsg::Closed { task: id });
-                myself.stop(Some("closed".to_owned()));
+                myself.stop(Some(CLOSED.to_owned()));
             }
         }
     }
@@ -499,14 +510,21 @@ impl TaskState {
         self.maybe_stopped(myself);
     }
 
-    /// While the system stops: ends once nothing of this task is under way in this process.
+    /// While the system stops: ends once nothing of this task is under way in this process. A run without its actor has
+    /// its result on the way, which must not be lost; only `Kill` does not wait for it, nor for a STOP's steps.
     fn maybe_stopped(&self, myself: &ActorRef<TaskMsg>) {
-        let checking = self
-            .row
-            .as_ref()
-            .is_some_and(|r| matches!(&r.task.state, State::Running { step: Step::Check | Step::Command, .. }));
-        let finish_check = checking && self.stopping == Some(Level::Drain);
-        if self.stopping.is_some() && self.agent.is_none() && !self.stop_saga && !finish_check {
+        let Some(level) = self.stopping else { return };
+        let step = self.row.as_ref().and_then(|r| match &r.task.state {
+            State::Running { step, .. } => Some(*step),
+            _ => None,
+        });
+        let waits = match (level, step) {
+            (Level::Kill, _) => false,
+            (_, Some(Step::Agent)) => true,
+            (Level::Drain, Some(Step::Check | Step::Command)) => true,
+            _ => self.stop_saga,
+        };
+        if self.agent.is_none() && !waits {
             myself.stop(Some("the supervisor stops".to_owned()));
         }
     }
