@@ -2,5 +2,8 @@
 //!
 //! One binary, one file per behaviour; each test reads like a story told to the [`world`].
 
+mod checks;
+mod full;
 mod pipeline;
+mod retries;
 mod world;

@@ -4,6 +4,8 @@
 //! closes: processes, workspaces, checkouts, leases, unsent effects. Refuses sleeps and test-only branches in production
 //! code: agents misbehave by script, the outside by its own state.
 
+mod more;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +30,8 @@ pub(crate) struct Setup {
     pub(crate) agents: BTreeMap<String, String>,
     pub(crate) repo: RepoConfig,
     pub(crate) limits: orch::config::Limits,
+    /// Last words on the settings, before the engine reads them.
+    pub(crate) settle: Vec<Box<dyn FnOnce(&mut Config) + Send>>,
 }
 
 impl Default for Setup {
@@ -42,7 +46,7 @@ impl Default for Setup {
             stop_grace: Millis(500),
             ..Default::default()
         };
-        Self { agents: BTreeMap::new(), repo, limits }
+        Self { agents: BTreeMap::new(), repo, limits, settle: Vec::new() }
     }
 }
 
@@ -91,6 +95,13 @@ pub(crate) struct World {
 
 impl World {
     async fn open(setup: Setup, root: tempfile::TempDir, repo: PathBuf) -> Self {
+        let mut world = Self::prepare(setup, root, repo);
+        world.boot().await;
+        world
+    }
+
+    /// Everything but the start.
+    fn prepare(setup: Setup, root: tempfile::TempDir, repo: PathBuf) -> Self {
         let mut agents = BTreeMap::new();
         for (name, script) in &setup.agents {
             let file = root.path().join(format!("{name}.yaml"));
@@ -100,7 +111,7 @@ impl World {
         }
         let mut repo_config = setup.repo;
         repo_config.path = Some(repo.clone());
-        let config = Config {
+        let mut config = Config {
             data_dir: root.path().join("data"),
             default_agent: repo_config.agent.clone().unwrap_or_default(),
             agents,
@@ -108,9 +119,10 @@ impl World {
             limits: setup.limits,
             ..Config::default()
         };
-        let mut world = Self { root, repo, config, running: None };
-        world.boot().await;
-        world
+        for settle in setup.settle {
+            settle(&mut config);
+        }
+        Self { root, repo, config, running: None }
     }
 
     /// Starts the engine on the world's data folder.

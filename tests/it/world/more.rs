@@ -1,0 +1,189 @@
+//! More words for stories: other repositories, people who push, the board, what ran and what was proven.
+//!
+//! Owns the setups that are not the plain one and the looks behind the front desk that a story needs as evidence. Refuses
+//! to act on the engine by any way that a person or tool outside would not have.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use orch::config::Config;
+use orch::engine::{self, Guard};
+use orch_actors::api::ControlError;
+use orch_domain::job::JobKind;
+use orch_domain::view::{TaskDetail, TaskView};
+use orch_store::Moved;
+use serde_json::Value;
+
+use super::{BOUND, Setup, World, commit_file, git, git_init};
+
+fn temporary(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let root = tempfile::Builder::new().prefix("orch-w").tempdir().expect("a temporary folder");
+    let repo = root.path().join(name);
+    (root, repo)
+}
+
+/// The test command of the plain repository: red while a file `red` exists.
+pub(crate) const CHECK: &str = "test ! -e red && echo '3 passed, 0 failed'\n";
+
+impl Setup {
+    /// Changes the settings as a whole, last of all.
+    #[must_use]
+    pub(crate) fn config(mut self, change: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        self.settle.push(Box::new(change));
+        self
+    }
+
+    /// Opens the world over a repository that the story makes itself, at this path below the world's folder.
+    pub(crate) async fn open_over(self, name: &str, make: impl FnOnce(&Path)) -> World {
+        let (root, repo) = temporary(name);
+        make(&repo);
+        World::open(self, root, repo).await
+    }
+
+    /// Opens the world over a bare repository that people push to from the clone at [`World::person`].
+    pub(crate) async fn open_bare(self) -> World {
+        self.open_over("repo.git", |bare| {
+            let person = bare.with_file_name("person");
+            git_init(&person);
+            commit_file(&person, "check.sh", CHECK, "Begin");
+            git(&person, &["clone", "--quiet", "--bare", ".", bare.to_str().expect("a path in UTF-8")]);
+            git(&person, &["remote", "add", "origin", bare.to_str().expect("a path in UTF-8")]);
+        })
+        .await
+    }
+
+    /// The words with which the engine refuses to start over a repository.
+    pub(crate) async fn refused_over(self, make: impl FnOnce(&Path)) -> String {
+        let (root, repo) = temporary("repo");
+        make(&repo);
+        let world = World::prepare(self, root, repo);
+        let guard = Guard { program: PathBuf::from(env!("CARGO_BIN_EXE_orch")), args: vec!["shim".to_owned()] };
+        let env = std::env::vars().collect();
+        match engine::start(&world.config, &env, guard).await {
+            Ok(_) => panic!("the engine started over {}", world.repo.display()),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+impl World {
+    /// The clone of a person who works on the same repository; see [`Setup::open_bare`].
+    pub(crate) fn person(&self) -> PathBuf {
+        self.root().join("person")
+    }
+
+    /// A person commits on top of main and pushes; the commit.
+    pub(crate) fn person_pushes(&self, path: &str, text: &str, message: &str) -> String {
+        let person = self.person();
+        git(&person, &["fetch", "--quiet", "origin"]);
+        git(&person, &["checkout", "--quiet", "-B", "main", "origin/main"]);
+        commit_file(&person, path, text, message);
+        git(&person, &["push", "--quiet", "origin", "main"]);
+        git(&person, &["rev-parse", "HEAD"])
+    }
+
+    /// A file outside all workspaces that agents and commands can be made to wait for.
+    pub(crate) fn sign(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// Gives a sign.
+    pub(crate) fn give(&self, name: &str) {
+        std::fs::write(self.sign(name), "").expect("the sign is given");
+    }
+
+    /// Labels of all jobs of a kind that a task has had, in order.
+    pub(crate) async fn jobs_of(&self, task: &TaskView, kind: JobKind) -> Vec<String> {
+        let store = self.store();
+        let jobs = store.jobs_of(&task.id).await.expect("jobs can be read");
+        jobs.into_iter().filter(|j| j.record.kind == kind).map(|j| j.record.label).collect()
+    }
+
+    /// How often the task's tests were really run.
+    pub(crate) async fn test_runs(&self, task: &TaskView) -> usize {
+        self.jobs_of(task, JobKind::Gate).await.iter().filter(|label| label.starts_with("test of ")).count()
+    }
+
+    /// Waits for something that the engine makes true in its own time.
+    pub(crate) async fn wait_for<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+        let mut records = self.control().watch_records();
+        let bound = tokio::time::Instant::now() + BOUND;
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            assert!(tokio::time::Instant::now() < bound, "waited in vain for {what}");
+            let _ = tokio::time::timeout(Duration::from_millis(50), records.changed()).await;
+        }
+    }
+
+    /// Waits until the task has had so many test runs.
+    pub(crate) async fn until_test_run(&self, task: &TaskView, n: usize) {
+        self.wait_for(&format!("test run {n} of {}", task.key), async || {
+            (self.test_runs(task).await >= n).then_some(())
+        })
+        .await;
+    }
+
+    /// The state of the task's item on the board, once it is `wanted`.
+    pub(crate) async fn expect_on_board(&self, task: &TaskView, wanted: &str) {
+        self.wait_for(&format!("{} to be shown as {wanted}", task.key), async || {
+            (self.board_item(task).await.state == wanted).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) async fn board_item(&self, task: &TaskView) -> orch_store::BoardItem {
+        let found = self.store().tracker_item_by_key(&task.key).await.expect("the board can be read");
+        found.expect("the task is on the board")
+    }
+
+    /// A person moves the task's item on the board.
+    pub(crate) async fn person_moves(&self, task: &TaskView, to: &str) {
+        let item = self.board_item(task).await;
+        let handle = self.running().handle();
+        let moved = self.store().tracker_move(&item.id, to, "person", None, handle.context().now()).await;
+        assert!(matches!(moved.expect("the board can be written"), Moved::Moved(_)), "{} was there already", task.key);
+    }
+
+    /// Comments on the task's item, once one of them holds a text.
+    pub(crate) async fn expect_comment(&self, task: &TaskView, text: &str) {
+        let item = self.board_item(task).await;
+        self.wait_for(&format!("a comment with `{text}`"), async || {
+            let comments = self.store().tracker_comments(&item.id).await.expect("the board can be read");
+            comments.iter().any(|c| c.text.contains(text)).then_some(())
+        })
+        .await;
+    }
+
+    /// The proof line of a landed task.
+    pub(crate) async fn proof(&self, task: &TaskView) -> Value {
+        let landing = self.store().landing_of(&task.id).await.expect("proofs can be read");
+        landing.expect("the task has landed").proof
+    }
+
+    pub(crate) async fn retry(&self, task: &TaskView) -> Result<TaskView, ControlError> {
+        self.control().retry(task.id.as_str(), "test").await
+    }
+
+    /// Asserts that the journal holds a line with all of these texts.
+    pub(crate) async fn expect_journal(&self, task: &TaskView, texts: &[&str]) {
+        let journal = self.journal(task).await;
+        let found = journal.iter().any(|line| texts.iter().all(|text| line.contains(text)));
+        assert!(found, "no journal line with {texts:?} in\n{}", journal.join("\n"));
+    }
+
+    /// Waits until the task is blocked, and returns what it says.
+    pub(crate) async fn expect_blocked(&self, task: &TaskView, text: &str) -> TaskDetail {
+        let detail = self.expect_status(task, orch_domain::task::Status::Blocked).await;
+        let journal = self.journal(task).await;
+        let line = journal.iter().rfind(|line| line.starts_with("blocked: ")).cloned().unwrap_or_default();
+        let all = format!("{line}\n{}", detail.why.waits_for);
+        assert!(all.contains(text), "blocked, but by: {all}\n{}", journal.join("\n"));
+        detail
+    }
+
+    fn store(&self) -> orch_store::Store {
+        self.running().handle().context().store.clone()
+    }
+}
