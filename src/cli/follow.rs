@@ -73,6 +73,13 @@ impl Source {
         }
     }
 
+    pub(super) async fn retry(&self, key: &str, by: &str) -> Result<TaskView, Lost> {
+        match self {
+            Self::Here(control) => Ok(control.retry(key, by).await?),
+            Self::There(client) => Ok(client.post(&Client::task_path(key, "/retry"), None::<&()>).await?),
+        }
+    }
+
     pub(super) async fn detail(&self, key: &str) -> Result<TaskDetail, Lost> {
         match self {
             Self::Here(control) => {

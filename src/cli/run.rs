@@ -65,7 +65,7 @@ pub struct RunArgs {
     /// The branch to land on; the repository's own when left out
     #[arg(long, value_name = "BRANCH")]
     pub main: Option<BranchName>,
-    /// Key of the task; minted when left out. A live task of that key is followed
+    /// Key of the task; minted when left out. A live task of that key is followed, a blocked one goes on
     #[arg(long)]
     pub key: Option<TaskKey>,
     /// Print the data folder at the end: it holds logs, notes and reports
@@ -235,7 +235,8 @@ impl OneRun<'_> {
         }
     }
 
-    /// Hands the task in; a live task of the same key, left by an earlier run, is followed instead.
+    /// Hands the task in; a live task of the same key, left by an earlier run, is followed instead, and goes on if it
+    /// was blocked.
     async fn hand_in(&self, source: &Source, out: &mut Output) -> Result<Following, FollowEnd> {
         match (source.submit(&self.submit, "orch run").await, &self.submit.key) {
             (Ok(task), _) => Ok(Following::new(&task)),
@@ -244,7 +245,12 @@ impl OneRun<'_> {
                 if matches!(detail.task.status, Status::Done | Status::Cancelled) {
                     return Err(Lost::Said("conflict", text).into());
                 }
-                out.note(&format!("{key} is live already (`{}`); following it", show::short(&detail.task.title, 60)));
+                let title = show::short(&detail.task.title, 60);
+                if detail.task.status == Status::Blocked {
+                    out.note(&format!("{key} is live already (`{title}`) and blocked; it goes on once more"));
+                    return Ok(Following::new(&source.retry(key.as_str(), "orch run").await?));
+                }
+                out.note(&format!("{key} is live already (`{title}`); following it"));
                 Ok(Following::new(&detail.task))
             }
             (Err(lost), _) => Err(lost.into()),
@@ -269,7 +275,7 @@ fn summary(detail: &TaskDetail, out: &mut Output) -> Result<u8, CliError> {
     }
     if let Some(landed) = &task.landed {
         out.line(&format!(
-            "where    main of {} (tree {} is the tree that was tested)",
+            "where    main of {}, with the tree {} that its gates have judged",
             task.repo,
             landed.tree.short()
         ))?;
@@ -281,8 +287,9 @@ fn summary(detail: &TaskDetail, out: &mut Output) -> Result<u8, CliError> {
         task.agent_wall_ms, attempts.runs, attempts.developer_retries
     ))?;
     out.line(&format!("spent    {}", show::spent(&task.usage)))?;
-    if let (1, Some(hint)) = (code, &detail.why.hint) {
-        out.line(&format!("you can  {hint}"))?;
+    // Nobody serves this folder once we are gone, so the domain's hint (a client verb) would find nobody.
+    if task.status == Status::Blocked {
+        out.line(&format!("you can  repeat the command with --key {}: it goes on where it is", task.key))?;
     }
     Ok(code)
 }

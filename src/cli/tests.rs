@@ -268,6 +268,7 @@ async fn run_does_one_task_and_ends_everything() {
     assert!(err.contains("ORC-3 is live already"), "{err}");
     let last: serde_json::Value = serde_json::from_str(out.lines().last().expect("a line")).expect("JSON");
     assert_eq!((code, last["exit"].as_u64(), last["task"]["status"].as_str()), (1, Some(1), Some("blocked")));
+    assert!(place.control.asked().contains(&"retry ORC-3 by orch run".to_owned()), "{:?}", place.control.asked());
     let (code, _, err) = place.orch(&["run", "--repo", &repo, "--title", "x", "--key", "ORC-4"]).await;
     one_line(code, &err, 2, "`ORC-4` is live already");
 }
