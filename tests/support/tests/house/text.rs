@@ -52,10 +52,13 @@ struct Line<'a> {
     code: &'a str,
 }
 
-/// Whether the whole file is test code by its place.
+/// Whether the whole file is test code by its place or its name.
 fn is_test_file(path: &str) -> bool {
-    let mut parts = path.split('/');
-    parts.any(|part| matches!(part, "tests" | "benches" | "fuzz" | "tests.rs" | "test.rs"))
+    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let stem = name.trim_end_matches(".rs");
+    folders.split('/').any(|part| matches!(part, "tests" | "benches" | "fuzz"))
+        || matches!(stem, "tests" | "test")
+        || stem.ends_with("_tests")
 }
 
 /// The number of lines before an inline test module, which is always the last thing in a file.
@@ -229,6 +232,7 @@ fn each_rule_sees_what_it_is_for() {
 
     let unwrapping = format!("let x = y{}{};\n", ".unw", "rap()");
     assert_eq!((careless("a.rs", &unwrapping).len(), careless("tests/a.rs", &unwrapping).len()), (1, 0));
+    assert_eq!(careless("src/a_tests.rs", &unwrapping).len(), 0, "a file of tests beside the code");
     let sleeping = format!("std::thread::sl{};\n", "eep(d)");
     assert_eq!((careless("a.rs", &sleeping).len(), careless("tests/a.rs", &sleeping).len()), (0, 1));
     assert_eq!(careless("a.rs", &format!("tod{}\n", "o!()")).len(), 1);
