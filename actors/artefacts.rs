@@ -127,12 +127,29 @@ pub fn reports_dir(ctx: &Context, task: &Task) -> PathBuf {
     ctx.paths.reports.join(task.key.slug()).join(task.generation.to_string())
 }
 
-/// Removes a folder with all that is in it; what an agent made unwritable is made writable first.
+/// Ending of the name of a folder that is being removed: whatever is found under such a name is nobody's.
+const GONE: &str = ".gone";
+
+/// Removes a folder with all that is in it; what an agent made unwritable is made writable first. It leaves its place in
+/// one step: a removal that is cut off never looks like work from which somebody has deleted files.
 pub fn discard(path: &Path) {
     if std::fs::symlink_metadata(path).is_err() {
         return;
     }
-    if std::fs::remove_dir_all(path).is_ok() {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if name.ends_with(GONE) {
+        return remove(path);
+    }
+    let gone = path.with_file_name(format!("{name}{GONE}"));
+    remove(&gone);
+    match std::fs::rename(path, &gone) {
+        Ok(()) => remove(&gone),
+        Err(_) => remove(path),
+    }
+}
+
+fn remove(path: &Path) {
+    if std::fs::symlink_metadata(path).is_err() || std::fs::remove_dir_all(path).is_ok() {
         return;
     }
     open_up(path);

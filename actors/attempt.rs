@@ -88,6 +88,8 @@ impl Folders {
 /// The commits that a run begins with.
 struct Footing {
     main: BranchName,
+    /// Where `main` is now: shown to the agent as `origin/<main>`, so that a conflict can be resolved against it.
+    main_at: CommitSha,
     base: CommitSha,
     start: CommitSha,
 }
@@ -121,7 +123,7 @@ impl Attempt {
             branch: self.task.branch(),
             start: footing.start.clone(),
             main: footing.main.clone(),
-            base: footing.base.clone(),
+            base: footing.main_at.clone(),
         };
         git.make_workspace(workspace).await.map_err(|e| format!("no workspace: {e}"))?;
         let private = PrivateDirs::under(&folders.private);
@@ -138,7 +140,12 @@ impl Attempt {
         facts.end = Some(end);
         facts.output_tail = tail(&finished);
         self.say("taking the work out");
-        let imported = self.capture(&git, &self.run, folders, &footing).await;
+        let message = match facts.end.as_ref().is_some_and(JobEnd::is_success) {
+            // Many agents leave the committing to others: their change then gets the task's own words.
+            true => format!("{}: {}", self.task.key, one_line(&self.task.title)),
+            false => self.leftovers_message(),
+        };
+        let imported = self.capture(&git, &self.run, folders, &footing, message).await;
         match imported {
             Ok(imported) => self.look_at_work(&git, &footing, imported, facts).await,
             Err(why) if facts.end.as_ref().is_some_and(JobEnd::is_success) => Err(why),
@@ -180,20 +187,27 @@ impl Attempt {
     /// Base from the forge for new work; for work under way its own, with whatever an interrupted run left on top.
     async fn footing(&self, repo: &RepoRuntime, git: &RepoGit) -> Result<Footing, String> {
         let main = repo.main().await.map_err(|e| e.to_string())?;
+        let main_at = git.fetch_main(&main).await.map_err(|e| format!("main cannot be fetched: {e}"))?;
         let base = match (&self.task.base, &self.task.head) {
             (Some(base), Some(_)) => base.clone(),
-            _ => git.fetch_main(&main).await.map_err(|e| format!("main cannot be fetched: {e}"))?,
+            _ => main_at.clone(),
         };
         let mut start = self.task.head.clone().unwrap_or_else(|| base.clone());
         for n in 1..self.attempt {
             let run = self.task.run_id(n);
             let left = Folders::of(&self.ctx, &run);
             if !left.tree.exists() {
+                // Half made, or cleared away before its result was recorded: what was taken out of it is still known.
+                artefacts::discard(&left.root);
+                if let Some(head) = self.taken_out(git, &run, &start).await {
+                    start = head;
+                }
                 continue;
             }
             self.say("taking over what an interrupted run left");
-            let footing = Footing { main: main.clone(), base: base.clone(), start: start.clone() };
-            match self.capture(git, &run, &left, &footing).await {
+            let (main, main_at) = (main.clone(), main_at.clone());
+            let footing = Footing { main, main_at, base: base.clone(), start: start.clone() };
+            match self.capture(git, &run, &left, &footing, self.leftovers_message()).await {
                 Ok(imported) if imported.new && imported.continues && self.may_keep(git, &start, &imported).await => {
                     start = imported.head;
                     artefacts::discard(&left.root);
@@ -204,13 +218,26 @@ impl Attempt {
                 }
             }
         }
-        Ok(Footing { main, base, start })
+        Ok(Footing { main, main_at, base, start })
+    }
+
+    /// What was taken out of a run whose result was never recorded: its supervisor ended in between.
+    async fn taken_out(&self, git: &RepoGit, run: &RunId, start: &CommitSha) -> Option<CommitSha> {
+        let runs = self.ctx.store.runs(&self.task.id).await.ok()?;
+        runs.iter().find(|r| r.run.id == *run && r.ended.is_none())?;
+        let head = git.imported_head(&self.task.id, run).await.ok()??;
+        let continues = head != *start && git.contains(start, &head).await.unwrap_or(false);
+        let keep = continues && (self.role().may_change_code() || self.only_artefacts(git, start, &head).await);
+        keep.then_some(head)
+    }
+
+    async fn only_artefacts(&self, git: &RepoGit, from: &CommitSha, to: &CommitSha) -> bool {
+        self.foreign_paths(git, from, to).await.is_ok_and(|paths| paths.is_empty())
     }
 
     /// Roles that may not change code take over only what stays in the artefact folder.
     async fn may_keep(&self, git: &RepoGit, start: &CommitSha, imported: &Imported) -> bool {
-        self.role().may_change_code()
-            || self.foreign_paths(git, start, &imported.head).await.is_ok_and(|paths| paths.is_empty())
+        self.role().may_change_code() || self.only_artefacts(git, start, &imported.head).await
     }
 
     /// Starts the job; `None` when the program cannot be started as things are set up, which `facts` then says.
@@ -383,6 +410,10 @@ impl Attempt {
         self.say(&text);
     }
 
+    fn leftovers_message(&self) -> String {
+        format!("{}: keep what an interrupted run left uncommitted", self.task.key)
+    }
+
     /// Takes commits and leftovers out of a workspace, by a job inside the agent's confinement.
     async fn capture(
         &self,
@@ -390,6 +421,7 @@ impl Attempt {
         run: &RunId,
         folders: &Folders,
         footing: &Footing,
+        message: String,
     ) -> Result<Imported, String> {
         let setup = self.agent()?;
         artefacts::discard(&folders.out);
@@ -401,7 +433,7 @@ impl Attempt {
             out: folders.out.clone(),
             base: footing.base.clone(),
             branch: self.task.branch(),
-            message: format!("{}: keep work that was left uncommitted", self.task.key),
+            message,
             confinement: self.confinement(&setup, git, folders, &[&folders.out]),
             env: self.ctx.job_env(&private),
             owner: Owner { run: Some(run.clone()), ..self.owner() },
@@ -461,6 +493,11 @@ impl Attempt {
             artefacts::discard(&folders.root);
         }
     }
+}
+
+/// A title as the subject of a commit.
+fn one_line(title: &str) -> String {
+    title.chars().map(|c| if c.is_control() { ' ' } else { c }).take(100).collect::<String>().trim().to_owned()
 }
 
 fn tail(finished: &FinishedJob) -> String {

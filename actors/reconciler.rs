@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use orch_adapters::git::Owner;
-use orch_domain::ids::{RunId, TaskId};
+use orch_domain::ids::{Epoch, JobId, RunId, TaskId};
+use orch_domain::names::RepoName;
 use orch_domain::reconcile::{Correction, Observed, Plan, Recorded, RecordedJob, task_of_run};
 use orch_store::StoreError;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -17,6 +18,7 @@ use tokio::task::AbortHandle;
 use crate::artefacts::{discard, salvage_or_quarantine};
 use crate::context::Context;
 use crate::directory::Directory;
+use crate::ids::nonce;
 use crate::intake;
 use crate::router::RouterMsg;
 use crate::settle::settle_job;
@@ -24,6 +26,40 @@ use crate::snapshots::{Snapshots, Teller};
 
 /// Board transitions read at a time.
 const PAGE: u32 = 200;
+
+/// What earlier processes left, looked at before anything of this one begins: whatever is corrected on the ground of it
+/// can be nobody's of this process.
+pub struct Leftovers {
+    jobs: BTreeSet<JobId>,
+    leases: Vec<(RepoName, Epoch)>,
+    checkouts: Vec<String>,
+}
+
+impl Leftovers {
+    /// Looks. Checkouts that no job of a window works in lose their names, so that new ones never meet them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn look(ctx: &Context) -> Result<Self, StoreError> {
+        let jobs = ctx.store.live_jobs().await?;
+        let windows: Vec<&JobId> =
+            jobs.iter().filter(|j| j.record.kind.is_window()).map(|j| &j.record.identity.job).collect();
+        let dir = &ctx.paths.checkouts;
+        let mut checkouts = Vec::new();
+        for name in names_in(dir) {
+            if windows.iter().any(|job| name.ends_with(job.as_str())) {
+                continue;
+            }
+            let aside = format!("{name}.{}.gone", nonce());
+            match std::fs::rename(dir.join(&name), dir.join(&aside)) {
+                Ok(()) => checkouts.push(aside),
+                Err(error) => tracing::warn!(%error, "the checkout {name} of an earlier start stays"),
+            }
+        }
+        let leases = ctx.store.leases().await?.into_iter().map(|l| (l.repo, l.epoch)).collect();
+        Ok(Self { jobs: jobs.into_iter().map(|j| j.record.identity.job).collect(), leases, checkouts })
+    }
+}
 
 /// What the reconciler hears.
 pub enum ReconcilerMsg {
@@ -53,8 +89,8 @@ pub struct ReconcilerArgs {
     pub directory: Directory,
     /// Snapshots.
     pub snapshots: Snapshots,
-    /// Whether this is the process' first: then nothing of it can be using anything yet.
-    pub first: bool,
+    /// What earlier processes left.
+    pub leftovers: Arc<Leftovers>,
 }
 
 /// The actor.
@@ -66,6 +102,7 @@ pub struct ReconcilerState {
     directory: Directory,
     teller: Teller,
     looking: bool,
+    leftovers: Arc<Leftovers>,
     first: bool,
     ready: bool,
     waiting: Vec<oneshot::Sender<()>>,
@@ -101,7 +138,9 @@ impl Actor for Reconciler {
             directory: args.directory,
             teller,
             looking: false,
-            first: args.first,
+            leftovers: args.leftovers,
+            // Also after a restart of this actor: what was left stays what was left.
+            first: true,
             ready: false,
             waiting: Vec::new(),
             board: 0,
@@ -119,8 +158,8 @@ impl Actor for Reconciler {
             ReconcilerMsg::Look if !state.looking => {
                 state.looking = true;
                 let (ctx, directory) = (state.ctx.clone(), state.directory.clone());
-                let (first, board) = (state.first, state.board);
-                let pass = tokio::spawn(async move { pass(&ctx, &directory, first, board).await });
+                let (left, board) = (state.first.then(|| state.leftovers.clone()), state.board);
+                let pass = tokio::spawn(async move { pass(&ctx, &directory, left.as_deref(), board).await });
                 tokio::spawn(async move {
                     let message = match pass.await {
                         Ok(Ok((said, board))) => ReconcilerMsg::Looked { said, board, through: true },
@@ -161,8 +200,18 @@ impl Actor for Reconciler {
 }
 
 /// One pass: look, compare, correct, take up what stands on the board.
-async fn pass(ctx: &Context, directory: &Directory, first: bool, board: i64) -> Result<(String, i64), StoreError> {
-    let jobs = ctx.store.live_jobs().await?;
+async fn pass(
+    ctx: &Arc<Context>,
+    directory: &Directory,
+    left: Option<&Leftovers>,
+    board: i64,
+) -> Result<(String, i64), StoreError> {
+    // The disk first, then the store: a folder that is seen belongs to a task that the store knows.
+    let workspaces = names_in(&ctx.paths.workspaces);
+    let actors = running_actors(directory).await;
+    let mut jobs = ctx.store.live_jobs().await?;
+    jobs.retain(|j| left.is_some_and(|left| left.jobs.contains(&j.record.identity.job)));
+    let leases = ctx.store.leases().await?.into_iter().map(|l| (l.repo, l.epoch));
     let recorded = Recorded {
         live_tasks: ctx.store.live_tasks().await?.into_iter().map(|s| (s.task.id, s.task.key)).collect(),
         live_jobs: jobs
@@ -173,15 +222,26 @@ async fn pass(ctx: &Context, directory: &Directory, first: bool, board: i64) -> 
                 window: j.record.kind.is_window(),
             })
             .collect(),
-        leases: ctx.store.leases().await?.into_iter().map(|l| (l.repo, l.epoch)).collect(),
+        leases: leases.filter(|lease| left.is_some_and(|left| left.leases.contains(lease))).collect(),
     };
     let observed = Observed {
-        first,
-        actors: running_actors(directory).await,
+        first: left.is_some(),
+        actors,
         held_leases: directory.held_leases(),
-        workspaces: names_in(&ctx.paths.workspaces),
-        checkouts: names_in(&ctx.paths.checkouts),
+        workspaces,
+        checkouts: left.map(|left| left.checkouts.clone()).unwrap_or_default(),
     };
+    let live: BTreeSet<TaskId> = recorded.live_tasks.iter().map(|(id, _)| id.clone()).collect();
+    for job in jobs {
+        if job.record.kind.is_window() {
+            // It runs on to its own end, which somebody has to record.
+            drop(ctx.runner.adopt(job.record.identity));
+        } else if job.record.task.as_ref().is_some_and(|task| live.contains(task)) {
+            // Its task's actor settles what it needs itself; what the lane had begun for it nobody else would. No wait.
+            let ctx = ctx.clone();
+            tokio::spawn(async move { settle_job(&ctx, job).await });
+        }
+    }
     let plan = Plan::build(&recorded, &observed);
     if !plan.corrections.is_empty() {
         tracing::info!(corrections = plan.corrections.len(), "reconcile plan:\n{plan}");
@@ -189,7 +249,7 @@ async fn pass(ctx: &Context, directory: &Directory, first: bool, board: i64) -> 
     for correction in &plan.corrections {
         correct(ctx, directory, correction).await;
     }
-    let board = take_up_board(ctx, directory, board, first).await?;
+    let board = take_up_board(ctx, directory, board).await?;
     Ok((format!("{} corrections in the last pass", plan.corrections.len()), board))
 }
 
@@ -247,17 +307,15 @@ async fn clear_workspace(ctx: &Context, run: &str) {
     }
 }
 
-/// Acts on board transitions that nobody acted on yet. At boot also on those that were begun and cut off.
-async fn take_up_board(ctx: &Context, directory: &Directory, after: i64, first: bool) -> Result<i64, StoreError> {
-    if first {
-        for delivery in ctx.store.unprocessed_inbox(PAGE).await? {
-            let Ok(id) = delivery.body.parse::<i64>() else { continue };
-            let transitions = ctx.store.tracker_transitions_after(id - 1, 1).await?;
-            for transition in transitions.iter().filter(|t| delivery.source == "board" && t.id == id) {
-                match intake::act_on(ctx, directory, transition).await {
-                    Ok(()) => ctx.store.inbox_done(delivery.id, "taken up after a restart", ctx.now()).await?,
-                    Err(error) => tracing::warn!(%error, "transition {id} of the board could not be taken up"),
-                }
+/// Acts on board transitions that nobody acted on yet, and on those that were begun and cut off: repeating is harmless.
+async fn take_up_board(ctx: &Context, directory: &Directory, after: i64) -> Result<i64, StoreError> {
+    for delivery in ctx.store.unprocessed_inbox(PAGE).await? {
+        let Ok(id) = delivery.body.parse::<i64>() else { continue };
+        let transitions = ctx.store.tracker_transitions_after(id - 1, 1).await?;
+        for transition in transitions.iter().filter(|t| delivery.source == "board" && t.id == id) {
+            match intake::act_on(ctx, directory, transition).await {
+                Ok(()) => ctx.store.inbox_done(delivery.id, "taken up after a cut", ctx.now()).await?,
+                Err(error) => tracing::warn!(%error, "transition {id} of the board could not be taken up"),
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::landing::Halted;
 use crate::lane::{LaneArgs, LaneMsg, RepoLeaseActor};
 use crate::ledger::{LedgerActor, LedgerArgs};
 use crate::outbox::{OutboxActor, OutboxArgs};
-use crate::reconciler::{Reconciler, ReconcilerArgs};
+use crate::reconciler::{Leftovers, Reconciler, ReconcilerArgs};
 use crate::restart::backoff;
 use crate::router::{RouterArgs, RouterMsg, TaskRouter};
 use crate::snapshots::{Snapshots, Teller};
@@ -93,6 +93,8 @@ pub struct RootArgs {
     pub directory: Directory,
     /// Snapshots.
     pub snapshots: Snapshots,
+    /// What earlier processes left.
+    pub leftovers: Arc<Leftovers>,
 }
 
 /// The actor.
@@ -105,8 +107,8 @@ pub struct RootState {
     snapshots: Snapshots,
     teller: Teller,
     children: BTreeMap<ActorId, (Role, ActorCell)>,
+    leftovers: Arc<Leftovers>,
     stopping: bool,
-    started: bool,
 }
 
 impl Actor for RootSupervisor {
@@ -122,8 +124,8 @@ impl Actor for RootSupervisor {
             snapshots: args.snapshots,
             teller,
             children: BTreeMap::new(),
+            leftovers: args.leftovers,
             stopping: false,
-            started: false,
         };
         let mut roles = vec![Role::Ledger, Role::Gates];
         roles.extend(state.ctx.repos.keys().cloned().map(Role::Lane));
@@ -131,7 +133,6 @@ impl Actor for RootSupervisor {
         for role in roles {
             state.start(&myself, role).await?;
         }
-        state.started = true;
         state.teller.say(format!("{} children", state.children.len()), state.ctx.now());
         Ok(state)
     }
@@ -227,8 +228,8 @@ impl RootState {
                 router.get_cell()
             }
             Role::Reconciler => {
-                let first = !self.started;
-                let args = ReconcilerArgs { ctx, directory: directory.clone(), snapshots, first };
+                let leftovers = self.leftovers.clone();
+                let args = ReconcilerArgs { ctx, directory: directory.clone(), snapshots, leftovers };
                 let (reconciler, _) = Actor::spawn_linked(None, Reconciler, args, root).await?;
                 directory.set_reconciler(reconciler.clone());
                 reconciler.get_cell()

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::context::Context;
 use crate::directory::Directory;
 use crate::handle::Handle;
-use crate::reconciler::ReconcilerMsg;
+use crate::reconciler::{Leftovers, ReconcilerMsg};
 use crate::root::{RootArgs, RootMsg, RootSupervisor};
 use crate::snapshots::Snapshots;
 
@@ -27,10 +27,16 @@ impl System {
     /// Starts the tree. Returns when the first reconcile pass is through.
     ///
     /// # Errors
-    /// When an actor cannot be started; everything that was is killed with the root.
+    /// When the store cannot be read or an actor cannot be started; everything that was is killed with the root.
     pub async fn start(ctx: Arc<Context>) -> Result<Self, SpawnErr> {
         let (directory, snapshots) = (Directory::default(), Snapshots::default());
-        let args = RootArgs { ctx: ctx.clone(), directory: directory.clone(), snapshots: snapshots.clone() };
+        let leftovers = Leftovers::look(&ctx).await.map_err(|error| SpawnErr::StartupFailed(Box::new(error)))?;
+        let args = RootArgs {
+            ctx: ctx.clone(),
+            directory: directory.clone(),
+            snapshots: snapshots.clone(),
+            leftovers: Arc::new(leftovers),
+        };
         let (root, _) = Actor::spawn(None, RootSupervisor, args).await?;
         let (reply, ready) = oneshot::channel();
         if directory.tell_reconciler(ReconcilerMsg::WhenReady { reply }) && ready.await.is_err() {

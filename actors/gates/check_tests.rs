@@ -186,6 +186,8 @@ impl World {
             limits: Limits::default(),
             prompts: Prompts::new(&BTreeMap::new()).expect("the built-in prompts"),
             path: PATH.to_owned(),
+            tools_read: Vec::new(),
+            tools_env: BTreeMap::new(),
             key_prefix: "ORC".to_owned(),
             version: "0.0.0-test".to_owned(),
         }

@@ -34,7 +34,8 @@ pub struct Recorded {
 /// What is seen in this process and on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// Whether this is the first pass after a start: nothing of this process can be using anything yet.
+    /// Whether this is the first pass after a start: jobs, leases and checkouts are then those that earlier processes
+    /// left, nobody's of this one.
     pub first: bool,
     /// Tasks whose actor runs.
     pub actors: BTreeSet<TaskId>,

@@ -239,6 +239,15 @@ impl RepoGit {
         Self::task_ref(task, "import", run.as_str())
     }
 
+    /// What was taken in from a run, if anything was: kept until the task's refs are dropped.
+    ///
+    /// # Errors
+    /// As any command of ours.
+    pub async fn imported_head(&self, task: &TaskId, run: &RunId) -> Result<Option<CommitSha>, GitError> {
+        let refs = self.refs(&self.work(), &Self::import_ref(task, run)).await?;
+        Ok(refs.into_iter().next().map(|(_, sha)| sha))
+    }
+
     /// Lets go of everything that work kept for a task that is over. Safe to repeat. Returns how many refs went.
     ///
     /// # Errors
