@@ -256,8 +256,14 @@ async fn begin_life(
                 directory.tell_router(RouterMsg::Start { task: task.id });
                 return Ok(());
             }
-            // Consumed: by an earlier try. Live: a second move to the same state starts nothing.
-            Err(CreateError::AlreadyConsumed { .. } | CreateError::AlreadyLive { .. }) => return Ok(()),
+            // By an earlier try.
+            Err(CreateError::AlreadyConsumed { .. }) => return Ok(()),
+            // A second move to the same state starts nothing, now or when the live one has ended.
+            Err(CreateError::AlreadyLive { .. }) => {
+                let transition = format!("board:{}", transition.id);
+                ctx.store.consume_transition(&transition, ctx.now()).await.map_err(store_error)?;
+                return Ok(());
+            }
             Err(CreateError::GenerationTaken { .. }) => {}
             Err(CreateError::Store(error)) => return Err(store_error(error)),
         }

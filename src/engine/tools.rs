@@ -28,6 +28,10 @@ const MANAGERS: [(&str, Option<&str>); 9] = [
     (".deno", None),
 ];
 
+/// Programs whose installation stands around them: `PREFIX/bin/NAME` needs `PREFIX/lib` and the like.
+const INTERPRETERS: [&str; 12] =
+    ["python3", "python", "node", "ruby", "go", "java", "perl", "php", "deno", "bun", "rustc", "uv"];
+
 /// Looks along `PATH`.
 pub(crate) fn find(env: &BTreeMap<String, String>) -> Tools {
     let mut tools = Tools::default();
@@ -35,6 +39,12 @@ pub(crate) fn find(env: &BTreeMap<String, String>) -> Tools {
     for folder in env.get("PATH").map(String::as_str).unwrap_or_default().split(':').map(Path::new) {
         if folder.is_absolute() && folder.is_dir() {
             tools.add(folder.to_owned());
+            // A virtual environment is its `bin` folder's parent; an interpreter may be a link to somewhere else.
+            let environment = folder.parent().filter(|p| p.join("pyvenv.cfg").is_file());
+            tools.read.extend(environment.map(Path::to_owned));
+            for name in INTERPRETERS {
+                tools.read.extend(prefix(&folder.join(name), home.as_deref()));
+            }
             for ancestor in folder.ancestors().skip(1) {
                 let name = ancestor.file_name().and_then(|n| n.to_str()).unwrap_or_default();
                 if let Some((_, variable)) = MANAGERS.iter().find(|(manager, _)| *manager == name) {
@@ -48,7 +58,20 @@ pub(crate) fn find(env: &BTreeMap<String, String>) -> Tools {
     if let Some(rustup) = rustup.filter(|r| r.is_dir()) {
         tools.manager(&rustup, Some("RUSTUP_HOME"));
     }
+    tools.read.sort();
+    tools.read.dedup();
     tools
+}
+
+/// The installation around a program, unless that is the system's, the home folder, or what holds it.
+fn prefix(program: &Path, home: Option<&Path>) -> Option<PathBuf> {
+    let real = program.canonicalize().ok()?;
+    let bin = real.parent().filter(|p| p.file_name().is_some_and(|n| n == "bin"))?;
+    let prefix = bin.parent()?;
+    let too_wide = prefix.parent().is_none() || home.is_some_and(|home| home.starts_with(prefix));
+    let local = home.is_some_and(|home| prefix == home.join(".local"));
+    let system = prefix.starts_with("/usr") || prefix.starts_with("/opt");
+    (!too_wide && !local && !system).then(|| prefix.to_owned())
 }
 
 impl Tools {
@@ -74,11 +97,15 @@ mod tests {
     fn opens_tool_chains_and_never_the_home_folder() {
         let root = tempfile::tempdir().expect("a folder");
         let home = root.path().join("home");
-        for folder in [".cargo/bin", ".rustup/toolchains", ".pyenv/versions/3/bin", "bin", ".ssh"] {
+        for folder in [".cargo/bin", ".rustup/toolchains", ".pyenv/versions/3/bin", "bin", ".ssh", "venv/bin"] {
             std::fs::create_dir_all(home.join(folder)).expect("made");
         }
+        std::fs::write(home.join("venv/pyvenv.cfg"), "").expect("written");
+        // A program in `~/bin` must not open the home folder, which stands around it.
+        std::fs::write(home.join("bin/python3"), "").expect("written");
         let at = |p: &str| home.join(p).to_string_lossy().into_owned();
-        let path = [at(".cargo/bin"), at(".pyenv/versions/3/bin"), at("bin"), "relative".to_owned()].join(":");
+        let path =
+            [at(".cargo/bin"), at(".pyenv/versions/3/bin"), at("bin"), at("venv/bin"), "relative".to_owned()].join(":");
         let env = BTreeMap::from([("HOME".to_owned(), at("")), ("PATH".to_owned(), path)]);
         let tools = find(&env);
         let read: Vec<String> = tools
@@ -86,7 +113,7 @@ mod tests {
             .iter()
             .map(|p| p.strip_prefix(&home).map_or_else(|_| "outside".to_owned(), |p| p.display().to_string()))
             .collect();
-        assert_eq!(read, [".cargo/bin", ".pyenv/versions/3/bin", ".pyenv", "bin", ".rustup"]);
+        assert_eq!(read, [".cargo/bin", ".pyenv", ".pyenv/versions/3/bin", ".rustup", "bin", "venv", "venv/bin"]);
         let names: Vec<&str> = tools.env.keys().map(String::as_str).collect();
         assert_eq!(names, ["PYENV_ROOT", "RUSTUP_HOME"]);
     }

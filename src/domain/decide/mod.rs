@@ -509,10 +509,6 @@ impl Change {
     }
 
     fn landed(&mut self, landed: &Landed, deploy: &DeployEnd) {
-        if self.task.landed.as_ref() != Some(landed) {
-            let text = format!("{} is on main, verified", landed.sha.short());
-            self.entry(Entry::new("landed", text).with(json!({"sha": landed.sha, "tree": landed.tree})));
-        }
         self.task.landed = Some(landed.clone());
         self.entry(Entry::new("deploy-ended", moves::deploy_text(deploy)).with(json!({"deploy": deploy})));
     }
