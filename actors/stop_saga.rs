@@ -4,9 +4,11 @@
 //! finds less to do. A step that fails is recorded as such and the others go on. Refuses to cut an irreversible step: it
 //! waits for the lane's honest end first.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use orch_adapters::git::{BranchDeletion, Owner, RepoGit, TaskBranch};
 use orch_domain::event::Event;
 use orch_domain::ids::RunId;
@@ -59,11 +61,11 @@ impl StopSaga {
             return;
         };
         let agent_ended = self.end_agent().await;
-        self.end_jobs().await;
-        self.check_lease().await;
+        self.step(StopStep::Jobs, self.end_jobs()).await;
+        self.step(StopStep::Lease, self.check_lease()).await;
         let git = self.ctx.repo(&self.task.repo).map(|repo| repo.git.for_owner(self.owner()));
-        self.clear_workspaces(git.as_ref()).await;
-        self.remove_branch(git.as_ref()).await;
+        self.step(StopStep::Workspace, self.clear_workspaces(git.as_ref())).await;
+        self.step(StopStep::RemoteBranch, self.remove_branch(git.as_ref())).await;
         if let Some(git) = &git
             && let Err(error) = git.drop_refs(&self.task.id).await
         {
@@ -77,6 +79,15 @@ impl StopSaga {
             return;
         }
         self.prove_actors(agent_ended).await;
+    }
+
+    /// One step: a panic inside it is recorded, and the other steps go on.
+    async fn step(&self, step: StopStep, work: impl Future<Output = ()>) {
+        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            tracing::error!(task.id = %self.task.id, step = step.as_str(), "a step of a STOP panicked");
+            let why = "this step failed inside the supervisor, which is a bug; the others went on".to_owned();
+            self.line(step, StepResult::Unproven { why }).await;
+        }
     }
 
     fn owner(&self) -> Owner {
