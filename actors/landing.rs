@@ -23,6 +23,7 @@ use orch_store::{Acquire, Holder, NewLanding, NewWindow, Subject, Window, Window
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::artefacts;
 use crate::checks::through_pool;
 use crate::context::{Context, RepoRuntime};
 use crate::deploy;
@@ -186,11 +187,12 @@ impl Landing {
         let Some(own) = task.head.clone() else {
             return Err(could_not_run("the task has no commit to land"));
         };
-        let head = self.catch_up(git, task, &own, &main_at).await?;
+        let caught_up = self.catch_up(git, task, &own, &main_at).await?;
+        let head = self.strip(git, task, &caught_up, &main_at).await?;
         self.border().await?;
         self.publish_branch(git, task, main, &head).await?;
         self.border().await?;
-        let note = self.test(task, &main_at, &head).await?;
+        let note = self.test(task, &main_at, &head, &caught_up).await?;
         self.border().await?;
         if task.policy.land == LandMode::Approval && !task.is_approved(ApprovalOf::Land, &head) {
             return Err(Some(LandingEnd::ApprovalVoid { head }));
@@ -204,7 +206,7 @@ impl Landing {
             off.push("tests");
         }
         let proof = json!({
-            "branch": task.branch(), "own_head": own, "caught_up": own != head, "tested_tree": tree,
+            "branch": task.branch(), "own_head": own, "caught_up": own != caught_up, "tested_tree": tree,
             "gates": [{"gate": "tests", "verdict": "passed", "note": note}], "switched_off": off,
         });
         Ok(Some(Candidate { head, main_at, proof }))
@@ -218,11 +220,7 @@ impl Landing {
         main_at: &CommitSha,
     ) -> Result<CommitSha, Halt> {
         self.say("catching up with main");
-        let spec = CatchUpSpec {
-            task: self.task.clone(),
-            at: task.state.since(),
-            merge_message: format!("Merge main into {}", task.branch()),
-        };
+        let spec = self.catch_up_spec(task);
         let (head, text) = match git.catch_up(own, main_at, &spec).await.map_err(could_not_run)? {
             CatchUp::Contains => return Ok(own.clone()),
             CatchUp::Rebased { head, dropped } => {
@@ -251,6 +249,37 @@ impl Landing {
         };
         self.note("caught-up", text).await;
         Ok(head)
+    }
+
+    fn catch_up_spec(&self, task: &Task) -> CatchUpSpec {
+        CatchUpSpec {
+            task: self.task.clone(),
+            at: task.state.since(),
+            merge_message: format!("Merge main into {}", task.branch()),
+        }
+    }
+
+    /// Where the agents' notes do not land: a commit that takes the task's own out, before anything is tested.
+    async fn strip(
+        &self,
+        git: &RepoGit,
+        task: &Task,
+        head: &CommitSha,
+        main_at: &CommitSha,
+    ) -> Result<CommitSha, Halt> {
+        if task.policy.keep_artefacts || head == main_at {
+            return Ok(head.clone());
+        }
+        let folder = artefacts::folder(task);
+        let message = format!("{}: leave the notes in `{folder}` out of what lands\n", task.key);
+        let spec = self.catch_up_spec(task);
+        match git.strip_folder(head, main_at, &folder, &message, &spec).await.map_err(could_not_run)? {
+            Some(stripped) => {
+                self.note("notes-stripped", format!("took `{folder}` out: {}", stripped.short())).await;
+                Ok(stripped)
+            }
+            None => Ok(head.clone()),
+        }
     }
 
     /// Pushes the task branch, replacing only what we know. A branch with somebody's own commits is theirs.
@@ -284,7 +313,14 @@ impl Landing {
     }
 
     /// Tests the very commit that will land, unless exactly this was tested before.
-    async fn test(&self, task: &Task, main_at: &CommitSha, head: &CommitSha) -> Result<String, Halt> {
+    /// Failing, it goes back at `go_on`: the same work with the notes that the next prompt builds on.
+    async fn test(
+        &self,
+        task: &Task,
+        main_at: &CommitSha,
+        head: &CommitSha,
+        go_on: &CommitSha,
+    ) -> Result<String, Halt> {
         self.say("testing the combined tree");
         let Some(gates) = self.directory.gates() else { return Err(could_not_run("the gate pool is being restarted")) };
         let owned = self.ctx.store.load_task(&self.task).await.map_err(could_not_run)?;
@@ -310,7 +346,7 @@ impl Landing {
                     "The change, caught up with main at {}, fails the tests. What main brought may be the cause.\n\n{findings}",
                     main_at
                 );
-                Err(Some(LandingEnd::SentBack { findings: text, head: Some(head.clone()) }))
+                Err(Some(LandingEnd::SentBack { findings: text, head: Some(go_on.clone()) }))
             }
             CheckEnd::CouldNotRun { why } => {
                 self.border().await?;

@@ -147,7 +147,7 @@ impl RepoGit {
         }
     }
 
-    async fn keep_caught_up(&self, head: &CommitSha, spec: &CatchUpSpec) -> Result<(), GitError> {
+    pub(super) async fn keep_caught_up(&self, head: &CommitSha, spec: &CatchUpSpec) -> Result<(), GitError> {
         self.keep(&self.work(), &Self::task_ref(&spec.task, "caught-up", head.as_str()), head).await
     }
 
@@ -293,7 +293,7 @@ impl RepoGit {
     }
 
     /// The supervisor as git writes people: `name <email> seconds zone`.
-    fn identity(&self, at: Timestamp) -> String {
+    pub(super) fn identity(&self, at: Timestamp) -> String {
         let clean =
             |text: &str| text.chars().filter(|c| !c.is_control() && !matches!(c, '<' | '>')).collect::<String>();
         let settings = self.git.settings();

@@ -11,6 +11,7 @@ mod push;
 mod read;
 mod rooms;
 mod runner;
+mod strip;
 mod vault;
 mod workspace;
 
