@@ -191,7 +191,9 @@ impl Actor for TaskRouter {
             }
             RouterMsg::Deliver { task, event, reply } => state.deliver(&myself, &task, event, reply).await,
             // From an actor that has ended meanwhile: its successor asks for itself, a slot given now would be nobody's.
-            RouterMsg::AskSlot { task, .. } | RouterMsg::AskTurn { task, .. } | RouterMsg::WatchDependencies { task, .. }
+            RouterMsg::AskSlot { task, .. }
+            | RouterMsg::AskTurn { task, .. }
+            | RouterMsg::WatchDependencies { task, .. }
                 if !state.children.contains_key(&task) =>
             {
                 tracing::debug!(task.id = %task, "task {task} ended before its request was read");
@@ -261,7 +263,9 @@ impl Actor for TaskRouter {
         state: &mut RouterState,
     ) -> Result<(), ActorProcessingErr> {
         let (who, why) = match event {
-            SupervisionEvent::ActorTerminated(who, _, reason) => (who, reason.unwrap_or_else(|| "it stopped".to_owned())),
+            SupervisionEvent::ActorTerminated(who, _, reason) => {
+                (who, reason.unwrap_or_else(|| "it stopped".to_owned()))
+            }
             SupervisionEvent::ActorFailed(who, why) => (who, why.to_string()),
             _ => return Ok(()),
         };
