@@ -94,6 +94,8 @@ pub struct TaskState {
     agent: Option<ActorRef<AgentMsg>>,
     timer: Option<AbortHandle>,
     stop_saga: bool,
+    /// Whether a check of this task is under way in this process.
+    checking: bool,
     stopping: Option<Level>,
     /// Events that could not be committed yet (disk full): kept in order.
     unsaved: Vec<Event>,
@@ -129,6 +131,7 @@ impl Actor for TaskActor {
             agent: None,
             timer: None,
             stop_saga: false,
+            checking: false,
             stopping: None,
             unsaved: Vec::new(),
         })
@@ -240,6 +243,13 @@ impl TaskState {
         if !self.unsaved.is_empty() {
             self.unsaved.push(event);
             return Ok(None);
+        }
+        if self.stopping.is_some() && begins_something(&event) {
+            // Not while the system stops: what waits is found waiting by the next start, and asks again.
+            return Ok(None);
+        }
+        if matches!(event, Event::CheckEnded { .. }) {
+            self.checking = false;
         }
         if matches!(event, Event::StopRequested { .. }) {
             self.reload().await?;
@@ -416,6 +426,7 @@ impl TaskState {
                     },
                 )
                 .await;
+                self.checking = true;
                 let request = checks::Request { task: task.clone(), epoch: row.epoch, run, step, head };
                 checks::start(&self.ctx, &self.directory, &self.snapshots, request, myself.clone());
             }
@@ -521,13 +532,18 @@ impl TaskState {
         let waits = match (level, step) {
             (Level::Kill, _) => false,
             (_, Some(Step::Agent)) => true,
-            (Level::Drain, Some(Step::Check | Step::Command)) => true,
+            (Level::Drain, Some(Step::Check | Step::Command)) => self.checking,
             _ => self.stop_saga,
         };
         if self.agent.is_none() && !waits {
             myself.stop(Some("the supervisor stops".to_owned()));
         }
     }
+}
+
+/// Whether an event only lets something new begin; losing it loses nothing that is not asked for again.
+const fn begins_something(event: &Event) -> bool {
+    matches!(event, Event::SlotGranted | Event::TurnCame | Event::TimerFired | Event::DependenciesSeen { .. })
 }
 
 async fn record_start(ctx: &Context, run: NewRun) {

@@ -8,6 +8,7 @@ mod starter;
 mod tools;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,7 +172,7 @@ fn folders(config: &Config) -> Result<Paths, StartError> {
     let dir = &config.data_dir;
     let paths = Paths::under(dir.clone());
     for folder in [&paths.workspaces, &paths.checkouts, &paths.jobs, &paths.reports] {
-        std::fs::create_dir_all(folder).map_err(|error| {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
             StartError::Settings(format!(
                 "the data folder {} cannot be used: {}: {error}; choose another with --data or ORCH_DATA_DIR",
                 dir.display(),
