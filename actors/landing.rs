@@ -486,7 +486,10 @@ impl Landing {
         {
             self.note("branch-kept", format!("the task branch stays: {because}")).await;
         }
-        Ok(Some(Landed { sha: window.sha.clone(), tree, at: self.ctx.now() }))
+        // The time as recorded: told again later, it is the same landing and no news.
+        let recorded = self.ctx.store.landing_of(&self.task).await.map_err(could_not_run)?;
+        let at = recorded.map_or_else(|| self.ctx.now(), |landing| landing.at);
+        Ok(Some(Landed { sha: window.sha.clone(), tree, at }))
     }
 
     async fn close(

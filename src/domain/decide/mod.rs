@@ -442,7 +442,8 @@ fn dependencies_seen(
 fn retry_requested(task: &Task, by: &str, now: Timestamp) -> Decision {
     let (then, was_blocked) = match &task.state {
         State::Blocked { then, .. } => (*then, true),
-        State::Waiting { on: WaitFor::Until { .. }, then, .. } => (*then, false),
+        // Somebody does not want to wait for the time, or for the next look at what a person was to merge.
+        State::Waiting { on: WaitFor::Until { .. } | WaitFor::PersonMerges { .. }, then, .. } => (*then, false),
         _ => return nothing(Nothing::NotApplicable),
     };
     let mut change = Change::of(task);
