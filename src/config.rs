@@ -11,6 +11,7 @@ mod keys;
 mod load;
 mod problem;
 mod render;
+mod traces;
 mod units;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use embedded::EmbeddedRepo;
 pub use keys::{KEYS, Key, Kind, OUTER, Outer};
 pub use problem::ConfigError;
 pub use render::{InitFacts, env_text, reference_text};
+pub use traces::{LogFormat, Retention, Telemetry};
 pub use units::{money_text, parse_duration, parse_size};
 
 /// Everything that can be set. `Config::default()` holds the defaults as documented; [`Config::load`] makes it complete.
@@ -55,6 +57,8 @@ pub struct Config {
     pub stop: Stop,
     /// Scope of each gate.
     pub gates: Gates,
+    /// How long what is over is kept.
+    pub retention: Retention,
     /// Logs.
     pub telemetry: Telemetry,
 }
@@ -71,6 +75,7 @@ impl Default for Config {
             pipelines: BTreeMap::new(),
             stop: Stop::default(),
             gates: Gates::default(),
+            retention: Retention::default(),
             telemetry: Telemetry::default(),
         }
     }
@@ -496,35 +501,6 @@ impl Default for CoverageGate {
     fn default() -> Self {
         Self { enabled: true, repos: Vec::new(), fail_closed: false }
     }
-}
-
-/// Logs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Telemetry {
-    /// Form of the lines.
-    pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug`, `trace`, or filter directives such as `info,orch_store=debug`.
-    pub level: String,
-}
-
-impl Default for Telemetry {
-    fn default() -> Self {
-        Self { format: LogFormat::Auto, level: "info".to_owned() }
-    }
-}
-
-/// Form of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// Coloured text on a terminal, JSON elsewhere.
-    #[default]
-    Auto,
-    /// Text.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 impl Config {

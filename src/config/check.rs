@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use orch_domain::agent::AgentKind;
 use orch_domain::names::RepoName;
 use orch_domain::pipeline::Pipeline;
+use orch_domain::time::Millis;
 
 use super::load::{Env, absolute, filled};
 use super::problem::{ConfigError, closest, line_of};
@@ -101,6 +102,21 @@ fn limits(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> {
     for (key, value) in durations {
         if value.0 == 0 {
             return Err(source.wrong(&format!("limits.{key}"), "0 would end everything at once: write a duration"));
+        }
+    }
+    retention(config, source)
+}
+
+/// Shortest time that anything is kept: somebody has to be able to look at it, and a delivery may be repeated.
+const KEPT_AT_LEAST: Millis = Millis::from_mins(60);
+
+fn retention(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> {
+    let kept = &config.retention;
+    let times = [("logs", Some(kept.logs)), ("salvage", Some(kept.salvage)), ("journal", kept.journal)];
+    for (key, value) in times {
+        if let Some(value) = value.filter(|value| *value < KEPT_AT_LEAST) {
+            let what = format!("{value} is too short to look at anything: write 1h or more, such as 30d");
+            return Err(source.wrong(&format!("retention.{key}"), &what));
         }
     }
     Ok(())

@@ -172,6 +172,10 @@ pub const KEYS: &[Key] = &[
     with_env("gates.coverage.fail_closed", "ORCH_COVERAGE_FAIL_CLOSED", Switch, "A coverage tool that could not start fails the gate instead of passing it with a warning."),
     with_env("gates.image-freshness.enabled", "ORCH_IMAGE_FRESHNESS_GATE_ENABLED", Switch, "The gate that compares the deployed image with the commit."),
     with_env("gates.image-freshness.repos", "ORCH_IMAGE_FRESHNESS_GATE_REPOS", List, "Its scope."),
+    key("retention.logs", Duration, "How long after its task is closed a job's logs are kept, and what was taken in from workspaces; also how long sent effects and deliveries that were acted upon are remembered."),
+    key("retention.salvage", Duration, "How long the files of workspaces that were salvaged or put aside are kept."),
+    key("retention.salvage_size", Size, "Most bytes of files that one repository's salvages may hold together; beyond it the oldest go, and a notice says so."),
+    key("retention.journal", Duration, "How long the journal of a closed task is kept. Absent: for ever."),
     with_env("telemetry.format", "ORCH_LOG_FORMAT", Word("auto, text, json"), "Form of log lines: `auto` is coloured text on a terminal, JSON elsewhere."),
     with_env("telemetry.level", "ORCH_LOG", Text, "`error`, `warn`, `info`, `debug`, `trace`, or filter directives such as `info,orch_store=debug`."),
 ];

@@ -178,6 +178,7 @@ fn wrong_settings_are_refused_in_one_line_with_place_value_and_way_out() {
         ("wombat: 1\n", "unknown key `wombat`; known here: data_dir, default_agent, http,"),
         ("limits:\n  max_concurrency: many\n", "orch.yaml:2:20: limits.max_concurrency: invalid type: string \"many\""),
         ("limits:\n  max_concurrency: 0\n", "orch.yaml:2: limits.max_concurrency: 0 is out of range"),
+        ("retention:\n  logs: 30m\n", "orch.yaml:2: retention.logs: 30m 00s is too short"),
         ("limits:\n  agent_time: 10\n", "orch.yaml:2:15: limits.agent_time: `10` is not a duration"),
         ("limits:\n  log_size: 64MB\n", "`64MB` is not a size"),
         ("http:\n  bind: localhost\n", "orch.yaml:2:9: http.bind: `localhost` is not an address: write IP:PORT"),

@@ -46,7 +46,7 @@ pub(super) fn duration_text(value: Millis) -> String {
         return "0s".to_owned();
     }
     let mut out = String::new();
-    for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
         if left >= size {
             out.push_str(&format!("{}{unit}", left / size));
             left %= size;
