@@ -2,8 +2,14 @@
 //!
 //! One binary, one file per behaviour; each test reads like a story told to the [`world`].
 
+mod chaos;
 mod checks;
+mod crash;
 mod full;
+mod input;
+mod lane;
+mod order;
 mod pipeline;
 mod retries;
+mod stop;
 mod world;

@@ -4,6 +4,7 @@
 //! closes: processes, workspaces, checkouts, leases, unsent effects. Refuses sleeps and test-only branches in production
 //! code: agents misbehave by script, the outside by its own state.
 
+pub(crate) mod crash;
 mod more;
 
 use std::collections::BTreeMap;
