@@ -4,6 +4,7 @@
 #   docker run --rm orch demo --headless
 #   docker run -d --name orch -v orch-data:/data -p 127.0.0.1:7717:7717 --stop-timeout 120 orch
 #
+# Agent programs are not in it: they need a runtime, a login and updates of their own. Build an image FROM this one that adds yours.
 # Both bases are arguments: any Debian 12 will do, also one made by debootstrap where no registry can be reached (docs/testing.md).
 ARG BUILDER=rust:1.95-bookworm
 ARG BASE=debian:bookworm-slim
@@ -15,8 +16,9 @@ RUN command -v cc >/dev/null && command -v pkg-config >/dev/null || { apt-get up
     && apt-get install -y --no-install-recommends gcc libc6-dev make pkg-config && rm -rf /var/lib/apt/lists/*; }
 WORKDIR /src
 COPY . .
-# --locked: the image is built from Cargo.lock or not at all. Only the supervisor, not the test crates.
-RUN cargo build --release --locked --package orch --bin orch
+# --locked: the image is built from Cargo.lock or not at all. Only the supervisor, not the test crates. Line tables are four fifths of
+# the file and go; the symbols stay, so a backtrace still names its functions.
+RUN cargo build --release --locked --package orch --bin orch && strip --strip-debug target/release/orch
 
 # ---- the gate tools --------------------------------------------------------------------------------------------------------
 FROM ${BASE} AS tools
