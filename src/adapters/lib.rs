@@ -1,6 +1,7 @@
 //! Room `adapters`: the ports and their implementations. They return facts, never verdicts.
 
 pub mod agents;
+pub mod disk;
 pub mod forge;
 pub mod git;
 pub mod jobs;

@@ -5,6 +5,7 @@
 //! but never pruned, so whoever borrows from it stays whole; work and vault borrow from upstream.
 //! Refuses to believe a local ref about the forge: where a branch is, is asked there.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -246,6 +247,16 @@ impl RepoGit {
     pub async fn imported_head(&self, task: &TaskId, run: &RunId) -> Result<Option<CommitSha>, GitError> {
         let refs = self.refs(&self.work(), &Self::import_ref(task, run)).await?;
         Ok(refs.into_iter().next().map(|(_, sha)| sha))
+    }
+
+    /// The tasks for which work keeps anything.
+    ///
+    /// # Errors
+    /// [`GitError::Read`].
+    pub async fn tasks_with_refs(&self) -> Result<BTreeSet<TaskId>, GitError> {
+        let refs = self.refs(&self.work(), "refs/orch/tasks/*").await?;
+        let task = |(name, _): &(String, CommitSha)| name.split('/').nth(3)?.parse().ok();
+        Ok(refs.iter().filter_map(task).collect())
     }
 
     /// Lets go of everything that work kept for a task that is over. Safe to repeat. Returns how many refs went.

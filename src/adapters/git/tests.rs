@@ -914,6 +914,7 @@ async fn salvage_keeps_files_commits_and_nested_repositories_and_gives_them_back
     let all = world.git.list_salvage().await.expect("listed");
     assert_eq!(all.len(), 1);
     assert!(all[0].about.starts_with("Salvage of ORC-1, generation 2, run r0a1b2\n"), "{}", all[0].about);
+    assert_eq!((all[0].bytes(), all[0].run()), (Some(kept.bytes), "r0a1b2"));
     let into = world.at("back");
     let count = world.git.restore_salvage(&kept.id, &into).await.expect("restored");
     assert_eq!(count, kept.files);

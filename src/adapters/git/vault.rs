@@ -76,6 +76,20 @@ pub struct Salvage {
     pub about: String,
 }
 
+impl Salvage {
+    /// Bytes of its files, as noted when it was made. In the vault it may take less: files are kept once.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        self.about.lines().find_map(|line| line.strip_prefix("bytes: "))?.parse().ok()
+    }
+
+    /// The run that left it.
+    #[must_use]
+    pub fn run(&self) -> &str {
+        self.id.rsplit('/').next().unwrap_or(&self.id)
+    }
+}
+
 /// Why nothing was kept, or given back.
 #[derive(Debug, thiserror::Error)]
 pub enum SalvageError {

@@ -38,7 +38,10 @@ pub struct Runner {
 #[derive(Clone, Debug)]
 enum Progress {
     Running,
-    Over(JobExit),
+    Over {
+        exit: JobExit,
+        recorded: bool,
+    },
     /// The owner is stale: the ledger refused the end.
     Refused(String),
     Unreachable(String),
@@ -60,6 +63,8 @@ pub struct FinishedJob {
     pub exit: JobExit,
     /// Its folder: logs and exit record.
     pub dir: PathBuf,
+    /// Whether its end is in the ledger. If not, the exit record in the folder is the only one there is.
+    pub recorded: bool,
 }
 
 impl Runner {
@@ -153,7 +158,7 @@ impl Runner {
             let outcome = match runner.placement.wait(&attended).await {
                 Ok(exit) => match runner.record_end(&attended.job, &exit).await {
                     Err(JobError::Refused { why, .. }) => Progress::Refused(why),
-                    _ => Progress::Over(exit),
+                    recorded => Progress::Over { exit, recorded: recorded.is_ok() },
                 },
                 Err(error) => Progress::Unreachable(error.to_string()),
             };
@@ -197,7 +202,7 @@ impl RunningJob {
             Err(_) => Progress::Unreachable("its watcher was cut off: the runtime is going down".to_owned()),
         };
         match reached {
-            Progress::Over(exit) => Ok(FinishedJob { exit, dir: self.identity.dir.clone() }),
+            Progress::Over { exit, recorded } => Ok(FinishedJob { exit, dir: self.identity.dir.clone(), recorded }),
             Progress::Refused(why) => Err(JobError::Refused { job: job(), why }),
             Progress::Running => Err(JobError::Unreachable { job: job(), why: "it still runs".to_owned() }),
             Progress::Unreachable(why) => Err(JobError::Unreachable { job: job(), why }),
@@ -224,6 +229,17 @@ impl RunningJob {
 }
 
 impl FinishedJob {
+    /// Lets go of the folder when nobody will ask for it again: the job succeeded, its output was read, and its end is in
+    /// the ledger. Everything else is left for a person to look at and for upkeep to remove in its time.
+    pub(crate) fn let_go_of_folder(self) {
+        if !self.exit.end.is_success() || !self.recorded {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            tracing::debug!(%error, "{} stays; upkeep removes it", self.dir.display());
+        }
+    }
+
     /// The log of standard output.
     #[must_use]
     pub fn stdout_path(&self) -> PathBuf {

@@ -152,7 +152,36 @@ async fn a_task_goes_from_workspace_to_main_with_every_command_a_job() {
     assert_eq!(git.push_task_branch(&ours, &head, None).await.expect("pushed"), BranchPush::Pushed);
     assert_eq!(world.forge.advance_main(&main, &person, &head).await, Advance::Moved);
     assert_eq!(git.fetch_main(&main).await.expect("main"), head);
+    assert_eq!(git.tasks_with_refs().await.expect("refs"), [task.clone()].into());
     assert_eq!(git.drop_refs(&task).await.expect("dropped"), 2);
+    assert!(git.tasks_with_refs().await.expect("refs").is_empty());
+}
+
+#[tokio::test]
+async fn a_command_that_succeeds_leaves_no_folder_and_one_that_fails_keeps_its() {
+    let world = World::new(GitSettings::default()).await.expect("a world");
+    let git = world.forge.git().clone();
+    git.fetch_main(&branch("main")).await.expect("main");
+    let folders = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(world.root.path().join("jobs")).expect("the jobs' folder");
+        entries.map(|entry| entry.expect("an entry").path()).collect()
+    };
+    assert_eq!(folders(), Vec::<PathBuf>::new(), "opening and fetching took several commands, all of which succeeded");
+    std::fs::remove_dir_all(world.root.path().join("forge.git")).expect("the forge is gone");
+    git.fetch_main(&branch("main")).await.expect_err("nobody is there");
+    let left = folders();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(std::fs::read_to_string(left[0].join("stderr.log")).expect("its words").contains("forge.git"));
+}
+
+#[tokio::test]
+async fn the_folder_of_a_job_that_is_no_git_command_is_its_owners() {
+    let world = World::new(GitSettings::default()).await.expect("a world");
+    let mut spec = world.agent("true");
+    (spec.cwd, spec.env, spec.confinement) = (PathBuf::from("/"), BTreeMap::new(), Confinement::default());
+    spec.argv = ["/bin/sh", "-c", "echo done"].map(str::to_owned).to_vec();
+    assert!(Exec::run(&world.runner, spec).await.expect("it ran").exit.end.is_success());
+    assert!(world.root.path().join("jobs/agent1/stdout.log").is_file());
 }
 
 #[tokio::test]

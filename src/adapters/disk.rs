@@ -1,0 +1,88 @@
+//! The port to the disk's free space, the real one and a fake.
+//!
+//! Owns one question: how many bytes may still be written where a folder is. Refuses to judge whether that is enough, and
+//! to guess: when the system gives no answer, that is an error, not zero.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Says how much space there is.
+pub trait FreeSpace: Send + Sync + 'static {
+    /// Bytes that this process may still write on the disk that holds `folder`. May block for as long as the disk does.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn free(&self, folder: &Path) -> io::Result<u64>;
+}
+
+/// Asks the system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemDisk;
+
+impl FreeSpace for SystemDisk {
+    fn free(&self, folder: &Path) -> io::Result<u64> {
+        let stat = nix::sys::statvfs::statvfs(folder).map_err(io::Error::from)?;
+        // What the system keeps for its administrator is nobody's to fill.
+        Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+    }
+}
+
+/// A disk with as much free space as it is told to have.
+#[derive(Debug)]
+pub struct FakeDisk {
+    free: AtomicU64,
+}
+
+/// Stands for "no answer" in [`FakeDisk`].
+const SILENT: u64 = u64::MAX;
+
+impl FakeDisk {
+    /// With this many bytes free.
+    #[must_use]
+    pub fn with_free(bytes: u64) -> Self {
+        Self { free: AtomicU64::new(bytes) }
+    }
+
+    /// From now on this many bytes are free.
+    pub fn set_free(&self, bytes: u64) {
+        self.free.store(bytes, Ordering::SeqCst);
+    }
+
+    /// From now on it gives no answer.
+    pub fn fall_silent(&self) {
+        self.free.store(SILENT, Ordering::SeqCst);
+    }
+}
+
+impl FreeSpace for FakeDisk {
+    fn free(&self, _folder: &Path) -> io::Result<u64> {
+        match self.free.load(Ordering::SeqCst) {
+            SILENT => Err(io::Error::other("the disk gives no answer")),
+            free => Ok(free),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_disk_answers_for_a_folder_that_is_there() {
+        let here = tempfile::tempdir().expect("a folder");
+        let disks: [Box<dyn FreeSpace>; 2] = [Box::new(SystemDisk), Box::new(FakeDisk::with_free(7))];
+        for disk in disks {
+            assert!(disk.free(here.path()).expect("an answer") > 0);
+        }
+    }
+
+    #[test]
+    fn no_answer_is_an_error_and_not_an_empty_disk() {
+        assert!(SystemDisk.free(Path::new("/nowhere/at/all")).is_err());
+        let fake = FakeDisk::with_free(0);
+        assert_eq!(fake.free(Path::new("/")).expect("an answer"), 0);
+        fake.fall_silent();
+        assert!(fake.free(Path::new("/")).is_err());
+    }
+}
