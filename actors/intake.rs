@@ -24,6 +24,8 @@ use crate::router::RouterMsg;
 const TITLE: usize = 500;
 /// Longest description in bytes.
 const BODY: usize = 256 << 10;
+/// How often a move is tried while the board is moved by others.
+const MOVES: usize = 8;
 /// Most dependencies of one task.
 const DEPENDENCIES: usize = 50;
 
@@ -51,26 +53,26 @@ pub async fn submit(ctx: &Context, directory: &Directory, submit: Submit, by: &s
     {
         return Ok(task);
     }
-    let transition = match existing_item(ctx, submit.key.as_ref()).await? {
-        Some(item) => move_again(ctx, &item, by).await?,
-        None => {
-            let key = match submit.key {
-                Some(key) => key,
-                None => ctx.store.mint_key(&ctx.key_prefix).await.map_err(store_error)?,
-            };
-            let item = NewBoardItem {
-                id: item_id.clone(),
-                key,
-                title: submit.title.trim().to_owned(),
-                body: submit.body,
-                repo: plan.repo,
-                state: TrackerState::ToAnalyse.name().to_owned(),
-                priority: submit.priority,
-                extra: plan.extra,
-                by: by.to_owned(),
-            };
-            ctx.store.tracker_add_item(item, now).await.map_err(store_error)?
-        }
+    let existing = existing_item(ctx, submit.key.as_ref()).await?;
+    let key = match (&existing, submit.key) {
+        (Some(item), _) => item.key.clone(),
+        (None, Some(key)) => key,
+        (None, None) => ctx.store.mint_key(&ctx.key_prefix).await.map_err(store_error)?,
+    };
+    let item = NewBoardItem {
+        id: existing.as_ref().map_or_else(|| item_id.clone(), |item| item.id.clone()),
+        key,
+        title: submit.title.trim().to_owned(),
+        body: submit.body,
+        repo: plan.repo,
+        state: TrackerState::ToAnalyse.name().to_owned(),
+        priority: submit.priority,
+        extra: plan.extra,
+        by: by.to_owned(),
+    };
+    let transition = match existing {
+        Some(existing) => move_again(ctx, &existing, item).await?,
+        None => ctx.store.tracker_add_item(item, now).await.map_err(store_error)?,
     };
     let transitions = ctx.store.tracker_transitions_after(transition - 1, 1).await.map_err(store_error)?;
     let Some(transition) = transitions.into_iter().find(|t| t.id == transition) else {
@@ -155,8 +157,8 @@ async fn existing_item(ctx: &Context, key: Option<&TaskKey>) -> Result<Option<Bo
     }
 }
 
-/// A key that is on the board already begins a new life, if its last one is closed.
-async fn move_again(ctx: &Context, item: &BoardItem, by: &str) -> Result<i64, ControlError> {
+/// A key that is on the board already begins a new life, if its last one is closed: with the words of this request.
+async fn move_again(ctx: &Context, item: &BoardItem, revised: NewBoardItem) -> Result<i64, ControlError> {
     let lives = ctx.store.tasks_by_key(&item.key).await.map_err(store_error)?;
     if let Some(live) = lives.iter().find(|s| !s.task.is_terminal()) {
         return Err(ControlError::Conflict(format!(
@@ -166,14 +168,18 @@ async fn move_again(ctx: &Context, item: &BoardItem, by: &str) -> Result<i64, Co
             live.task.stage
         )));
     }
-    let (to, now) = (TrackerState::ToAnalyse.name(), ctx.now());
-    match ctx.store.tracker_move(&item.id, to, by, Some(&item.state), now).await.map_err(store_error)? {
-        Moved::Moved(transition) => Ok(transition),
-        Moved::AlreadyThere | Moved::Elsewhere { .. } => Err(ControlError::Conflict(format!(
-            "{} is on the board in state `{}` and is being taken up; look again",
-            item.key, item.state
-        ))),
+    let (to, by, now) = (TrackerState::ToAnalyse.name(), revised.by.clone(), ctx.now());
+    ctx.store.tracker_revise(revised, now).await.map_err(store_error)?;
+    // What is shown of the life before may arrive just now: the board is read as it is then.
+    let mut seen = item.state.clone();
+    for _ in 0..MOVES {
+        match ctx.store.tracker_move(&item.id, to, &by, Some(&seen), now).await.map_err(store_error)? {
+            Moved::Moved(transition) => return Ok(transition),
+            Moved::Elsewhere { state } if state != to => seen = state,
+            Moved::AlreadyThere | Moved::Elsewhere { .. } => break,
+        }
     }
+    Err(ControlError::Conflict(format!("{} is being moved on the board just now; look again", item.key)))
 }
 
 async fn newest_of_item(ctx: &Context, item: &str) -> Result<Option<Task>, ControlError> {

@@ -17,7 +17,6 @@ use orch_domain::journal::Entry;
 use orch_domain::names::BranchName;
 use orch_domain::pipeline::RepoCommand;
 use orch_domain::policy::LandMode;
-use orch_domain::stop::StepResult;
 use orch_domain::task::{ApprovalOf, Landed, State, Step, Task};
 use orch_store::{Acquire, Holder, NewLanding, NewWindow, Subject, Window, WindowClose, WindowError, WindowKind};
 use serde_json::json;
@@ -32,7 +31,6 @@ use crate::gates::checks::CheckRequest;
 use crate::ids::mint;
 use crate::lease::LeaseGuard;
 use crate::snapshots::Snapshots;
-use crate::stop_saga::remove_task_branch;
 
 /// How often a compare-and-swap without an answer is repeated before the landing steps aside, its window still open.
 const REPEATS: u32 = 12;
@@ -69,9 +67,9 @@ pub struct Landing {
 }
 
 /// How the saga leaves its straight way. `None`: nothing is to be said, the task stays in the lane.
-type Halt = Option<LandingEnd>;
+pub(crate) type Halt = Option<LandingEnd>;
 
-fn could_not_run(error: impl std::fmt::Display) -> Halt {
+pub(crate) fn could_not_run(error: impl std::fmt::Display) -> Halt {
     Some(LandingEnd::CouldNotRun { why: error.to_string() })
 }
 
@@ -148,13 +146,17 @@ impl Landing {
         if let Some(window) = windows.into_iter().find(|w| w.task == self.task && w.kind == WindowKind::Land) {
             self.note("window-attached", format!("attached to the landing window {}", window.id)).await;
             self.wait_for_pushes().await?;
-            match self.finish_window(&task, &main, &window, epoch, json!({"attached": true})).await? {
+            match self.finish_window(&main, &window, epoch, json!({"attached": true})).await? {
                 Some(landed) => return Ok(self.after_landing(&task, landed, epoch).await),
                 None => self.note("main-moved", "the interrupted landing had not reached main".to_owned()).await,
             }
         }
         if self.finish {
             return Ok(LandingEnd::Stopped);
+        }
+        self.border().await?;
+        if let Some(landed) = self.merged_by_others(&task, &main).await? {
+            return Ok(self.after_landing(&task, landed, epoch).await);
         }
         for _ in 0..self.ctx.limits.catch_ups {
             self.border().await?;
@@ -169,7 +171,7 @@ impl Landing {
                 epoch,
             };
             let stored = self.open(window).await?;
-            if let Some(landed) = self.finish_window(&task, &main, &stored, epoch, candidate.proof).await? {
+            if let Some(landed) = self.finish_window(&main, &stored, epoch, candidate.proof).await? {
                 return Ok(self.after_landing(&task, landed, epoch).await);
             }
             self.note("main-moved", "main moved during the landing; catching up again, nobody is blamed".to_owned())
@@ -190,15 +192,19 @@ impl Landing {
         let caught_up = self.catch_up(git, task, &own, &main_at).await?;
         let head = self.strip(git, task, &caught_up, &main_at).await?;
         self.border().await?;
-        self.publish_branch(git, task, main, &head).await?;
+        // Where nothing is left to land, main's own head must not show up as a task branch.
+        let left = head != main_at;
+        if left {
+            self.publish_branch(git, task, main, &head).await?;
+        }
         self.border().await?;
         let note = self.test(task, &main_at, &head, &caught_up).await?;
         self.border().await?;
-        if task.policy.land == LandMode::Approval && !task.is_approved(ApprovalOf::Land, &head) {
+        if left && task.policy.land == LandMode::Approval && !task.is_approved(ApprovalOf::Land, &head) {
             return Err(Some(LandingEnd::ApprovalVoid { head }));
         }
-        if task.policy.land == LandMode::PrOnly {
-            return Err(self.person_merges(git, main, &main_at, head).await);
+        if left && task.policy.land == LandMode::PrOnly {
+            return Err(Some(LandingEnd::AwaitingMerge { head }));
         }
         let tree = self.tree(git, &head).await?;
         let mut off = Vec::new();
@@ -356,33 +362,6 @@ impl Landing {
         }
     }
 
-    /// `land: pr-only`: says what was judged, or that a person has merged it.
-    async fn person_merges(&self, git: &RepoGit, main: &BranchName, main_at: &CommitSha, head: CommitSha) -> Halt {
-        match git.contains(&head, main_at).await {
-            Ok(true) => {
-                let tree = match self.tree(git, &head).await {
-                    Ok(tree) => tree,
-                    Err(halt) => return halt,
-                };
-                let landing = NewLanding {
-                    task: self.task.clone(),
-                    sha: head.clone(),
-                    tree: tree.clone(),
-                    base: main_at.clone(),
-                    proof: json!({"merged_by": "a person", "branch": main}),
-                };
-                let now = self.ctx.now();
-                if let Err(error) = self.ctx.store.append_landing(&self.repo.settings.name, landing, now).await {
-                    return could_not_run(error);
-                }
-                // Asked again at once, the lane now finds it landed.
-                Some(LandingEnd::Deferred { why: "merged by a person; the deploy comes next".to_owned() })
-            }
-            Ok(false) => Some(LandingEnd::AwaitingMerge { head }),
-            Err(error) => could_not_run(error),
-        }
-    }
-
     async fn open(&self, window: NewWindow) -> Result<Window, Halt> {
         let id = window.id.clone();
         self.say("landing");
@@ -401,7 +380,6 @@ impl Landing {
     /// Carries an open window to its honest end. `None`: definitely not landed, since main is elsewhere.
     async fn finish_window(
         &self,
-        task: &Task,
         main: &BranchName,
         window: &Window,
         epoch: Epoch,
@@ -415,12 +393,12 @@ impl Landing {
         let mut said = String::new();
         for n in 0..REPEATS {
             match self.repo.forge.advance_main(main, &expected, &window.sha).await {
-                Advance::Moved => return self.verified(task, main, window, &expected, tree, epoch, proof).await,
+                Advance::Moved => return self.verified(main, window, &expected, tree, epoch, proof).await,
                 Advance::MainMoved { at } => {
                     // It may have landed and been built upon: what main contains has landed.
                     git.fetch_main(main).await.map_err(could_not_run)?;
                     if git.contains(&window.sha, &at).await.map_err(could_not_run)? {
-                        return self.verified(task, main, window, &expected, tree, epoch, proof).await;
+                        return self.verified(main, window, &expected, tree, epoch, proof).await;
                     }
                     self.close(window, epoch, json!({"landed": false, "main_at": at}), None).await?;
                     return Ok(None);
@@ -456,7 +434,6 @@ impl Landing {
     #[expect(clippy::too_many_arguments, reason = "the facts of one landing, all of different types")]
     async fn verified(
         &self,
-        task: &Task,
         main: &BranchName,
         window: &Window,
         expected: &CommitSha,
@@ -481,15 +458,7 @@ impl Landing {
         if let Some(note) = self.repo.forge.landing_note(expected, &window.sha).await {
             self.note("landing-note", note).await;
         }
-        if let StepResult::Kept { because } | StepResult::Pending { why: because } =
-            remove_task_branch(&self.ctx, git, task).await
-        {
-            self.note("branch-kept", format!("the task branch stays: {because}")).await;
-        }
-        // The time as recorded: told again later, it is the same landing and no news.
-        let recorded = self.ctx.store.landing_of(&self.task).await.map_err(could_not_run)?;
-        let at = recorded.map_or_else(|| self.ctx.now(), |landing| landing.at);
-        Ok(Some(Landed { sha: window.sha.clone(), tree, at }))
+        Ok(Some(Landed { sha: window.sha.clone(), tree, at: self.landed_at().await? }))
     }
 
     async fn close(
@@ -506,12 +475,14 @@ impl Landing {
         }
     }
 
+    /// What comes after main has moved, whoever saw that: also after a restart between the one and the other.
     async fn after_landing(&self, task: &Task, landed: Landed, epoch: Epoch) -> LandingEnd {
+        self.tidy(&self.repo.lane_git, task).await;
         let deploy = deploy::Deploy { landing: self, task, landed: &landed, epoch };
         deploy.carry_out().await
     }
 
-    async fn tree(&self, git: &RepoGit, commit: &CommitSha) -> Result<CommitSha, Halt> {
+    pub(crate) async fn tree(&self, git: &RepoGit, commit: &CommitSha) -> Result<CommitSha, Halt> {
         let tree = git.tree_of(commit).await.map_err(could_not_run)?;
         tree.parse().map_err(could_not_run)
     }

@@ -120,6 +120,21 @@ impl Store {
         .await
     }
 
+    /// Gives an item other words: title, body, repository, priority and extra. Its id, key and state stay.
+    pub async fn tracker_revise(&self, item: NewBoardItem, now: Timestamp) -> Result<(), StoreError> {
+        self.write(Urgency::Ordinary, move |tx| {
+            let sql = "UPDATE board_items SET title = ?2, body = ?3, repo = ?4, priority = ?5, extra = ?6, updated_at = ?7
+                       WHERE id = ?1";
+            let repo = item.repo.as_str();
+            let row = (&item.id, &item.title, &item.body, repo, item.priority, json(&item.extra), now.0);
+            match execute(tx.conn, sql, row)? {
+                0 => Err(StoreError::NotFound { what: "board item", id: item.id.clone() }),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
     /// Moves an item; with `expected`, only from there.
     pub async fn tracker_move(
         &self,
