@@ -287,7 +287,7 @@ impl Attempt {
                 // Silence is judged here, where it is known whether a tool runs.
                 stall: None,
                 grace: setup.grace,
-                ..JobLimits::default()
+                ..self.ctx.job_limits.clone()
             },
             confinement: self.confinement(setup, git, folders, &[]),
             on_loss: JobKind::Agent.on_loss(self.ctx.limits.agent_orphan_grace),

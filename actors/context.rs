@@ -11,7 +11,7 @@ use orch_adapters::agents::{Agent, Prompts};
 use orch_adapters::git::RepoGit;
 use orch_adapters::jobs::Runner;
 use orch_adapters::jobs::env::{PrivateDirs, base_env_with_path};
-use orch_adapters::ports::{Clock, Forge, ForgeError, Notifier, Tracker};
+use orch_adapters::ports::{Clock, Forge, ForgeError, JobLimits, Notifier, Tracker};
 use orch_domain::names::{BranchName, RepoName};
 use orch_domain::pipeline::Pipeline;
 use orch_domain::policy::Policy;
@@ -44,8 +44,10 @@ pub struct Commands {
 /// Time limits of a repository's commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandLimits {
-    /// Longest run of check, test or staging.
+    /// Longest run of the quick check.
     pub check: Millis,
+    /// Longest run of the tests, and of the staging command.
+    pub test: Millis,
     /// Longest run of the deploy command.
     pub deploy: Millis,
     /// How long the health command may keep failing before the deploy counts as failed.
@@ -58,6 +60,7 @@ impl Default for CommandLimits {
     fn default() -> Self {
         Self {
             check: Millis::from_mins(30),
+            test: Millis::from_mins(60),
             deploy: Millis::from_mins(30),
             health: Millis::from_mins(2),
             grace: Millis::from_secs(10),
@@ -74,6 +77,8 @@ pub struct RepoSettings {
     pub location: String,
     /// The branch to land on; asked from the forge when not configured.
     pub main: Option<BranchName>,
+    /// Added to the priority of each of its tasks.
+    pub priority: i32,
     /// Default agent by name.
     pub agent: String,
     /// Default pipeline by name.
@@ -224,6 +229,10 @@ pub struct Context {
     pub paths: Paths,
     /// Bounds.
     pub limits: Limits,
+    /// Bounds of every agent's and gate's job besides its time: log, processes, memory.
+    pub job_limits: JobLimits,
+    /// Whether the tracker's STOP status is obeyed; STOP by command line and HTTP always is.
+    pub stop_status: bool,
     /// Prompt templates.
     pub prompts: Prompts,
     /// `PATH` of every job.

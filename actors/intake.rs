@@ -204,7 +204,7 @@ pub async fn act_on(ctx: &Context, directory: &Directory, transition: &BoardTran
     if transition.to == TrackerState::ToAnalyse.name() {
         return begin_life(ctx, directory, &item, transition).await;
     }
-    if transition.to == TrackerState::Stop.name() {
+    if transition.to == TrackerState::Stop.name() && ctx.stop_status {
         for stored in ctx.store.tasks_by_item(&item.id).await.map_err(store_error)? {
             if !stored.task.is_terminal() {
                 stop(ctx, directory, &stored.task, &transition.by, "tracker").await?;
@@ -243,7 +243,7 @@ async fn begin_life(
                 title: item.title.clone(),
                 body: item.body.clone(),
                 tracker_item: Some(item.id.clone()),
-                priority: item.priority,
+                priority: item.priority.saturating_add(repo.settings.priority),
                 depends_on: depends_on.clone().unwrap_or_default(),
                 pipeline: pipeline.clone(),
                 policy: repo.settings.policy.clone(),

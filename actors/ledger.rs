@@ -186,7 +186,11 @@ async fn upkeep(ctx: &Context, check: bool) -> String {
 fn forget_old(dir: &std::path::Path) {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    files.retain(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("orch-")));
+    // Ours only: what a person put there is theirs.
+    files.retain(|p| {
+        p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("orch-"))
+            && p.extension().is_some_and(|e| e == "db")
+    });
     files.sort();
     let excess = files.len().saturating_sub(KEEP);
     for old in &files[..excess] {

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::run_rows;
 use orch_domain::decide::{Decision, Nothing, decide};
 use orch_domain::effect::Effect;
-use orch_domain::event::{CheckEnd, Event, RunFacts};
+use orch_domain::event::{Event, RunFacts};
 use orch_domain::ids::{Epoch, TaskId, Version};
-use orch_domain::job::JobEnd;
 use orch_domain::stop::Level;
-use orch_domain::task::{State, Step, Task, first_line};
+use orch_domain::task::{State, Step, Task};
 use orch_store::{Change, CommitError, NewRun};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
@@ -216,6 +216,9 @@ impl TaskState {
         let name = format!("task {}/{}", owned.task.key, owned.task.generation);
         self.teller = Some(self.snapshots.register(&name, "resuming", self.ctx.now(), self.restarts));
         let under_way = matches!(owned.task.state, State::Running { .. });
+        if let State::Running { run, .. } = &owned.task.state {
+            run_rows::interrupted(&self.ctx, run).await;
+        }
         self.row = Some(Row { task: owned.task, version: owned.version, epoch: owned.epoch });
         // Loaded again because something could not be saved: that comes first, and whatever runs goes on running.
         let unsaved = std::mem::take(&mut self.unsaved);
@@ -289,7 +292,7 @@ impl TaskState {
                             let answer = Answer::Changed(Box::new(change.task.clone()));
                             self.row = Some(Row { task: change.task, version, epoch });
                             self.directory.wake_outbox();
-                            record_end(&self.ctx, &event).await;
+                            run_rows::end(&self.ctx, &event).await;
                             self.tell_state();
                             self.carry_out(myself, change.effects).await;
                             return Ok(Some(answer));
@@ -383,7 +386,7 @@ impl TaskState {
                 self.wake_after(myself, wait.into());
             }
             Effect::StartRun { run, attempt, stage } => {
-                record_start(
+                run_rows::start(
                     &self.ctx,
                     NewRun {
                         id: run.clone(),
@@ -413,7 +416,7 @@ impl TaskState {
             Effect::StartCheck { run, step, head } => {
                 let kind = if step == Step::Check { "check" } else { "command" };
                 // The check of an agent stage belongs to the agent's run; its row is there already.
-                record_start(
+                run_rows::start(
                     &self.ctx,
                     NewRun {
                         id: run.clone(),
@@ -544,53 +547,6 @@ impl TaskState {
 /// Whether an event only lets something new begin; losing it loses nothing that is not asked for again.
 const fn begins_something(event: &Event) -> bool {
     matches!(event, Event::SlotGranted | Event::TurnCame | Event::TimerFired | Event::DependenciesSeen { .. })
-}
-
-async fn record_start(ctx: &Context, run: NewRun) {
-    let id = run.id.clone();
-    if let Err(error) = ctx.store.start_run(run).await {
-        tracing::warn!(run.id = %id, %error, "the start of run {id} could not be recorded");
-    }
-}
-
-/// Records how a run ended, for people; the task's row has what is decided upon.
-async fn record_end(ctx: &Context, event: &Event) {
-    let (run, outcome, usage) = match event {
-        Event::RunEnded { run, facts } => {
-            let outcome = match (&facts.trouble, &facts.end) {
-                (Some(why), _) => format!("could not run: {why}"),
-                (None, Some(end)) => end_text(end),
-                (None, None) => "never began".to_owned(),
-            };
-            (run, outcome, Some(facts.report.usage))
-        }
-        Event::CheckEnded { run, end } => {
-            let outcome = match end {
-                CheckEnd::Passed { note } => format!("passed: {note}"),
-                CheckEnd::Failed { findings } => format!("failed: {}", first_line(findings)),
-                CheckEnd::CouldNotRun { why } | CheckEnd::NotConfigured { why } => format!("could not run: {why}"),
-            };
-            (run, outcome, None)
-        }
-        _ => return,
-    };
-    if let Err(error) = ctx.store.end_run(run, outcome.into(), usage, ctx.now()).await {
-        tracing::warn!(run.id = %run, %error, "the end of run {run} could not be recorded");
-    }
-}
-
-fn end_text(end: &JobEnd) -> String {
-    match end {
-        JobEnd::Exited { code } => format!("exit code {code}"),
-        JobEnd::Signalled { signal } => format!("ended by signal {signal}"),
-        JobEnd::Cancelled => "cancelled".to_owned(),
-        JobEnd::TimedOut => "its time was over".to_owned(),
-        JobEnd::Stalled => "silent for longer than allowed".to_owned(),
-        JobEnd::OverLimit { what } => format!("over a limit: {what}"),
-        JobEnd::Orphaned => "its supervisor was gone".to_owned(),
-        JobEnd::CouldNotStart { why } => format!("could not be started: {why}"),
-        JobEnd::Lost => "lost".to_owned(),
-    }
 }
 
 /// Sends an event to a task's actor; when it has ended, its successor resumes from the store.

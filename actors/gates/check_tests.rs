@@ -102,6 +102,7 @@ impl World {
             name,
             location: "here".to_owned(),
             main: Some("main".parse().expect("a name")),
+            priority: 0,
             agent: "none".to_owned(),
             pipeline: "lite".to_owned(),
             policy: Policy::default(),
@@ -184,6 +185,8 @@ impl World {
             notifier: Arc::new(Quiet),
             paths: self.paths(),
             limits: Limits::default(),
+            job_limits: orch_adapters::ports::JobLimits::default(),
+            stop_status: true,
             prompts: Prompts::new(&BTreeMap::new()).expect("the built-in prompts"),
             path: PATH.to_owned(),
             tools_read: Vec::new(),
@@ -309,7 +312,7 @@ async fn what_could_not_run_is_never_called_failed() {
     assert!(text.contains("PATH"), "names the way out: {text}");
     assert!(why(world.shows("exit 126").await).contains("exit code 126"));
     assert!(why(world.shows("kill -KILL $$").await).contains("killed by signal 9"));
-    world.settings.limits.check = Millis(200);
+    world.settings.limits.test = Millis(200);
     let text = why(world.shows(FOREVER).await);
     assert!(text.contains("time limit") && text.contains("200ms"), "{text}");
     let rows = world.store.verdicts_of(&world.task.id).await.expect("rows");

@@ -22,7 +22,7 @@ use orch_domain::job::{JobEnd, JobKind, OnLoss};
 use orch_domain::names::{RepoName, RepoPath, TaskKey};
 use orch_domain::pipeline::RepoCommand;
 use orch_domain::testcount::{Judged, NoAnswer, judge_command, judge_tests};
-use orch_domain::time::Timestamp;
+use orch_domain::time::{Millis, Timestamp};
 
 use super::cancel;
 use super::command::{self, Command, Found, gate_of};
@@ -198,6 +198,11 @@ impl Check<'_> {
         }
     }
 
+    fn limit(&self) -> Millis {
+        let limits = &self.repo.settings.limits;
+        if self.req.what == RepoCommand::Check { limits.check } else { limits.test }
+    }
+
     fn spec(&self, scratch: &Scratch, what: &str, line: &str) -> JobSpec {
         let settings = &self.repo.settings;
         let private = scratch.private();
@@ -234,10 +239,10 @@ impl Check<'_> {
             env,
             stdin: Vec::new(),
             limits: JobLimits {
-                wall: settings.limits.check,
+                wall: self.limit(),
                 grace: settings.limits.grace,
                 log_bytes: OUTPUT,
-                ..JobLimits::default()
+                ..self.ctx.job_limits.clone()
             },
             // The checkout lies in the data folder: what is most specific wins, so only it and its private folders open.
             confinement: Confinement {
@@ -338,7 +343,7 @@ impl Check<'_> {
             NoAnswer::NotFound => {
                 "; install it where the supervisor runs and put it on PATH, or have `setup` bring it".to_owned()
             }
-            NoAnswer::TimedOut => format!(" of {}; make it faster or raise the limit", self.repo.settings.limits.check),
+            NoAnswer::TimedOut => format!(" of {}; make it faster or raise the limit", self.limit()),
             NoAnswer::NotStarted | NoAnswer::Killed => String::new(),
         };
         Halt::CouldNotRun(format!("{what} (`{line}`): {why}{way_out}\n{}", hint(tail)).trim_end().to_owned())

@@ -47,7 +47,7 @@ impl Check<'_> {
             base: self.req.base.clone(),
             heads: vec![self.req.head.clone()],
             tree: self.tree.clone(),
-            settings_hash: pin_hash(&(&self.command.line, &settings.commands.junit, settings.limits.check)),
+            settings_hash: pin_hash(&(&self.command.line, &settings.commands.junit, settings.limits.test)),
             env_hash: surroundings(self.ctx, &self.repo),
         }
     }

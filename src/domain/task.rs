@@ -329,6 +329,15 @@ pub struct Counters {
     pub deferrals: u32,
 }
 
+/// What a task has spent, for its budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Tokens and money.
+    pub usage: Usage,
+    /// Wall time of agent runs.
+    pub wall: Millis,
+}
+
 /// A person's approval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
@@ -422,6 +431,9 @@ pub struct Task {
     pub usage: Usage,
     /// Wall time of agent runs together.
     pub agent_wall: Millis,
+    /// What had been spent when a person last let it go on after its budget was spent: a fresh budget begins there.
+    #[serde(default)]
+    pub budget_from: Spent,
     /// The recorded STOP; lives in columns of its own and is filled in at load.
     #[serde(skip)]
     pub stop: Option<StopMark>,
@@ -493,6 +505,7 @@ impl Task {
             landed: None,
             usage: Usage::default(),
             agent_wall: Millis(0),
+            budget_from: Spent::default(),
             stop: None,
         }
     }

@@ -24,7 +24,7 @@ use orch_adapters::forge::LocalForge;
 use orch_adapters::git::{GitRooms, GitSettings};
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Runner, become_subreaper};
 use orch_adapters::notify::LogNotifier;
-use orch_adapters::ports::{Clock, Placement, SystemClock};
+use orch_adapters::ports::{Clock, JobLimits, Placement, SystemClock};
 use orch_domain::agent::AgentKind;
 use orch_domain::names::RepoName;
 use orch_domain::stop::Level;
@@ -158,6 +158,13 @@ pub async fn start(config: &Config, env: &BTreeMap<String, String>, guard: Guard
         prompts: Prompts::new(&BTreeMap::new()).map_err(|e| StartError::Settings(e.to_string()))?,
         paths,
         limits: limits(config),
+        job_limits: JobLimits {
+            log_bytes: config.limits.log_size,
+            processes: config.limits.job_processes,
+            memory_bytes: config.limits.job_memory,
+            ..JobLimits::default()
+        },
+        stop_status: config.stop.status_enabled,
         path,
         tools_read: tools.read,
         tools_env: tools.env,
@@ -246,12 +253,14 @@ async fn repository(
         name: name.clone(),
         location: place.display().to_string(),
         main: repo.main.clone(),
+        priority: repo.priority,
         agent: repo.agent.clone().unwrap_or_else(|| config.default_agent.clone()),
         pipeline: repo.pipeline.clone(),
         policy: config.policy(name),
         commands,
         limits: CommandLimits {
-            check: repo.test_timeout.unwrap_or(config.limits.test_time),
+            check: repo.check_timeout.unwrap_or(config.limits.check_time),
+            test: repo.test_timeout.unwrap_or(config.limits.test_time),
             deploy: repo.deploy_timeout.unwrap_or(config.limits.deploy_time),
             grace: config.limits.stop_grace,
             ..CommandLimits::default()

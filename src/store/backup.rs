@@ -72,7 +72,8 @@ impl Store {
     /// Tries to get back to normal after the disk was full; call it now and then while space is short.
     pub async fn recover_space(&self) -> Result<SpaceState, StoreError> {
         self.between(|writer| {
-            if writer.space.state() == SpaceState::OnBallast {
+            // Short in either way: whether there is space again shows by the ballast, or by the next change.
+            if writer.space.state() != SpaceState::Enough {
                 writer.space.recover(&writer.conn)?;
             }
             writer.shared.space.send_replace(writer.space.state());

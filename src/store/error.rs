@@ -92,7 +92,7 @@ pub enum OpenError {
     /// Damaged, or not ours.
     #[error(
         "{file} is damaged or no store: {why}; it was left as it is: move it aside and restore the newest backup with \
-         `orch backup --restore FILE`"
+         `orch backup restore FILE`"
     )]
     Corrupt {
         /// The file.

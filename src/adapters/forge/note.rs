@@ -82,7 +82,8 @@ fn note(tree: &Path, main: &BranchName, old: &CommitSha, to: &CommitSha) -> Stri
     let folder = shell_quote(&tree.to_string_lossy());
     format!(
         "`{main}` is checked out in {shown} and has moved from {from} to {onto}; its files and index were left as they \
-         are, so `git status` there shows the landed change backwards. To bring the files along: \
+         are, so `git status` there shows the landed change backwards, and a commit made there now would undo it. First \
+         bring the files along: \
          git -C {folder} update-index -q --refresh; git -C {folder} read-tree -m -u {old} {to} \
          (local changes are kept; where they overlap with what has landed it refuses and changes nothing)",
         shown = tree.display(),

@@ -453,6 +453,10 @@ fn retry_requested(task: &Task, by: &str, now: Timestamp) -> Decision {
     if was_blocked {
         change.send(Outgoing::Show { state: ShownState::InProgress });
     }
+    if let State::Blocked { why: Blocked::BudgetSpent { .. }, .. } = &task.state {
+        // Whoever lets it go on grants the same budget once more; what was spent stays counted and shown.
+        change.task.budget_from = crate::task::Spent { usage: task.usage, wall: task.agent_wall };
+    }
     if let State::Blocked { why: Blocked::DependencyCancelled { key }, .. } = &task.state {
         // The person goes on without it, and is not asked about it again.
         change.task.depends_on.retain(|other| other != key);

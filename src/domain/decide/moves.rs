@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use super::{Change, MERGE_POLL};
+use crate::agent::Usage;
 use crate::effect::{Effect, Outgoing, ShownState};
 use crate::event::{DeployEnd, RunFacts};
 use crate::ids::RunId;
@@ -331,17 +332,19 @@ pub(super) fn run_data(task: &Task, run: &RunId, facts: &RunFacts) -> Value {
 
 /// Which ceiling is reached, if one is: with both numbers.
 pub(super) fn over_budget(task: &Task) -> Option<String> {
-    let budget = task.policy.budget;
-    let tokens = task.usage.input_tokens.unwrap_or(0).saturating_add(task.usage.output_tokens.unwrap_or(0));
+    let (budget, from) = (task.policy.budget, &task.budget_from);
+    let sum = |usage: &Usage| usage.input_tokens.unwrap_or(0).saturating_add(usage.output_tokens.unwrap_or(0));
+    let tokens = sum(&task.usage).saturating_sub(sum(&from.usage));
     if let Some(most) = budget.tokens.filter(|most| tokens >= *most) {
         return Some(format!("{tokens} tokens of {most}"));
     }
-    let cost = task.usage.cost_micro_usd.unwrap_or(0);
+    let cost = task.usage.cost_micro_usd.unwrap_or(0).saturating_sub(from.usage.cost_micro_usd.unwrap_or(0));
     if let Some(most) = budget.cost_micro_usd.filter(|most| cost >= *most) {
         return Some(format!("{cost} of {most} millionths of a dollar"));
     }
-    if let Some(most) = budget.wall.filter(|most| task.agent_wall >= *most) {
-        return Some(format!("{} of {most} of agent time", task.agent_wall));
+    let wall = Millis(task.agent_wall.0.saturating_sub(from.wall.0));
+    if let Some(most) = budget.wall.filter(|most| wall >= *most) {
+        return Some(format!("{wall} of {most} of agent time"));
     }
     None
 }

@@ -383,6 +383,20 @@ fn the_budget_is_checked_before_each_launch() {
 }
 
 #[test]
+fn a_person_who_lets_a_spent_task_go_on_grants_its_budget_once_more() {
+    let mut task = sample("development", waiting(WaitFor::Slot, Step::Agent));
+    task.policy.budget = Budget { wall: Some(Millis(10)), ..Budget::default() };
+    task.agent_wall = Millis(12);
+    let blocked = change(&task, &Event::SlotGranted).task;
+    let mut granted = change(&blocked, &Event::RetryRequested { by: "ada".into() }).task;
+    assert!(matches!(change(&granted, &Event::SlotGranted).task.state, State::Running { .. }));
+    assert_eq!(granted.agent_wall, Millis(12), "what was spent stays counted");
+    granted.agent_wall = Millis(22);
+    let again = change(&granted, &Event::SlotGranted).task;
+    assert!(matches!(again.state, State::Blocked { why: Blocked::BudgetSpent { .. }, .. }), "and no more than once");
+}
+
+#[test]
 fn a_slot_granted_too_late_is_given_back() {
     let states = [
         sample("testing", running(Step::Command)),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use orch_domain::agent::AgentClaim;
+use orch_domain::agent::{AgentClaim, Usage};
 use orch_domain::decide::{Change, Decision};
 use orch_domain::effect::Effect;
 use orch_domain::event::{ArtefactFact, CheckEnd, DeployEnd, Event, LandingEnd, RunFacts};
@@ -323,6 +323,10 @@ impl World {
 
     /// What must be true before something is started.
     fn check_permits(&self, before: &Task, after: &Task, effects: &[Effect]) -> Result<(), Broken> {
+        let spent = matches!(before.state, State::Blocked { why: Blocked::BudgetSpent { .. }, .. });
+        if before.budget_from != after.budget_from && !spent {
+            return Err("a fresh budget that nobody has granted".to_owned());
+        }
         for effect in effects {
             if goes_forward(effect)
                 && after.past_first_stage()
@@ -441,7 +445,8 @@ fn agent_runs(task: &Task) -> bool {
 }
 
 fn budget_spent(task: &Task) -> bool {
-    let spent = task.usage.input_tokens.unwrap_or(0) + task.usage.output_tokens.unwrap_or(0);
+    let sum = |usage: &Usage| usage.input_tokens.unwrap_or(0) + usage.output_tokens.unwrap_or(0);
+    let spent = sum(&task.usage) - sum(&task.budget_from.usage);
     task.policy.budget.tokens.is_some_and(|most| spent >= most)
 }
 

@@ -1,0 +1,68 @@
+//! Rows of runs: when each began, how it ended and what it spent, for people.
+//!
+//! Owns the words for an end. Decides nothing and is decided upon by nothing: the task's row is the truth, and a row that
+//! could not be written is only logged.
+
+use orch_domain::event::{CheckEnd, Event};
+use orch_domain::ids::RunId;
+use orch_domain::job::JobEnd;
+use orch_domain::task::first_line;
+use orch_store::NewRun;
+
+use crate::context::Context;
+
+/// Records that a run was found cut off when its task's actor began.
+pub(crate) async fn interrupted(ctx: &Context, run: &RunId) {
+    let outcome = "interrupted: its supervisor or its actor was restarted";
+    if let Err(error) = ctx.store.end_run(run, outcome.into(), None, ctx.now()).await {
+        tracing::warn!(run.id = %run, %error, "the end of run {run} could not be recorded");
+    }
+}
+
+/// Records that a run begins.
+pub(crate) async fn start(ctx: &Context, run: NewRun) {
+    let id = run.id.clone();
+    if let Err(error) = ctx.store.start_run(run).await {
+        tracing::warn!(run.id = %id, %error, "the start of run {id} could not be recorded");
+    }
+}
+
+/// Records how a run ended, for people; the task's row has what is decided upon.
+pub(crate) async fn end(ctx: &Context, event: &Event) {
+    let (run, outcome, usage) = match event {
+        Event::RunEnded { run, facts } => {
+            let outcome = match (&facts.trouble, &facts.end) {
+                (Some(why), _) => format!("could not run: {why}"),
+                (None, Some(end)) => end_text(end),
+                (None, None) => "never began".to_owned(),
+            };
+            (run, outcome, Some(facts.report.usage))
+        }
+        Event::CheckEnded { run, end } => {
+            let outcome = match end {
+                CheckEnd::Passed { note } => format!("passed: {note}"),
+                CheckEnd::Failed { findings } => format!("failed: {}", first_line(findings)),
+                CheckEnd::CouldNotRun { why } | CheckEnd::NotConfigured { why } => format!("could not run: {why}"),
+            };
+            (run, outcome, None)
+        }
+        _ => return,
+    };
+    if let Err(error) = ctx.store.end_run(run, outcome.into(), usage, ctx.now()).await {
+        tracing::warn!(run.id = %run, %error, "the end of run {run} could not be recorded");
+    }
+}
+
+fn end_text(end: &JobEnd) -> String {
+    match end {
+        JobEnd::Exited { code } => format!("exit code {code}"),
+        JobEnd::Signalled { signal } => format!("ended by signal {signal}"),
+        JobEnd::Cancelled => "cancelled".to_owned(),
+        JobEnd::TimedOut => "its time was over".to_owned(),
+        JobEnd::Stalled => "silent for longer than allowed".to_owned(),
+        JobEnd::OverLimit { what } => format!("over a limit: {what}"),
+        JobEnd::Orphaned => "its supervisor was gone".to_owned(),
+        JobEnd::CouldNotStart { why } => format!("could not be started: {why}"),
+        JobEnd::Lost => "lost".to_owned(),
+    }
+}
