@@ -14,8 +14,7 @@ use crate::world::crash::{Hold, processes_of};
 use crate::world::{Setup, World, commit_file};
 
 const GOOD: &str = "attempts:\n- - write: {path: good.txt, content: \"x\\n\"}\n  - commit: {message: Add good}\n";
-const SLOW: &str =
-    "attempts:\n- - write: {path: slow.txt, content: \"x\\n\"}\n  - say: {text: here}\n  - wait_for: {path: /nowhere/never}\n";
+const SLOW: &str = "attempts:\n- - write: {path: slow.txt, content: \"x\\n\"}\n  - say: {text: here}\n  - wait_for: {path: /nowhere/never}\n";
 const WILD: &str = "attempts:\n\
     - - write: {path: wild.txt, content: \"x\\n\"}\n  \
       - misbehave: ignore_term\n  \
@@ -88,7 +87,8 @@ async fn a_task_that_waits_for_a_slot_a_dependency_or_a_person_is_stopped_at_onc
     let holder = world.submit("Hold the slot").await;
     world.expect_status(&holder, Status::Running).await;
     let queued = world.submit("Wait for the slot").await;
-    let submit = Submit { title: "Wait for the other".into(), depends_on: vec![queued.key.clone()], ..Submit::default() };
+    let submit =
+        Submit { title: "Wait for the other".into(), depends_on: vec![queued.key.clone()], ..Submit::default() };
     let dependent = world.submit_as(submit).await;
     world.until(&dependent, "waiting", |d| d.why.waits_for.contains(queued.key.as_str())).await;
     stop_and_check(&world, &dependent).await;
@@ -301,7 +301,8 @@ async fn a_drain_lets_a_short_run_end_and_keeps_its_result() {
     assert_eq!(processes_of(world.root()), Vec::<String>::new());
     world.boot().await;
     world.expect_status(&task, Status::Done).await;
-    let agents = store(&world).runs(&task.id).await.expect("runs").into_iter().filter(|r| r.run.kind == "agent").count();
+    let agents =
+        store(&world).runs(&task.id).await.expect("runs").into_iter().filter(|r| r.run.kind == "agent").count();
     assert_eq!(agents, 1, "its result was kept: the agent did not have to run again");
     world.close().await;
 }

@@ -20,6 +20,9 @@ pub(crate) const MAKER: &str = "attempts:\n\
       - delay: {ms: 60}\n  \
       - run: {cmd: 'git add -A && { git diff --cached --quiet || git commit -q -m \"Make $ORCH_TASK\"; }'}\n";
 
+/// How long a guard without a job waits for one, and a little.
+const IDLE_GUARD: Duration = Duration::from_secs(8);
+
 /// A repository, a data folder, settings, and perhaps a supervisor.
 pub(crate) struct Outside {
     root: tempfile::TempDir,
@@ -255,6 +258,12 @@ impl Outside {
                 .lines()
                 .map(str::to_owned),
         );
+        // A guard that had been started but not recorded leaves by itself when nobody sends it on; others are gone.
+        let (_never, tick) = std::sync::mpsc::channel::<()>();
+        let begun = Instant::now();
+        while begun.elapsed() < IDLE_GUARD && !processes_of(self.root.path()).is_empty() {
+            let _ = tick.recv_timeout(Duration::from_millis(50));
+        }
         wrong.extend(processes_of(self.root.path()).into_iter().map(|process| format!("process {process} is left")));
         wrong
     }
@@ -336,7 +345,8 @@ pub(crate) fn processes_of(path: &Path) -> Vec<String> {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
         let mut files = std::fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
         if pid != own && files.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.starts_with(path))) {
-            found.push(format!("{pid} with open files"));
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found.push(format!("{pid} with open files: {}", String::from_utf8_lossy(&line).replace('\0', " ")));
         }
     }
     found
