@@ -23,6 +23,7 @@ use crate::intake;
 use crate::router::RouterMsg;
 use crate::settle::settle_job;
 use crate::snapshots::{Snapshots, Teller};
+use crate::stop_saga::finish_receipt;
 
 /// Board transitions read at a time.
 const PAGE: u32 = 200;
@@ -33,6 +34,7 @@ pub struct Leftovers {
     jobs: BTreeSet<JobId>,
     leases: Vec<(RepoName, Epoch)>,
     checkouts: Vec<String>,
+    receipts: Vec<TaskId>,
 }
 
 impl Leftovers {
@@ -57,7 +59,8 @@ impl Leftovers {
             }
         }
         let leases = ctx.store.leases().await?.into_iter().map(|l| (l.repo, l.epoch)).collect();
-        Ok(Self { jobs: jobs.into_iter().map(|j| j.record.identity.job).collect(), leases, checkouts })
+        let receipts = ctx.store.receipts_to_finish().await?;
+        Ok(Self { jobs: jobs.into_iter().map(|j| j.record.identity.job).collect(), leases, checkouts, receipts })
     }
 }
 
@@ -248,6 +251,9 @@ async fn pass(
     }
     for correction in &plan.corrections {
         correct(ctx, directory, correction).await;
+    }
+    for task in left.map(|left| &left.receipts).into_iter().flatten() {
+        finish_receipt(ctx, task).await;
     }
     let board = take_up_board(ctx, directory, board).await?;
     Ok((format!("{} corrections in the last pass", plan.corrections.len()), board))

@@ -79,10 +79,12 @@ pub enum RouterMsg {
         /// Which.
         task: TaskId,
     },
-    /// The slots were looked up again after a pause (a crashed child's backoff is over).
+    /// A crashed child's pause is over.
     Restart {
         /// Which.
         task: TaskId,
+        /// How often that was within the window, for people.
+        count: u32,
     },
     /// What a look at dependencies found.
     DependenciesFound {
@@ -91,6 +93,8 @@ pub enum RouterMsg {
         /// What to tell it.
         event: Box<Event>,
     },
+    /// The disk has space again, or has not any more.
+    DiskTurned,
     /// Who has the turn was looked up.
     TurnsFound {
         /// Repositories whose turn is taken, with the holder.
@@ -156,6 +160,7 @@ impl Actor for TaskRouter {
         let teller = args.snapshots.register("router", "starting", now, 0);
         // Published before the first task begins: what tasks ask for while this still starts waits in the mailbox.
         args.directory.set_router(myself.clone());
+        hear_the_disk(&args.ctx, myself.clone());
         let mut state = RouterState {
             ctx: args.ctx,
             directory: args.directory,
@@ -215,6 +220,7 @@ impl Actor for TaskRouter {
                 state.look_for_turns(&myself);
             }
             RouterMsg::TurnsFound { held } => state.give_turns(held),
+            RouterMsg::DiskTurned => state.grant(),
             RouterMsg::WatchDependencies { task, keys } => {
                 state.watching.insert(task.clone(), keys);
                 state.look_at_dependencies(&myself, &task);
@@ -241,9 +247,9 @@ impl Actor for TaskRouter {
                     state.look_at_dependencies(&myself, &watcher);
                 }
             }
-            RouterMsg::Restart { task } => {
+            RouterMsg::Restart { task, count } => {
                 if state.resting.remove(&task) && state.stopping.is_none() {
-                    state.start(&myself, &task, 1).await;
+                    state.start(&myself, &task, count).await;
                 }
             }
             RouterMsg::Stop { level, done } => {
@@ -356,10 +362,10 @@ impl RouterState {
             let count = ctx.store.note_restart(&format!("task {task}"), ctx.now(), limits.restart_window).await;
             let count = count.unwrap_or(limits.restarts);
             if count >= limits.restarts {
-                block_crash_loop(&ctx, &task, why).await;
+                block_crash_loop(&ctx, &task, why, count > limits.restarts).await;
             }
             tokio::time::sleep(backoff(count)).await;
-            if myself.cast(RouterMsg::Restart { task }).is_err() {
+            if myself.cast(RouterMsg::Restart { task, count }).is_err() {
                 tracing::debug!("the router ended; its successor starts every live task");
             }
         });
@@ -371,9 +377,9 @@ impl RouterState {
         self.grant();
     }
 
-    /// Gives free slots to those that wait: priority first, then age.
+    /// Gives free slots to those that wait: priority first, then age. None while the disk is short of space.
     fn grant(&mut self) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.ctx.disk.last().is_short() {
             return;
         }
         self.waiting.sort_by(|a, b| b.priority.cmp(&a.priority).then(a.created.cmp(&b.created)));
@@ -461,10 +467,21 @@ impl RouterState {
         self.snapshots.set_agent_slots(slots);
         let text = match self.stopping {
             Some(level) => format!("stopping ({level:?}), {} tasks left", self.children.len()),
-            None => format!("{} tasks, {} of {} slots used", self.children.len(), slots.used, slots.total),
+            None => {
+                let held = if self.ctx.disk.last().is_short() { ", none given: the disk is short of space" } else { "" };
+                format!("{} tasks, {} of {} slots used{held}", self.children.len(), slots.used, slots.total)
+            }
         };
         self.teller.say(text, self.ctx.now());
     }
+}
+
+/// Passes on when the disk turns; ends with the router or the system.
+fn hear_the_disk(ctx: &Context, myself: ActorRef<RouterMsg>) {
+    let mut turns = ctx.disk.turns();
+    tokio::spawn(async move {
+        while turns.changed().await.is_ok() && myself.cast(RouterMsg::DiskTurned).is_ok() {}
+    });
 }
 
 /// What became of the named tasks: the newest life of each counts. An unknown key is open: it may still come.
@@ -481,14 +498,18 @@ async fn dependencies(store: &Store, keys: &[TaskKey]) -> Result<Event, orch_sto
     Ok(Event::DependenciesSeen { open, cancelled })
 }
 
-/// Blocks a task whose actor fails over and over. Takes ownership first, so that no zombie goes on with it.
-async fn block_crash_loop(ctx: &Context, task: &TaskId, why: String) {
+/// Blocks a task whose actor fails over and over. Takes ownership first, so that no zombie goes on with it. A person who
+/// was told once is not told `again` about a task that is blocked.
+async fn block_crash_loop(ctx: &Context, task: &TaskId, why: String, again: bool) {
     // Its actors are gone; whatever they had started must not outlive them.
     for unproven in settle_jobs(ctx, task).await {
         tracing::warn!(task.id = %task, %unproven, "a job of a task that fails over and over could not be proven gone");
     }
     let outcome = async {
         let owned = ctx.store.own_task(task, ctx.now()).await?;
+        if again && matches!(owned.task.state, State::Blocked { .. }) {
+            return Ok(());
+        }
         let Decision::Change(change) = decide(&owned.task, &Event::CrashLooped { why }, ctx.now()) else {
             return Ok(());
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use orch_adapters::git::{BranchDeletion, Owner, RepoGit, TaskBranch};
 use orch_domain::event::Event;
-use orch_domain::ids::RunId;
+use orch_domain::ids::{RunId, TaskId};
 use orch_domain::names::{BranchName, RepoName};
 use orch_domain::stop::{Level, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{Landed, Task};
@@ -290,6 +290,22 @@ impl StopSaga {
             false => StepResult::Unproven { why: format!("the TaskActor was not seen to end; {agent}") },
         };
         self.line(StopStep::Actors, actors).await;
+    }
+}
+
+/// Writes the last lines of a receipt whose supervisor ended between closing the task and proving it: the process that
+/// had its actors is gone, and none of this one has any.
+pub async fn finish_receipt(ctx: &Context, task: &TaskId) {
+    let Ok(Some(stored)) = ctx.store.load_task(task).await else { return };
+    let proofs = [
+        (StopStep::Tombstone, format!("{} is closed; its keys are free", stored.task.key)),
+        (StopStep::Actors, "the supervisor that had its actors has ended".to_owned()),
+    ];
+    for (step, proof) in proofs {
+        let line = ReceiptLine { step, at: ctx.now(), result: StepResult::Done { proof } };
+        if let Err(error) = ctx.store.put_receipt_line(task, line).await {
+            tracing::warn!(task.id = %task, %error, "the receipt of a stopped task could not be finished");
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use orch_domain::stop::{Receipt, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{State, Status};
 
 use crate::error::StoreError;
-use crate::row::{all, execute, first, get, json, read_json};
+use crate::row::{all, execute, first, get, get_parsed, json, read_json};
 use crate::writer::Urgency;
 use crate::{Store, tasks};
 
@@ -30,6 +30,20 @@ impl Store {
                        ON CONFLICT (task, step) DO UPDATE SET at = excluded.at, line = excluded.line";
             execute(tx.conn, sql, (task.as_str(), step, line.at.0, json(&line)))?;
             Ok(true)
+        })
+        .await
+    }
+
+    /// Closed tasks whose receipt lacks the lines that can only be written after the closing: a supervisor that ended in
+    /// between could not write them.
+    pub async fn receipts_to_finish(&self) -> Result<Vec<TaskId>, StoreError> {
+        self.read(move |conn| {
+            let sql = "SELECT id FROM tasks WHERE cancel_requested_at IS NOT NULL
+                         AND (done_at IS NOT NULL OR cancelled_at IS NOT NULL)
+                         AND (SELECT count(*) FROM receipt_lines
+                              WHERE task = tasks.id AND step IN (?1, ?2)) < 2";
+            let steps = (StopStep::Tombstone.as_str(), StopStep::Actors.as_str());
+            all(conn, sql, steps, |row| get_parsed(row, "id"))
         })
         .await
     }

@@ -10,7 +10,7 @@ use orch_domain::view::TaskView;
 use ractor::{ActorCell, ActorStatus};
 
 use crate::crash::Dice;
-use crate::world::crash::MAKER;
+use crate::world::crash::{Hold, MAKER};
 use crate::world::{BOUND, Setup, World};
 
 /// Kills per role: below the number at which a crash loop is declared.
@@ -134,6 +134,33 @@ async fn a_crash_loop_ends_blocked_with_a_notice_and_takes_nothing_along() {
     let answer = world.stop(&task).await;
     assert!(answer.first);
     world.expect_status(&task, Status::Cancelled).await;
+    world.close().await;
+}
+
+/// A landing goes on without its lane's actor; the lane's next life knows of it, and so does a STOP.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_killed_in_the_window_attaches_to_it_and_a_stop_still_waits() {
+    let world = Setup::default().agent("maker", MAKER).open().await;
+    let hold = Hold::new(world.root(), &world.repo);
+    let task = world.submit("Land without a lane").await;
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
+    while !hold.entered() {
+        tick.tick().await;
+    }
+    let lane = world.running().handle().directory().lanes().remove(0);
+    lane.kill();
+    lane.wait(Some(BOUND)).await.expect("it ends");
+    let answer = world.stop(&task).await;
+    assert!(answer.first);
+    let dead = lane.get_id();
+    while world.running().handle().directory().lanes().iter().any(|lane| lane.get_id() == dead) {
+        tick.tick().await;
+    }
+    assert_eq!(world.look(&task).await.task.status, Status::Stopping);
+    hold.let_through();
+    world.expect_status(&task, Status::Done).await;
+    let moves = world.git(&["reflog", "show", "--format=%gs", "main"]).lines().count() - 1;
+    assert_eq!(moves, 1);
     world.close().await;
 }
 

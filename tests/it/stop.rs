@@ -323,6 +323,37 @@ async fn a_drain_interrupts_a_long_run_at_the_deadline_and_the_next_start_resume
     world.close().await;
 }
 
+/// Tests in the lane are no irreversible step: a drain lets them run until its deadline and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_the_landing_tests_at_the_deadline_and_the_next_start_lands() {
+    let signals = tempfile::tempdir().expect("a folder");
+    let (go, free) = (signals.path().join("go"), signals.path().join("free"));
+    let script = format!(
+        "attempts:\n- - write: {{path: good.txt, content: \"x\\n\"}}\n  - commit: {{message: Add good}}\n  - wait_for: {{path: {}}}\n",
+        go.display()
+    );
+    let line = format!(
+        "if [ -e other.txt ] && [ ! -e {} ]; then touch started; exec sleep 600; fi; echo '1 passed, 0 failed'",
+        free.display()
+    );
+    let mut world = Setup::default().agent("gated", &script).repo(|r| r.commands.test = Some(line)).open().await;
+    let task = world.submit("Be tested in the lane").await;
+    wait("the workspace", || workspace_has(&world, "good.txt")).await;
+    commit_file(&world.repo, "other.txt", "x\n", "Move main");
+    std::fs::write(&go, "").expect("written");
+    wait("the landing's tests", || checkout_has(&world, "started")).await;
+    let ended = tokio::time::timeout(
+        crate::world::BOUND,
+        world.take_running().shutdown(Level::Drain, Duration::from_millis(300)),
+    );
+    ended.await.expect("the deadline holds");
+    assert_eq!(processes_of(world.root()), Vec::<String>::new());
+    std::fs::write(&free, "").expect("written");
+    world.boot().await;
+    world.expect_status(&task, Status::Done).await;
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_at_any_level_waits_for_the_window() {
     for level in [Level::Drain, Level::Kill] {
