@@ -24,7 +24,7 @@ impl FreeSpace for SystemDisk {
     fn free(&self, folder: &Path) -> io::Result<u64> {
         let stat = nix::sys::statvfs::statvfs(folder).map_err(io::Error::from)?;
         // What the system keeps for its administrator is nobody's to fill.
-        Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 }
 

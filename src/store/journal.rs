@@ -1,6 +1,7 @@
 //! The journal table: append-only, written in the transaction that makes a fact true.
 //!
-//! Owns positions (they only rise) and reading from a position on. Refuses updates and deletes: there is no such method.
+//! Owns positions (they only rise) and reading from a position on. Refuses updates and deletes: there is no such method
+//! here; an operator who wants old journals to end says so, and pruning does it.
 
 use orch_domain::ids::{Generation, Seq, TaskId};
 use orch_domain::journal::{Entry, Record};

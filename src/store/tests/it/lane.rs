@@ -155,7 +155,7 @@ async fn a_lost_race_for_the_baseline_does_not_undo_the_landing() {
     assert_eq!(store.set_baseline(&repo(), next, at(4)).await.unwrap(), BaselineSet::Set(2));
 }
 
-fn job(id: &str, kind: JobKind, owned: Option<&Stored>, epoch: Epoch) -> JobRecord {
+pub(crate) fn job(id: &str, kind: JobKind, owned: Option<&Stored>, epoch: Epoch) -> JobRecord {
     let identity = JobIdentity {
         job: id.parse().unwrap(),
         boot_id: "boot".to_owned(),
@@ -172,7 +172,7 @@ fn job(id: &str, kind: JobKind, owned: Option<&Stored>, epoch: Epoch) -> JobReco
     JobRecord { identity, kind, task, run: None, epoch, label: "a job".to_owned(), at: at(1) }
 }
 
-fn exit(end: JobEnd) -> JobExit {
+pub(crate) fn exit(end: JobEnd) -> JobExit {
     JobExit { end, started: Some(at(2)), ended: at(9), proven_gone: true, swept: 0, log_cut: false }
 }
 

@@ -11,5 +11,6 @@ mod groups;
 mod kill;
 mod lane;
 mod opening;
+mod prune;
 mod support;
 mod tables;
