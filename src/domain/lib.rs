@@ -1,6 +1,6 @@
 //! Room `domain`: the rules, pure. No tokio, no clock, no files, no SQL, no randomness.
 //!
-//! Start with [`pipeline`](crate::pipeline) and [`decide`](crate::decide); everything else is vocabulary.
+//! Start with [`pipeline`] and [`decide`]; everything else is vocabulary.
 
 pub mod agent;
 pub mod artefact;

@@ -1,7 +1,7 @@
 //! The state table: what every event does in every state, worked out by [`decide`](crate::decide) itself.
 //!
 //! Owns the document `docs/state-machine.md`: a diagram of the statuses and one section per state. Refuses to know any
-//! rule: it asks `decide` about each of the [`samples`](crate::samples), so that the document cannot say anything else
+//! rule: it asks `decide` about each of the [`samples`], so that the document cannot say anything else
 //! than the code does. The same build gives the same text.
 
 use std::collections::BTreeMap;

@@ -67,8 +67,7 @@ mod tests {
     #[tokio::test]
     async fn a_repeated_notice_is_kept_once_and_none_while_away() {
         let fake = FakeNotifier::default();
-        let notice =
-            Notice { key: "k".into(), urgency: Urgency::Info, title: "t".into(), body: String::new() };
+        let notice = Notice { key: "k".into(), urgency: Urgency::Info, title: "t".into(), body: String::new() };
         fake.set_away(true);
         assert!(fake.notify(&notice).await.is_err());
         fake.set_away(false);
