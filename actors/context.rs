@@ -18,6 +18,9 @@ use orch_domain::policy::Policy;
 use orch_domain::time::Millis;
 use orch_store::Store;
 
+use crate::disk::DiskWatch;
+use crate::upkeep::Retention;
+
 /// Shell commands of a repository, as configured; `None` is "not configured", never "empty".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
@@ -229,6 +232,10 @@ pub struct Context {
     pub paths: Paths,
     /// Bounds.
     pub limits: Limits,
+    /// How long what is over is kept.
+    pub retention: Retention,
+    /// Whether the disk has space enough to begin something.
+    pub disk: DiskWatch,
     /// Bounds of every agent's and gate's job besides its time: log, processes, memory.
     pub job_limits: JobLimits,
     /// Whether the tracker's STOP status is obeyed; STOP by command line and HTTP always is.

@@ -28,6 +28,7 @@ use crate::api::{
 };
 use crate::context::Context;
 use crate::directory::Directory;
+use crate::disk::WAY_OUT;
 use crate::intake;
 use crate::lane::LaneMsg;
 use crate::snapshots::Snapshots;
@@ -107,7 +108,18 @@ impl Handle {
     }
 
     async fn why_of(&self, task: &Task) -> Why {
-        why(task, &Holders { held_by: self.holder_of(task).await, activity: self.snapshots.activity(&task.id) })
+        let told =
+            why(task, &Holders { held_by: self.holder_of(task).await, activity: self.snapshots.activity(&task.id) });
+        match (&task.state, self.ctx.disk.shortage()) {
+            // Whatever slots are free: none is given now.
+            (State::Waiting { on: WaitFor::Slot, .. }, Some(shortage)) => Why {
+                waits_for: format!("space on the disk: {shortage}"),
+                ends_by: "enough space being free (looked at every few seconds)".to_owned(),
+                hint: Some(WAY_OUT.to_owned()),
+                ..told
+            },
+            _ => told,
+        }
     }
 
     /// Who holds what the task waits for.
@@ -218,7 +230,10 @@ impl Handle {
             return "closed: the supervisor stops".to_owned();
         }
         match self.ctx.store.space_state() {
-            SpaceState::Enough => "open".to_owned(),
+            SpaceState::Enough => match self.ctx.disk.shortage() {
+                None => "open".to_owned(),
+                Some(shortage) => format!("closed: {shortage}; {WAY_OUT}"),
+            },
             SpaceState::Full | SpaceState::OnBallast => "closed: the data folder's disk is full".to_owned(),
         }
     }
@@ -285,6 +300,13 @@ impl Control for Handle {
         let shown = |kind| matches!(kind, JobKind::Agent | JobKind::Gate | JobKind::Deploy);
         let Some(job) = jobs.into_iter().rfind(|j| shown(j.record.kind)) else { return Ok(LogPage::default()) };
         let path = job.record.identity.dir.join("stdout.log");
+        if !job.status.is_live() && !job.record.identity.dir.exists() {
+            let kept = self.ctx.retention.logs.0 / 86_400_000;
+            return Err(ControlError::NotFound(format!(
+                "the logs of {} are gone: they are kept for {kept} days after a task is closed (retention.logs)",
+                task.key
+            )));
+        }
         let page = tokio::task::spawn_blocking(move || crate::logs::page(&path, offset, max_bytes)).await;
         let (text, next_offset) = match page {
             Ok(Ok(page)) => page,

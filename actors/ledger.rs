@@ -1,5 +1,5 @@
-//! LedgerActor: one per supervisor. Owns the upkeep of the store: backups, integrity checks, the watch on disk space. Hears
-//! its own clock. Says notices through the notifier. Dies alone: writes go to the store's writer thread by handle, so its
+//! LedgerActor: one per supervisor. Owns the upkeep: backups, integrity checks, the watches on disk space, the removal of
+//! what is over. Hears its own clock. Says notices through the notifier. Dies alone: writes go to the store's writer thread by handle, so its
 //! restart touches no other actor and no healthy agent. Never changes a task.
 //!
 //! Also home of [`StoreLedger`], the job ledger over the store.
@@ -18,12 +18,20 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::AbortHandle;
 
 use crate::context::Context;
+use crate::disk::WAY_OUT;
 use crate::snapshots::{Snapshots, Teller};
+use crate::upkeep;
 
 /// Between two backups.
 const BACKUP_EVERY: Duration = Duration::from_secs(3_600);
 /// Between two looks whether there is space again.
 const SPACE_AGAIN: Duration = Duration::from_secs(10);
+/// From the start to the first removal of what is over: whatever resumes goes first.
+const FIRST_REMOVAL: Duration = Duration::from_secs(180);
+/// Between two removals of what is over.
+const REMOVE_EVERY: Duration = Duration::from_secs(3_600);
+/// Between two looks at the disk's free space.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How many hourly backups are kept.
 const KEEP: usize = 24;
 /// Every how many backups the whole file is checked.
@@ -84,6 +92,13 @@ impl JobLedger for StoreLedger {
 pub enum LedgerMsg {
     /// Time for upkeep.
     Upkeep,
+    /// Time to remove what is over.
+    Remove,
+    /// Removing is through.
+    Removed {
+        /// What was done, for people.
+        said: String,
+    },
     /// Upkeep is through.
     Kept {
         /// What was done, for people.
@@ -107,14 +122,14 @@ pub struct LedgerState {
     ctx: Arc<Context>,
     teller: Teller,
     rounds: u32,
-    clock: AbortHandle,
-    space: AbortHandle,
+    /// Whether a removal is under way.
+    removing: bool,
+    clocks: Vec<AbortHandle>,
 }
 
 impl Drop for LedgerState {
     fn drop(&mut self) {
-        self.clock.abort();
-        self.space.abort();
+        self.clocks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -129,16 +144,22 @@ impl Actor for LedgerActor {
         args: LedgerArgs,
     ) -> Result<LedgerState, ActorProcessingErr> {
         let teller = args.snapshots.register("ledger", "ready", args.ctx.now(), 0);
-        let clock = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(BACKUP_EVERY).await;
-                if myself.cast(LedgerMsg::Upkeep).is_err() {
-                    return;
+        let remover = myself.clone();
+        let clocks = [
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(BACKUP_EVERY).await;
+                    if myself.cast(LedgerMsg::Upkeep).is_err() {
+                        return;
+                    }
                 }
-            }
-        });
-        let space = tokio::spawn(watch_space(args.ctx.clone()));
-        Ok(LedgerState { ctx: args.ctx, teller, rounds: 0, clock: clock.abort_handle(), space: space.abort_handle() })
+            }),
+            tokio::spawn(remove_in_time(args.ctx.clone(), remover)),
+            tokio::spawn(look_at_the_disk(args.ctx.clone())),
+            tokio::spawn(watch_space(args.ctx.clone())),
+        ];
+        let clocks = clocks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
+        Ok(LedgerState { ctx: args.ctx, teller, rounds: 0, removing: false, clocks })
     }
 
     async fn handle(
@@ -152,11 +173,28 @@ impl Actor for LedgerActor {
                 state.rounds += 1;
                 let (ctx, check) = (state.ctx.clone(), state.rounds.is_multiple_of(CHECK_EVERY));
                 tokio::spawn(async move {
-                    let said = upkeep(&ctx, check).await;
+                    let said = back_up(&ctx, check).await;
                     if myself.cast(LedgerMsg::Kept { said }).is_err() {
                         tracing::debug!("the ledger ended during upkeep");
                     }
                 });
+            }
+            LedgerMsg::Remove if !state.removing => {
+                state.removing = true;
+                let ctx = state.ctx.clone();
+                let work = tokio::spawn(async move { upkeep::round(&ctx, ctx.now()).await.to_string() });
+                tokio::spawn(async move {
+                    let said = work.await.unwrap_or_else(|error| format!("upkeep was cut off: {error}"));
+                    tracing::info!("{said}");
+                    if myself.cast(LedgerMsg::Removed { said }).is_err() {
+                        tracing::debug!("the ledger ended during upkeep");
+                    }
+                });
+            }
+            LedgerMsg::Remove => {}
+            LedgerMsg::Removed { said } => {
+                state.removing = false;
+                state.teller.say(said, state.ctx.now());
             }
             LedgerMsg::Kept { said } => state.teller.say(said, state.ctx.now()),
         }
@@ -164,7 +202,7 @@ impl Actor for LedgerActor {
     }
 }
 
-async fn upkeep(ctx: &Context, check: bool) -> String {
+async fn back_up(ctx: &Context, check: bool) -> String {
     let dir = ctx.paths.data.join("backups");
     let name = format!("orch-{}.db", ctx.now().0);
     let said = match ctx.store.backup(dir.join(&name)).await {
@@ -200,6 +238,52 @@ fn forget_old(dir: &std::path::Path) {
     }
 }
 
+/// Says when it is time to remove what is over: a while after the start, then hourly, and as soon as the disk is short.
+async fn remove_in_time(ctx: Arc<Context>, myself: ActorRef<LedgerMsg>) {
+    let mut turns = ctx.disk.turns();
+    let (mut wait, mut was_short) = (FIRST_REMOVAL, false);
+    loop {
+        let due = match tokio::time::timeout(wait, turns.wait_for(|disk| disk.is_short() != was_short)).await {
+            Ok(Err(_)) => return,
+            Ok(Ok(_)) => {
+                was_short = !was_short;
+                was_short
+            }
+            Err(_) => true,
+        };
+        if due && myself.cast(LedgerMsg::Remove).is_err() {
+            return;
+        }
+        wait = if due { REMOVE_EVERY } else { wait };
+    }
+}
+
+/// Looks at the disk now and then, and tells people when it gets short.
+async fn look_at_the_disk(ctx: Arc<Context>) {
+    let mut told = false;
+    loop {
+        let looking = ctx.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || looking.disk.look()).await {
+            tracing::warn!(%error, "a look at the disk was cut off");
+        }
+        match ctx.disk.shortage() {
+            Some(shortage) if !told => {
+                told = true;
+                tell(&ctx, "disk-short", "no new work is begun: the disk is short of space", &{
+                    format!("{shortage}. What runs goes on, STOP is taken. To do: {WAY_OUT}.")
+                })
+                .await;
+            }
+            None if told => {
+                told = false;
+                tracing::info!("there is space on the disk again; new work is begun");
+            }
+            _ => {}
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 async fn watch_space(ctx: Arc<Context>) {
     let mut space = ctx.store.watch_space();
     loop {
@@ -225,7 +309,8 @@ async fn watch_space(ctx: Arc<Context>) {
     }
 }
 
-async fn tell(ctx: &Context, what: &str, title: &str, body: &str) {
+/// Sends a notice that somebody has to act upon.
+pub(crate) async fn tell(ctx: &Context, what: &str, title: &str, body: &str) {
     let notice = Notice {
         key: format!("{what}-{}", ctx.now().0),
         urgency: Urgency::NeedsYou,

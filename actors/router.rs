@@ -468,7 +468,8 @@ impl RouterState {
         let text = match self.stopping {
             Some(level) => format!("stopping ({level:?}), {} tasks left", self.children.len()),
             None => {
-                let held = if self.ctx.disk.last().is_short() { ", none given: the disk is short of space" } else { "" };
+                let held =
+                    if self.ctx.disk.last().is_short() { ", none given: the disk is short of space" } else { "" };
                 format!("{} tasks, {} of {} slots used{held}", self.children.len(), slots.used, slots.total)
             }
         };
@@ -479,9 +480,7 @@ impl RouterState {
 /// Passes on when the disk turns; ends with the router or the system.
 fn hear_the_disk(ctx: &Context, myself: ActorRef<RouterMsg>) {
     let mut turns = ctx.disk.turns();
-    tokio::spawn(async move {
-        while turns.changed().await.is_ok() && myself.cast(RouterMsg::DiskTurned).is_ok() {}
-    });
+    tokio::spawn(async move { while turns.changed().await.is_ok() && myself.cast(RouterMsg::DiskTurned).is_ok() {} });
 }
 
 /// What became of the named tasks: the newest life of each counts. An unknown key is open: it may still come.

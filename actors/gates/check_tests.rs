@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orch_adapters::agents::Prompts;
+use orch_adapters::disk::FakeDisk;
 use orch_adapters::forge::FakeForge;
 use orch_adapters::git::{DirectExec, GitRooms, GitSettings, RepoGit};
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Runner, UnrecordedLedger};
@@ -185,6 +186,8 @@ impl World {
             notifier: Arc::new(Quiet),
             paths: self.paths(),
             limits: Limits::default(),
+            retention: crate::upkeep::Retention::default(),
+            disk: crate::disk::DiskWatch::new(Arc::new(FakeDisk::with_free(u64::MAX - 1)), self.paths().data, 0),
             job_limits: orch_adapters::ports::JobLimits::default(),
             stop_status: true,
             prompts: Prompts::new(&BTreeMap::new()).expect("the built-in prompts"),

@@ -15,11 +15,14 @@ use std::time::Duration;
 
 use orch_actors::api::Control;
 use orch_actors::context::{AgentSetup, CommandLimits, Commands, Context, Limits, Paths, RepoRuntime, RepoSettings};
+use orch_actors::disk::DiskWatch;
 use orch_actors::handle::Handle;
 use orch_actors::ledger::StoreLedger;
 use orch_actors::local_tracker::LocalTracker;
 use orch_actors::system::System;
+use orch_actors::upkeep::Retention;
 use orch_adapters::agents::{self, AgentSettings, Prompts, Rates};
+use orch_adapters::disk::{FreeSpace, SystemDisk};
 use orch_adapters::forge::LocalForge;
 use orch_adapters::git::{GitRooms, GitSettings};
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Runner, become_subreaper};
@@ -115,6 +118,19 @@ impl Default for Guard {
 /// # Errors
 /// See [`StartError`]; nothing runs then.
 pub async fn start(config: &Config, env: &BTreeMap<String, String>, guard: Guard) -> Result<Running, StartError> {
+    start_on(config, env, guard, Arc::new(SystemDisk)).await
+}
+
+/// The same on a disk that says for itself how much space it has.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_on(
+    config: &Config,
+    env: &BTreeMap<String, String>,
+    guard: Guard,
+    disk: Arc<dyn FreeSpace>,
+) -> Result<Running, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let paths = folders(config)?;
     let store = Store::open(&StoreConfig::new(&config.data_dir, clock.now())).map_err(|error| match error {
@@ -158,6 +174,13 @@ pub async fn start(config: &Config, env: &BTreeMap<String, String>, guard: Guard
         prompts: Prompts::new(&BTreeMap::new()).map_err(|e| StartError::Settings(e.to_string()))?,
         paths,
         limits: limits(config),
+        retention: Retention {
+            logs: config.retention.logs,
+            salvage: config.retention.salvage,
+            salvage_bytes: config.retention.salvage_size,
+            journal: config.retention.journal,
+        },
+        disk: DiskWatch::new(disk, config.data_dir.clone(), config.limits.min_free_disk),
         job_limits: JobLimits {
             log_bytes: config.limits.log_size,
             processes: config.limits.job_processes,
