@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch_adapters::agents::{LaunchContext, PromptContext, StreamParser};
-use orch_adapters::git::{CaptureSpec, ImportSpec, Imported, Owner, RepoGit, WorkspaceSpec, read_capture};
+use orch_adapters::git::{CaptureSpec, ImportError, ImportSpec, Imported, Owner, RepoGit, WorkspaceSpec, read_capture};
 use orch_adapters::jobs::env::PrivateDirs;
 use orch_adapters::jobs::{FinishedJob, RunningJob, follow};
 use orch_adapters::ports::{Confinement, EndLevel, JobError, JobLimits, JobSpec};
@@ -67,6 +67,20 @@ pub(crate) fn trouble(why: String) -> RunFacts {
         foreign_paths: Vec::new(),
         artefact: ArtefactFact::NotAsked,
         output_tail: String::new(),
+    }
+}
+
+/// Why the work of a run could not be taken out.
+enum Untaken {
+    /// By what the agent left.
+    Agents(String),
+    /// By something of ours.
+    Ours(String),
+}
+
+impl From<String> for Untaken {
+    fn from(why: String) -> Self {
+        Self::Ours(why)
     }
 }
 
@@ -140,7 +154,8 @@ impl Attempt {
         facts.end = Some(end);
         facts.output_tail = tail(&finished);
         self.say("taking the work out");
-        let message = match facts.end.as_ref().is_some_and(JobEnd::is_success) {
+        let ended_well = facts.end.as_ref().is_some_and(JobEnd::is_success);
+        let message = match ended_well && facts.report.claim == Some(AgentClaim::Success) {
             // Many agents leave the committing to others: their change then gets the task's own words.
             true => format!("{}: {}", self.task.key, one_line(&self.task.title)),
             false => self.leftovers_message(),
@@ -148,8 +163,13 @@ impl Attempt {
         let imported = self.capture(&git, &self.run, folders, &footing, message).await;
         match imported {
             Ok(imported) => self.look_at_work(&git, &footing, imported, facts).await,
-            Err(why) if facts.end.as_ref().is_some_and(JobEnd::is_success) => Err(why),
-            Err(why) => {
+            // What it left cannot be taken: told to it as a finding, since trying the same again would not help.
+            Err(Untaken::Agents(why)) if ended_well => {
+                facts.report.claim = Some(AgentClaim::Error { text: why });
+                Ok(())
+            }
+            Err(Untaken::Ours(why)) if ended_well => Err(why),
+            Err(Untaken::Agents(why) | Untaken::Ours(why)) => {
                 tracing::warn!(run.id = %self.run, %why, "nothing could be taken out of an interrupted run");
                 Ok(())
             }
@@ -213,7 +233,7 @@ impl Attempt {
                     artefacts::discard(&left.root);
                 }
                 Ok(_) => artefacts::discard(&left.root),
-                Err(why) => {
+                Err(Untaken::Agents(why) | Untaken::Ours(why)) => {
                     artefacts::salvage_or_quarantine(&self.ctx, git, &self.task, &run, &left.root, &why).await;
                 }
             }
@@ -422,7 +442,7 @@ impl Attempt {
         folders: &Folders,
         footing: &Footing,
         message: String,
-    ) -> Result<Imported, String> {
+    ) -> Result<Imported, Untaken> {
         let setup = self.agent()?;
         artefacts::discard(&folders.out);
         let private = PrivateDirs::under(&folders.private);
@@ -442,7 +462,8 @@ impl Attempt {
         let spec = git.capture_spec(spec).map_err(|e| e.to_string())?;
         let finished = self.ctx.runner.run(spec).await.map_err(|e| e.to_string())?;
         if !finished.exit.end.is_success() {
-            return Err(format!("taking the work out ended with {:?}: {}", finished.exit.end, tail(&finished)));
+            let why = format!("taking the work out ended with {:?}: {}", finished.exit.end, tail(&finished));
+            return Err(why.into());
         }
         let said = finished.stdout_bytes(1 << 20).map_err(|e| e.to_string())?;
         let said = read_capture(&said)?;
@@ -452,7 +473,10 @@ impl Attempt {
             base: footing.base.clone(),
             start: footing.start.clone(),
         };
-        git.import_capture(&said, &folders.out, &spec).await.map_err(|e| e.to_string())
+        git.import_capture(&said, &folders.out, &spec).await.map_err(|error| match error {
+            ImportError::Agent(_) => Untaken::Agents(error.to_string()),
+            ImportError::Git(error) => Untaken::Ours(error.to_string()),
+        })
     }
 
     /// What the imported commits hold, as facts.

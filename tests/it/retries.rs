@@ -198,3 +198,20 @@ async fn a_rate_limit_is_waited_out_and_costs_nothing() {
     world.expect_journal(&task, &["waits until", "come back later"]).await;
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_git_finds_unsound_go_back_to_the_agent_and_not_into_our_repositories() {
+    let script = "attempts:
+- - write: {path: good.txt, content: x}
+  - run: {cmd: \"git add -A && printf 'tree %s\\\\nparent %s\\\\nauthor nobody\\\\ncommitter nobody\\\\n\\\\nbad\\\\n' $(git write-tree) $(git rev-parse HEAD) | git hash-object -t commit -w --stdin --literally > .git/bad && git update-ref HEAD $(cat .git/bad)\"}
+- - expect_prompt: unsound
+  - write: {path: good.txt, content: x}
+  - commit: {message: Do it properly}
+";
+    let world = Setup::default().agent("odd", script).open().await;
+    let task = world.submit("Do it").await;
+    let done = world.expect_status(&task, Status::Done).await;
+    assert_eq!((done.task.attempts.developer_retries, done.task.attempts.infrastructure), (1, 0));
+    assert_eq!(world.git(&["log", "-1", "--format=%s", "main"]), "Do it properly");
+    world.close().await;
+}
