@@ -205,7 +205,7 @@ impl std::fmt::Debug for Git {
 }
 
 impl Git {
-    /// Commands with a private `home`, which is created by [`Git::trust`].
+    /// Commands with a private `home`, which is created by `Git::trust`.
     #[must_use]
     pub fn new(exec: Arc<dyn Exec>, settings: Arc<GitSettings>, home: PathBuf) -> Self {
         Self { exec, settings, home, owner: Owner::default() }
