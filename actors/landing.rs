@@ -431,7 +431,6 @@ impl Landing {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the facts of one landing, all of different types")]
     async fn verified(
         &self,
         main: &BranchName,

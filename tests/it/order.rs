@@ -117,6 +117,7 @@ async fn a_serial_repository_lets_one_task_at_a_time_past_the_first_stage() {
         .open()
         .await;
     let first = world.submit_as(ask("quick", "ONE")).await;
+    world.expect_stage(&first, "testing").await;
     world.until_test_run(&first, 1).await;
     let second = world.submit_as(ask("quick", "TWO")).await;
     let waiting = world.until(&second, "waiting for its turn", |d| d.why.waits_for.contains("turn")).await;

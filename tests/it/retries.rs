@@ -46,10 +46,13 @@ async fn a_change_that_stays_red_is_blocked_with_main_untouched_until_a_person_l
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_commits_nothing_is_told_so() {
-    let script = format!(
-        "attempts:\n- - say: {{text: I thought about it}}\n- - expect_prompt: without any commit\n  - write: {{path: good.txt, content: x}}\n  - commit: {{message: Do it}}\n"
-    );
-    let world = Setup::default().agent("idle", &script).open().await;
+    let script = "attempts:
+- - say: {text: I thought about it}
+- - expect_prompt: without any commit
+  - write: {path: good.txt, content: x}
+  - commit: {message: Do it}
+";
+    let world = Setup::default().agent("idle", script).open().await;
     let task = world.submit("Do something").await;
     let done = world.expect_status(&task, Status::Done).await;
     assert_eq!(done.task.attempts.developer_retries, 1);

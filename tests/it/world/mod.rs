@@ -26,13 +26,16 @@ use orch_domain::view::{TaskDetail, TaskView};
 /// waited for.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
+/// A last word on the settings.
+pub(crate) type Settle = Box<dyn FnOnce(&mut Config) + Send>;
+
 /// How a world is set up.
 pub(crate) struct Setup {
     pub(crate) agents: BTreeMap<String, String>,
     pub(crate) repo: RepoConfig,
     pub(crate) limits: orch::config::Limits,
     /// Last words on the settings, before the engine reads them.
-    pub(crate) settle: Vec<Box<dyn FnOnce(&mut Config) + Send>>,
+    pub(crate) settle: Vec<Settle>,
 }
 
 impl Default for Setup {
