@@ -42,6 +42,9 @@ fn three_tasks_and_a_kill_every_few_steps_end_as_if_nothing_had_happened() {
         let after = world.number(entries) + 1 + i64::try_from(dice.below(9)).expect("small");
         world.until("the next moment", || world.number(entries) >= after || world.number(closed) == 3);
         world.kill();
+        if dice.below(2) == 0 && world.number(closed) < 3 {
+            world.start_and_kill();
+        }
         world.start();
     }
     world.until_closed(&keys);

@@ -110,6 +110,19 @@ impl Outside {
         child.wait().expect("it was ours");
     }
 
+    /// Starts a supervisor and kills it while it takes its tasks over: a crash in the recovery from a crash.
+    pub(crate) fn start_and_kill(&self) {
+        let owned = || self.number("SELECT coalesce(sum(epoch), 0) FROM tasks");
+        let before = owned();
+        let log = std::fs::File::options().create(true).append(true).open(self.root.path().join("serve.log"));
+        let mut command = self.command("orch.yaml");
+        command.arg("serve").stdout(Stdio::null()).stderr(log.expect("a log"));
+        let mut child = command.spawn().expect("the program starts");
+        self.until("tasks to be taken over", || owned() > before);
+        child.kill().expect("it can be killed");
+        child.wait().expect("it was ours");
+    }
+
     /// Ends the supervisor in the orderly way.
     pub(crate) fn finish(&mut self) {
         if let Some(child) = self.serve.take() {
