@@ -2,6 +2,7 @@
 //!
 //! One binary, one file per behaviour; each test reads like a story told to the [`world`].
 
+mod board;
 mod chaos;
 mod checks;
 mod crash;
@@ -12,4 +13,5 @@ mod order;
 mod pipeline;
 mod retries;
 mod stop;
+mod upkeep;
 mod world;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use orch::config::{AgentConfig, Config, RepoConfig};
 use orch::engine::{self, Guard, Running};
 use orch_actors::api::{Control, ControlError, StopAnswer, Submit};
+use orch_adapters::disk::{FreeSpace, SystemDisk};
 use orch_domain::agent::AgentKind;
 use orch_domain::stop::{Level, Receipt};
 use orch_domain::task::Status;
@@ -34,6 +35,8 @@ pub(crate) struct Setup {
     pub(crate) agents: BTreeMap<String, String>,
     pub(crate) repo: RepoConfig,
     pub(crate) limits: orch::config::Limits,
+    /// What says how much space there is.
+    pub(crate) disk: Arc<dyn FreeSpace>,
     /// Last words on the settings, before the engine reads them.
     pub(crate) settle: Vec<Settle>,
 }
@@ -50,7 +53,7 @@ impl Default for Setup {
             stop_grace: Millis(500),
             ..Default::default()
         };
-        Self { agents: BTreeMap::new(), repo, limits, settle: Vec::new() }
+        Self { agents: BTreeMap::new(), repo, limits, disk: Arc::new(SystemDisk), settle: Vec::new() }
     }
 }
 
@@ -94,6 +97,7 @@ pub(crate) struct World {
     root: tempfile::TempDir,
     pub(crate) repo: PathBuf,
     config: Config,
+    disk: Arc<dyn FreeSpace>,
     running: Option<Running>,
 }
 
@@ -126,7 +130,7 @@ impl World {
         for settle in setup.settle {
             settle(&mut config);
         }
-        Self { root, repo, config, running: None }
+        Self { root, repo, config, disk: setup.disk, running: None }
     }
 
     /// Starts the engine on the world's data folder.
@@ -134,7 +138,7 @@ impl World {
         assert!(self.running.is_none(), "the world runs already");
         let env: BTreeMap<String, String> = std::env::vars().collect();
         let guard = Guard { program: PathBuf::from(env!("CARGO_BIN_EXE_orch")), args: vec!["shim".to_owned()] };
-        let running = engine::start(&self.config, &env, guard).await;
+        let running = engine::start_on(&self.config, &env, guard, self.disk.clone()).await;
         self.running = Some(running.unwrap_or_else(|e| panic!("the engine does not start: {e}")));
     }
 
