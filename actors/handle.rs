@@ -16,7 +16,7 @@ use orch_domain::job::JobKind;
 use orch_domain::journal::Record;
 use orch_domain::names::TaskKey;
 use orch_domain::stop::Receipt;
-use orch_domain::task::{ApprovalOf, State, Status, Task, WaitFor};
+use orch_domain::task::{ApprovalOf, State, Status, Step, Task, WaitFor};
 use orch_domain::time::Timestamp;
 use orch_domain::view::{Holders, RunView, TaskDetail, TaskView, Why, why};
 use orch_store::{SpaceState, StoreError, Stored};
@@ -108,10 +108,13 @@ impl Handle {
     }
 
     async fn why_of(&self, task: &Task) -> Why {
-        let told =
-            why(task, &Holders { held_by: self.holder_of(task).await, activity: self.snapshots.activity(&task.id) });
+        let holders = Holders { held_by: self.holder_of(task).await, activity: self.snapshots.activity(&task.id) };
+        self.or_short_of_space(task, why(task, &holders))
+    }
+
+    /// Whatever slots are free: none is given while the disk is short of space.
+    fn or_short_of_space(&self, task: &Task, told: Why) -> Why {
         match (&task.state, self.ctx.disk.shortage()) {
-            // Whatever slots are free: none is given now.
             (State::Waiting { on: WaitFor::Slot, .. }, Some(shortage)) => Why {
                 waits_for: format!("space on the disk: {shortage}"),
                 ends_by: "enough space being free (looked at every few seconds)".to_owned(),
@@ -122,23 +125,27 @@ impl Handle {
         }
     }
 
+    /// Who has the agent slots, in words.
+    fn slot_holders<'t>(&self, running: impl Iterator<Item = &'t Task>) -> String {
+        let slots = self.snapshots.agent_slots();
+        let agents = running.filter(|t| matches!(&t.state, State::Running { step: Step::Agent, .. }));
+        let keys: Vec<&str> = agents.map(|t| t.key.as_str()).collect();
+        format!("{} of {} slots: {}", slots.used, slots.total, keys.join(", "))
+    }
+
     /// Who holds what the task waits for.
     async fn holder_of(&self, task: &Task) -> Option<String> {
         match &task.state {
             State::Waiting { on: WaitFor::Slot, .. } => {
-                let slots = self.snapshots.agent_slots();
-                let live = self.ctx.store.live_tasks().await.ok()?;
-                let running = live.iter().map(|s| &s.task);
-                let keys: Vec<String> = running
-                    .filter(|t| matches!(&t.state, State::Running { step: orch_domain::task::Step::Agent, .. }))
-                    .map(|t| t.key.to_string())
-                    .collect();
-                Some(format!("{} of {} slots: {}", slots.used, slots.total, keys.join(", ")))
+                let running =
+                    orch_store::TaskFilter { status: Some(Status::Running), live_only: true, ..Default::default() };
+                let running = self.ctx.store.find_tasks(running).await.ok()?;
+                Some(self.slot_holders(running.iter().map(|s| &s.task)))
             }
             State::Waiting { on: WaitFor::Turn, .. } => {
-                let live = self.ctx.store.live_tasks().await.ok()?;
-                let holder = live.into_iter().map(|s| s.task).find(|t| t.repo == task.repo && t.has_turn)?;
-                Some(holder.key.to_string())
+                let holders = self.ctx.store.turn_holders().await.ok()?;
+                let (_, holder) = holders.into_iter().find(|(repo, _)| *repo == task.repo)?;
+                Some(self.ctx.store.load_task(&holder).await.ok()??.task.key.to_string())
             }
             State::Landing { .. } => {
                 let lease = self.ctx.store.lease(&task.repo).await.ok()??;
@@ -361,10 +368,16 @@ impl Control for Handle {
         }
         let live = self.ctx.store.live_tasks().await.map_err(store_error)?;
         let (mut running, mut waiting, mut stop) = (Vec::new(), Vec::new(), Vec::new());
+        // Said once for all that wait for a slot: there may be thousands.
+        let held_by = self.slot_holders(live.iter().map(|s| &s.task));
         for Stored { task, .. } in live {
-            match task.status() {
-                Status::Running | Status::Landing => running.push(TaskView::of(&task)),
-                Status::Stopping => stop.push(task.key.clone()),
+            match (task.status(), &task.state) {
+                (Status::Running | Status::Landing, _) => running.push(TaskView::of(&task)),
+                (Status::Stopping, _) => stop.push(task.key.clone()),
+                (_, State::Waiting { on: WaitFor::Slot, .. }) => {
+                    let held_by = Some(held_by.clone());
+                    waiting.push(self.or_short_of_space(&task, why(&task, &Holders { held_by, activity: None })));
+                }
                 _ => waiting.push(self.why_of(&task).await),
             }
         }

@@ -10,7 +10,7 @@ use orch_domain::event::{Event, LandingEnd};
 use orch_domain::ids::TaskId;
 use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Level;
-use orch_domain::task::State;
+use orch_domain::task::{State, Status};
 use orch_domain::time::Timestamp;
 use orch_store::LaneMode;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -311,7 +311,13 @@ impl LaneState {
     fn look(&self, myself: &ActorRef<LaneMsg>) {
         let (ctx, repo, myself) = (self.ctx.clone(), self.repo.clone(), myself.clone());
         tokio::spawn(async move {
-            let (tasks, modes) = match (ctx.store.live_tasks().await, ctx.store.repo_modes().await) {
+            let landing = orch_store::TaskFilter {
+                repo: Some(repo.clone()),
+                status: Some(Status::Landing),
+                live_only: true,
+                ..Default::default()
+            };
+            let (tasks, modes) = match (ctx.store.find_tasks(landing).await, ctx.store.repo_modes().await) {
                 (Ok(tasks), Ok(modes)) => (tasks, modes),
                 (Err(error), _) | (_, Err(error)) => {
                     tracing::warn!(%repo, %error, "the lane of {repo} could not look at the store");
@@ -319,7 +325,7 @@ impl LaneState {
                 }
             };
             let open = modes.iter().find(|m| m.repo == repo).is_none_or(|m| m.mode == LaneMode::Running);
-            let waiting = tasks.into_iter().map(|s| s.task).filter(|t| t.repo == repo && t.stop.is_none());
+            let waiting = tasks.into_iter().map(|s| s.task).filter(|t| t.stop.is_none());
             let waiting = waiting.filter_map(|t| match t.state {
                 State::Landing { since, .. } => {
                     Some(LaneMsg::Land { task: t.id, key: t.key, priority: t.priority, since })

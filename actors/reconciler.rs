@@ -216,7 +216,7 @@ async fn pass(
     jobs.retain(|j| left.is_some_and(|left| left.jobs.contains(&j.record.identity.job)));
     let leases = ctx.store.leases().await?.into_iter().map(|l| (l.repo, l.epoch));
     let recorded = Recorded {
-        live_tasks: ctx.store.live_tasks().await?.into_iter().map(|s| (s.task.id, s.task.key)).collect(),
+        live_tasks: ctx.store.live_ids().await?,
         live_jobs: jobs
             .iter()
             .map(|j| RecordedJob {
@@ -328,12 +328,16 @@ async fn take_up_board(ctx: &Context, directory: &Directory, after: i64) -> Resu
     let mut newest = after;
     loop {
         let page = ctx.store.tracker_transitions_after(newest, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(newest) };
-        newest = last.id;
+        if page.is_empty() {
+            return Ok(newest);
+        }
         for transition in &page {
             if let Err(error) = intake::take_up(ctx, directory, transition).await {
+                // Looked at again by the next pass: as unprocessed if it was noted, else as the next one.
                 tracing::warn!(%error, "transition {} of the board could not be taken up", transition.id);
+                return Ok(newest);
             }
+            newest = transition.id;
         }
     }
 }

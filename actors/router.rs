@@ -3,6 +3,7 @@
 //! `DependenciesSeen`. Dies with nothing but itself: its children fall with it and reload from the store. Never runs work,
 //! and never starts a task again that crashes over and over: that one is blocked and a person is told.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -122,10 +123,12 @@ pub struct RouterArgs {
 /// The actor.
 pub struct TaskRouter;
 
-struct Waiting {
-    task: TaskId,
-    priority: i32,
+/// A place in the queue for slots: priority first, then age.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    priority: Reverse<i32>,
     created: Timestamp,
+    task: TaskId,
 }
 
 /// Its state.
@@ -139,7 +142,8 @@ pub struct RouterState {
     /// Tasks whose actor is in its backoff.
     resting: BTreeSet<TaskId>,
     slots: BTreeSet<TaskId>,
-    waiting: Vec<Waiting>,
+    waiting: BTreeSet<Place>,
+    asked: BTreeMap<TaskId, Place>,
     turn_queue: Vec<(TaskId, RepoName)>,
     watching: BTreeMap<TaskId, Vec<TaskKey>>,
     stopping: Option<Level>,
@@ -170,15 +174,16 @@ impl Actor for TaskRouter {
             by_actor: BTreeMap::new(),
             resting: BTreeSet::new(),
             slots: BTreeSet::new(),
-            waiting: Vec::new(),
+            waiting: BTreeSet::new(),
+            asked: BTreeMap::new(),
             turn_queue: Vec::new(),
             watching: BTreeMap::new(),
             stopping: None,
             stopped: Vec::new(),
         };
         // Re-own every live task: the same way a restart of the process and a restart of this actor go.
-        for task in state.ctx.store.live_tasks().await? {
-            state.start(&myself, &task.task.id, 0).await;
+        for (task, _) in state.ctx.store.live_ids().await? {
+            state.start(&myself, &task, 0).await;
         }
         state.publish();
         Ok(state)
@@ -204,11 +209,12 @@ impl Actor for TaskRouter {
                 tracing::debug!(task.id = %task, "task {task} ended before its request was read");
             }
             RouterMsg::AskSlot { task, priority, created } => {
-                let known = state.slots.contains(&task) || state.waiting.iter().any(|w| w.task == task);
                 if state.slots.contains(&task) {
                     state.tell(&task, Event::SlotGranted);
-                } else if !known {
-                    state.waiting.push(Waiting { task, priority, created });
+                } else if !state.asked.contains_key(&task) {
+                    let place = Place { priority: Reverse(priority), created, task: task.clone() };
+                    state.waiting.insert(place.clone());
+                    state.asked.insert(task, place);
                 }
                 state.grant();
             }
@@ -373,7 +379,9 @@ impl RouterState {
 
     fn give_back(&mut self, task: &TaskId) {
         self.slots.remove(task);
-        self.waiting.retain(|w| w.task != *task);
+        if let Some(place) = self.asked.remove(task) {
+            self.waiting.remove(&place);
+        }
         self.grant();
     }
 
@@ -382,9 +390,10 @@ impl RouterState {
         if self.stopping.is_some() || self.ctx.disk.last().is_short() {
             return;
         }
-        self.waiting.sort_by(|a, b| b.priority.cmp(&a.priority).then(a.created.cmp(&b.created)));
-        while self.slots.len() < self.ctx.limits.agents && !self.waiting.is_empty() {
-            let next = self.waiting.remove(0);
+        while self.slots.len() < self.ctx.limits.agents
+            && let Some(next) = self.waiting.pop_first()
+        {
+            self.asked.remove(&next.task);
             self.slots.insert(next.task.clone());
             self.tell(&next.task, Event::SlotGranted);
         }
@@ -397,10 +406,9 @@ impl RouterState {
         }
         let (store, myself) = (self.ctx.store.clone(), myself.clone());
         tokio::spawn(async move {
-            match store.live_tasks().await {
-                Ok(tasks) => {
-                    let held =
-                        tasks.into_iter().map(|s| s.task).filter(|t| t.has_turn).map(|t| (t.repo, t.id)).collect();
+            match store.turn_holders().await {
+                Ok(holders) => {
+                    let held = holders.into_iter().collect();
                     if myself.cast(RouterMsg::TurnsFound { held }).is_err() {
                         tracing::debug!("the router ended while turns were looked up");
                     }

@@ -35,6 +35,8 @@ pub const CLOSED: &str = "closed";
 pub enum TaskMsg {
     /// Load the row and go on from there. Sent to itself at start.
     Load,
+    /// Try again to save what could not be saved. Sent to itself.
+    SaveAgain,
     /// Something happened.
     Event {
         /// What.
@@ -111,6 +113,8 @@ struct Row {
 const RELOADS: usize = 20;
 /// How long an event waits that could not be committed.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks at jobs that are not proven gone yet.
+const PROVE_AGAIN: Duration = Duration::from_secs(5);
 
 impl Actor for TaskActor {
     type Msg = TaskMsg;
@@ -144,9 +148,11 @@ impl Actor for TaskActor {
         state: &mut TaskState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            TaskMsg::Load => state.load(&myself).await?,
+            // Boxed: the future of the longest handler is part of every idle actor otherwise.
+            TaskMsg::Load => Box::pin(state.load(&myself)).await?,
+            TaskMsg::SaveAgain => Box::pin(state.save_again(&myself)).await?,
             TaskMsg::Event { event, reply } => {
-                let answer = state.hear(&myself, *event).await?;
+                let answer = Box::pin(state.hear(&myself, *event)).await?;
                 if let (Some(reply), Some(answer)) = (reply, answer)
                     && reply.send(answer).is_err()
                 {
@@ -155,7 +161,7 @@ impl Actor for TaskActor {
             }
             TaskMsg::StopSagaEnded { event } => {
                 state.stop_saga = false;
-                state.hear(&myself, *event).await?;
+                Box::pin(state.hear(&myself, *event)).await?;
             }
             TaskMsg::AgentGone => state.maybe_stopped(&myself),
             TaskMsg::Stop { level } => state.stop(&myself, level),
@@ -216,27 +222,39 @@ impl TaskState {
         let name = format!("task {}/{}", owned.task.key, owned.task.generation);
         self.teller = Some(self.snapshots.register(&name, "resuming", self.ctx.now(), self.restarts));
         let under_way = matches!(owned.task.state, State::Running { .. });
-        if let State::Running { run, .. } = &owned.task.state {
+        if let State::Running { run, step, .. } = &owned.task.state {
+            let jobs = self.ctx.store.jobs_of(&self.id).await?;
+            let begun = jobs.iter().any(|job| job.record.run.as_ref() == Some(run));
+            if let (false, Step::Check | Step::Command, Some(head), None) =
+                (begun, *step, owned.task.head.clone(), &owned.task.stop)
+            {
+                // Decided upon, and then the supervisor stopped: beginning it now interrupts nothing.
+                let effect = Effect::StartCheck { run: run.clone(), step: *step, head };
+                self.row = Some(Row { task: owned.task, version: owned.version, epoch: owned.epoch });
+                self.carry_out(myself, vec![effect]).await;
+                return Ok(());
+            }
             run_rows::interrupted(&self.ctx, run).await;
         }
         self.row = Some(Row { task: owned.task, version: owned.version, epoch: owned.epoch });
-        // Loaded again because something could not be saved: that comes first, and whatever runs goes on running.
-        let unsaved = std::mem::take(&mut self.unsaved);
-        if !unsaved.is_empty() {
-            for event in unsaved {
-                self.hear(myself, event).await?;
-            }
-            return Ok(());
-        }
         if !under_way {
             self.hear(myself, Event::Resumed { run_attached: false }).await?;
             return Ok(());
         }
         let (ctx, id, myself) = (self.ctx.clone(), self.id.clone(), myself.clone());
         tokio::spawn(async move {
-            settle_jobs(&ctx, &id).await;
+            prove_gone(&ctx, &id).await;
             send(&myself, Event::Resumed { run_attached: false });
         });
+        Ok(())
+    }
+
+    /// Decides on what could not be saved before, in order; whatever runs goes on running.
+    async fn save_again(&mut self, myself: &ActorRef<TaskMsg>) -> Result<(), ActorProcessingErr> {
+        self.reload().await?;
+        for event in std::mem::take(&mut self.unsaved) {
+            self.hear(myself, event).await?;
+        }
         Ok(())
     }
 
@@ -331,7 +349,7 @@ impl TaskState {
         let myself = myself.clone();
         tokio::spawn(async move {
             tokio::time::sleep(SAVE_AGAIN).await;
-            if myself.cast(TaskMsg::Load).is_err() {
+            if myself.cast(TaskMsg::SaveAgain).is_err() {
                 tracing::debug!("a task ended while it could not be saved");
             }
         });
@@ -495,7 +513,7 @@ impl TaskState {
         let Some(Row { task: Task { state: State::Running { run, .. }, .. }, .. }) = &self.row else { return };
         let (ctx, id, run, myself) = (self.ctx.clone(), self.id.clone(), run.clone(), myself.clone());
         tokio::spawn(async move {
-            settle_jobs(&ctx, &id).await;
+            prove_gone(&ctx, &id).await;
             let facts = RunFacts {
                 end: None,
                 trouble: Some(format!("the run's actor failed: {why}")),
@@ -547,6 +565,18 @@ impl TaskState {
 /// Whether an event only lets something new begin; losing it loses nothing that is not asked for again.
 const fn begins_something(event: &Event) -> bool {
     matches!(event, Event::SlotGranted | Event::TurnCame | Event::TimerFired | Event::DependenciesSeen { .. })
+}
+
+/// Settles a task's jobs until nothing of them can be left: only then may something new begin.
+async fn prove_gone(ctx: &Context, task: &TaskId) {
+    loop {
+        let unproven = settle_jobs(ctx, task).await;
+        if unproven.is_empty() {
+            return;
+        }
+        tracing::warn!(task.id = %task, ?unproven, "jobs of task {task} are not proven gone yet; looking again");
+        tokio::time::sleep(PROVE_AGAIN).await;
+    }
 }
 
 /// Sends an event to a task's actor; when it has ended, its successor resumes from the store.

@@ -196,6 +196,24 @@ impl Store {
         .await
     }
 
+    /// Ids and keys of all tasks that are not terminal, oldest first: for those who need no more, however many there are.
+    pub async fn live_ids(&self) -> Result<Vec<(TaskId, TaskKey)>, StoreError> {
+        self.read(|conn| {
+            let sql = format!("SELECT id, orig_key FROM tasks WHERE {LIVE} ORDER BY created_at, id");
+            all(conn, &sql, [], |row| Ok((get_parsed(row, "id")?, get_parsed(row, "orig_key")?)))
+        })
+        .await
+    }
+
+    /// Who has the turn in each serial repository.
+    pub async fn turn_holders(&self) -> Result<Vec<(RepoName, TaskId)>, StoreError> {
+        self.read(|conn| {
+            let sql = format!("SELECT repo, id FROM tasks WHERE {LIVE} AND has_turn ORDER BY created_at, id");
+            all(conn, &sql, [], |row| Ok((get_parsed(row, "repo")?, get_parsed(row, "id")?)))
+        })
+        .await
+    }
+
     /// Every life of a tracker item, oldest first.
     pub async fn tasks_by_item(&self, item: &str) -> Result<Vec<Stored>, StoreError> {
         let item = item.to_owned();
