@@ -291,6 +291,8 @@ impl Attempt {
         env.insert("ORCH_ATTEMPT".to_owned(), self.attempt.to_string());
         env.insert("ORCH_TASK".to_owned(), self.task.key.to_string());
         env.insert("ORCH_STAGE".to_owned(), self.task.stage.to_string());
+        let mut confinement = self.confinement(setup, git, folders, &[]);
+        confinement.read.extend(line.read);
         let spec = JobSpec {
             id: mint::<JobId>("j"),
             kind: JobKind::Agent,
@@ -309,7 +311,7 @@ impl Attempt {
                 grace: setup.grace,
                 ..self.ctx.job_limits.clone()
             },
-            confinement: self.confinement(setup, git, folders, &[]),
+            confinement,
             on_loss: JobKind::Agent.on_loss(self.ctx.limits.agent_orphan_grace),
         };
         match self.ctx.runner.start(spec).await {

@@ -46,7 +46,8 @@ impl Agent for Claude {
         if let Some(key) = self.settings.key("claude", ctx)? {
             env.insert("ANTHROPIC_API_KEY".to_owned(), key.to_owned());
         }
-        Ok(LaunchLine { argv, env, stdin: ctx.prompt.clone().into_bytes(), files: Vec::new() })
+        let read = program::installation(&argv[0]);
+        Ok(LaunchLine { argv, env, stdin: ctx.prompt.clone().into_bytes(), files: Vec::new(), read })
     }
 
     fn parser(&self, model: Option<&str>) -> Box<dyn StreamParser> {

@@ -51,7 +51,8 @@ impl Agent for Codex {
         argv.extend(self.settings.extra_args.iter().cloned());
         // `-`: the prompt comes on standard input.
         argv.push("-".to_owned());
-        Ok(LaunchLine { argv, env, stdin: ctx.prompt.clone().into_bytes(), files: Vec::new() })
+        let read = program::installation(&argv[0]);
+        Ok(LaunchLine { argv, env, stdin: ctx.prompt.clone().into_bytes(), files: Vec::new(), read })
     }
 
     fn parser(&self, model: Option<&str>) -> Box<dyn StreamParser> {

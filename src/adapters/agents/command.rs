@@ -79,7 +79,8 @@ impl Agent for Command {
                 (argv, if handed { Vec::new() } else { prompt })
             }
         };
-        Ok(LaunchLine { argv, env, stdin, files })
+        let read = program::installation(&argv[0]);
+        Ok(LaunchLine { argv, env, stdin, files, read })
     }
 
     fn parser(&self, model: Option<&str>) -> Box<dyn StreamParser> {

@@ -43,7 +43,8 @@ impl Agent for Opencode {
         let file = PrivateDirs::under(&ctx.private).home.join(".config/opencode/opencode.json");
         // The prompt comes on standard input: read when it is no terminal, and free of the bounds of an argument.
         let stdin = ctx.prompt.clone().into_bytes();
-        Ok(LaunchLine { argv, env, stdin, files: vec![(file, config.to_string().into_bytes())] })
+        let read = program::installation(&argv[0]);
+        Ok(LaunchLine { argv, env, stdin, files: vec![(file, config.to_string().into_bytes())], read })
     }
 
     fn parser(&self, model: Option<&str>) -> Box<dyn StreamParser> {

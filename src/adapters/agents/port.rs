@@ -68,6 +68,8 @@ pub struct LaunchLine {
     pub stdin: Vec<u8>,
     /// Files to be written, readable by the owner alone, before the launch; all under the private folder.
     pub files: Vec<(PathBuf, Vec<u8>)>,
+    /// What a confined job must be able to read for the program to start: where it is installed.
+    pub read: Vec<PathBuf>,
 }
 
 impl std::fmt::Debug for LaunchLine {
@@ -79,6 +81,7 @@ impl std::fmt::Debug for LaunchLine {
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("stdin_bytes", &self.stdin.len())
             .field("files", &files)
+            .field("read", &self.read)
             .finish()
     }
 }

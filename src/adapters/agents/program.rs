@@ -46,6 +46,18 @@ pub(super) fn find_for(name: &str, ctx: &LaunchContext) -> Result<String, AgentS
     })
 }
 
+/// Where a program is installed, as far as it can be told from its own place: all packages beside it for one from npm
+/// (the program is a small launcher that starts another package's), else the file itself.
+///
+/// A home folder or a `bin` folder is never opened for the one program in it. A launcher script that starts something
+/// somewhere else needs the agent's `read` setting.
+pub(super) fn installation(program: &str) -> Vec<PathBuf> {
+    let Ok(real) = fs::canonicalize(program) else { return Vec::new() };
+    let packages = real.ancestors().filter(|folder| folder.file_name().is_some_and(|name| name == "node_modules"));
+    // The outermost: packages inside packages lie in it too.
+    vec![packages.last().map_or_else(|| real.clone(), Path::to_path_buf)]
+}
+
 fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
@@ -87,6 +99,25 @@ mod tests {
         for name in ["plain", "folder", "none", "", "./tool", "../tool"] {
             assert!(find_program(name, &path).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn opens_the_packages_around_a_launcher_and_nothing_around_a_plain_program() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = dir.path().canonicalize().expect("canonical");
+        let packages = root.join("home/lib/node_modules");
+        fs::create_dir_all(packages.join("@x/agent/node_modules/deep/bin")).expect("made");
+        fs::create_dir_all(root.join("home/bin")).expect("made");
+        for (target, link) in [("@x/agent/cli.js", "launcher"), ("@x/agent/node_modules/deep/bin/native", "native")] {
+            fs::write(packages.join(target), "x").expect("written");
+            std::os::unix::fs::symlink(packages.join(target), root.join("home/bin").join(link)).expect("linked");
+        }
+        fs::write(root.join("home/bin/plain"), "x").expect("written");
+        let of = |name: &str| installation(&root.join("home/bin").join(name).to_string_lossy());
+        assert_eq!(of("launcher"), std::slice::from_ref(&packages));
+        assert_eq!(of("native"), [packages]);
+        assert_eq!(of("plain"), [root.join("home/bin/plain")]);
+        assert!(of("none").is_empty());
     }
 
     #[test]

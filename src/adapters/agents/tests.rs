@@ -478,6 +478,7 @@ fn files_are_written_for_the_owner_alone_and_only_inside_the_private_folder() {
         env: BTreeMap::new(),
         stdin: Vec::new(),
         files: vec![(path, b"text".to_vec())],
+        read: Vec::new(),
     };
     let file = private.join("a/b.json");
     line(file.clone()).write_files(&private).expect("written");

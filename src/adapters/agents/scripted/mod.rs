@@ -86,6 +86,7 @@ impl Agent for Scripted {
             env: program::private_env(ctx),
             stdin: ctx.prompt.clone().into_bytes(),
             files: vec![(copy, text.into_bytes())],
+            read: program::installation(&program),
         })
     }
 
