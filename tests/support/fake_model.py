@@ -6,10 +6,13 @@ Speaks just enough of three protocols, always streamed: claude (`/v1/messages`),
 tool; the request that brings its result is answered with a text and the end. Side questions (titles, token counts) get
 a short answer. Standard library only.
 
-    fake_model.py --port-file FILE --command 'SHELL LINE' [--expect TEXT] [--scenario work|rate-limit] [--log FILE]
+    fake_model.py --port-file FILE --command 'SHELL LINE' [--command ...] [--expect TEXT] [--expect ...] [--key KEY]
+                  [--scenario work|rate-limit] [--log FILE]
 
-The port is written to FILE once the server listens. With --expect, a request that offers tools but does not hold TEXT
-is answered with 400, so a prompt that got lost is seen. Each request leaves one JSON line in the log.
+The port is written to FILE once the server listens. Of several commands (and texts) the first conversation gets the
+first, the second the second, and so on; the last one stays. With --expect, a request that offers tools but does not
+hold TEXT is answered with 400, so a prompt that got lost is seen; with --key, one that does not bring KEY is answered
+with 401. Each request leaves one JSON line in the log, with the number of its conversation and the time.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import json
 import os
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SHELL_TOOLS = {"Bash", "bash", "exec_command", "shell", "shell_command", "local_shell"}
@@ -48,6 +52,8 @@ class Fake(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     options = None
     log_lock = threading.Lock()
+    count_lock = threading.Lock()
+    conversations = 0
 
     def log_message(self, *_):
         """Keeps standard error for real trouble."""
@@ -55,7 +61,7 @@ class Fake(BaseHTTPRequestHandler):
     def note(self, **what):
         if self.options.log:
             with self.log_lock, open(self.options.log, "a", encoding="utf-8") as log:
-                log.write(json.dumps({"method": self.command, "path": self.path, **what}) + "\n")
+                log.write(json.dumps({"at": time.time(), "method": self.command, "path": self.path, **what}) + "\n")
 
     def plain(self, status, body, headers=()):
         data = json.dumps(body).encode()
@@ -96,14 +102,21 @@ class Fake(BaseHTTPRequestHandler):
             return self.plain(404, {"error": {"message": "not here", "type": "not_found_error"}})
 
         tools = sorted(tool_names(request) & SHELL_TOOLS)
-        expected = self.options.expect is None or self.options.expect.encode() in raw
         answered = holds_result(kind, request)
-        self.note(kind=kind, tools=tools, expected=expected, answered=answered, bytes=len(raw))
+        with self.count_lock:
+            Fake.conversations += bool(tools and not answered)
+            number = max(Fake.conversations, 1)
+        texts, commands = self.options.expect, self.options.command
+        expected = not texts or texts[min(number, len(texts)) - 1].encode() in raw
+        self.note(kind=kind, tools=tools, expected=expected, answered=answered, bytes=len(raw), conversation=number)
+        if self.options.key and self.options.key not in self.headers.get("x-api-key", self.headers.get("authorization", "")):
+            return self.plain(401, {"type": "error", "error": {"type": "authentication_error", "message": "the key did not arrive"}})
         if self.options.scenario == "rate-limit":
             body = {"type": "error", "error": {"type": "rate_limit_error", "message": "Rate limit reached", "code": "rate_limit_exceeded"}}
             return self.plain(429, body, [("retry-after", "1")])
         if tools and not expected:
             return self.plain(400, {"type": "error", "error": {"type": "invalid_request_error", "message": "the prompt did not arrive"}})
+        self.line = commands[min(number, len(commands)) - 1]
         call = tools[0] if tools and not answered else None
         getattr(self, kind)(request, call)
 
@@ -138,7 +151,7 @@ class Fake(BaseHTTPRequestHandler):
         if call:
             block = {"type": "tool_use", "id": "toolu_1", "name": call, "input": {}}
             self.typed("content_block_start", index=0, content_block=block)
-            given = json.dumps({"command": self.options.command, "description": "do the work"})
+            given = json.dumps({"command": self.line, "description": "do the work"})
             self.typed("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": given})
         else:
             self.typed("content_block_start", index=0, content_block={"type": "text", "text": ""})
@@ -153,9 +166,9 @@ class Fake(BaseHTTPRequestHandler):
         ident = "resp_1" if call else "resp_2"
         self.typed("response.created", response={"id": ident})
         if call:
-            given = {"cmd": self.options.command} if call == "exec_command" else {"command": ["sh", "-c", self.options.command]}
+            given = {"cmd": self.line} if call == "exec_command" else {"command": ["sh", "-c", self.line]}
             if call == "shell_command":
-                given = {"command": self.options.command}
+                given = {"command": self.line}
             item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": call, "arguments": json.dumps(given)}
         else:
             item = {"type": "message", "id": "m_1", "role": "assistant", "content": [{"type": "output_text", "text": "Done."}]}
@@ -173,7 +186,7 @@ class Fake(BaseHTTPRequestHandler):
             self.event({**base, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
 
         if call:
-            given = json.dumps({"command": self.options.command, "description": "do the work"})
+            given = json.dumps({"command": self.line, "description": "do the work"})
             function = {"name": call, "arguments": given}
             chunk({"role": "assistant", "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]})
             chunk({}, "tool_calls")
@@ -188,11 +201,13 @@ class Fake(BaseHTTPRequestHandler):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port-file", required=True)
-    parser.add_argument("--command", default=os.environ.get("FAKE_MODEL_COMMAND", "true"))
-    parser.add_argument("--expect")
+    parser.add_argument("--command", action="append")
+    parser.add_argument("--expect", action="append")
+    parser.add_argument("--key")
     parser.add_argument("--scenario", choices=["work", "rate-limit"], default="work")
     parser.add_argument("--log")
     Fake.options = parser.parse_args()
+    Fake.options.command = Fake.options.command or [os.environ.get("FAKE_MODEL_COMMAND", "true")]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Fake)
     server.daemon_threads = True
     # The file appears whole: whoever waits for it can read it at once.
