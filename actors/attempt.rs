@@ -213,7 +213,7 @@ impl Attempt {
             _ => main_at.clone(),
         };
         let mut start = self.task.head.clone().unwrap_or_else(|| base.clone());
-        for n in 1..self.attempt {
+        for n in 1..self.task.counters.runs {
             let run = self.task.run_id(n);
             let left = Folders::of(&self.ctx, &run);
             if !left.tree.exists() {

@@ -26,7 +26,7 @@ pub enum Effect {
         run: RunId,
         /// Its stage.
         stage: StageName,
-        /// Its number, from 1, over the task's life.
+        /// Its number among the agent runs of this stage, from 1.
         attempt: u32,
     },
     /// Run the stage's check or command on the head.

@@ -4,6 +4,8 @@
 //! what a waiting task waits for is part of its state; the STOP mark is monotone. Refuses to change itself: only
 //! [`decide`](crate::decide) makes the next state.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Usage;
@@ -431,6 +433,9 @@ pub struct Task {
     pub usage: Usage,
     /// Wall time of agent runs together.
     pub agent_wall: Millis,
+    /// Agent runs started, per stage: what an agent is told as the number of its attempt.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agent_runs: BTreeMap<StageName, u32>,
     /// What had been spent when a person last let it go on after its budget was spent: a fresh budget begins there.
     #[serde(default)]
     pub budget_from: Spent,
@@ -505,6 +510,7 @@ impl Task {
             landed: None,
             usage: Usage::default(),
             agent_wall: Millis(0),
+            agent_runs: BTreeMap::new(),
             budget_from: Spent::default(),
             stop: None,
         }

@@ -72,12 +72,13 @@ impl Change {
     /// Starts the next agent run.
     pub(super) fn start_run(&mut self, now: Timestamp) {
         self.task.counters.runs += 1;
-        let attempt = self.task.counters.runs;
-        let run = self.task.run_id(attempt);
+        let run = self.task.run_id(self.task.counters.runs);
         let stage = self.task.stage.clone();
-        self.entry(
-            Entry::new("run-started", format!("{stage}: run {attempt}")).with(json!({"run": run, "attempt": attempt})),
-        );
+        let nth = self.task.agent_runs.entry(stage.clone()).or_insert(0);
+        *nth += 1;
+        let attempt = *nth;
+        let text = format!("{stage}: attempt {attempt}");
+        self.entry(Entry::new("run-started", text).with(json!({"run": run, "attempt": attempt})));
         self.effect(Effect::StartRun { run: run.clone(), stage, attempt });
         self.task.state = State::Running { run, step: Step::Agent, since: now };
     }
