@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch_adapters::agents::{LaunchContext, PromptContext, StreamParser};
-use orch_adapters::git::{CaptureSpec, ImportError, ImportSpec, Imported, Owner, RepoGit, WorkspaceSpec, read_capture};
+use orch_adapters::git::{
+    CaptureFacts, CaptureSpec, ImportError, ImportSpec, Imported, Leftovers, Owner, RepoGit, WorkspaceSpec,
+    read_capture,
+};
 use orch_adapters::jobs::env::PrivateDirs;
 use orch_adapters::jobs::{FinishedJob, RunningJob, follow};
 use orch_adapters::ports::{Confinement, EndLevel, JobError, JobLimits, JobSpec};
@@ -28,12 +31,15 @@ use tokio::time::Instant;
 use crate::artefacts;
 use crate::context::{AgentSetup, Context, RepoRuntime};
 use crate::ids::{mint, nonce};
+use crate::run_rows;
 use crate::snapshots::Snapshots;
 
 /// Bytes of the agent's output that are kept as findings.
 const TAIL: u64 = 8 << 10;
 /// Longest time for taking the work out of a workspace.
 const CAPTURE: Millis = Millis::from_mins(5);
+/// Longest wait for a job that was killed because it could not be followed any more.
+const LAST_WAIT: Duration = Duration::from_secs(60);
 /// How many foreign paths are named.
 const NAMED: usize = 20;
 
@@ -84,18 +90,29 @@ impl From<String> for Untaken {
     }
 }
 
+/// What was taken out of a workspace.
+struct Taken {
+    imported: Imported,
+    /// What is in the workspace and not in the commits, in words.
+    left: Option<String>,
+}
+
 /// Where a run's folders are.
 struct Folders {
     root: PathBuf,
     tree: PathBuf,
     private: PathBuf,
     out: PathBuf,
+    /// Private folders of the capture: the agent had none of them in its hands.
+    capture: PathBuf,
 }
 
 impl Folders {
     fn of(ctx: &Context, run: &RunId) -> Self {
         let root = ctx.paths.workspaces.join(run.as_str());
-        Self { tree: root.join("tree"), private: root.join("private"), out: root.join("out"), root }
+        let below = |name: &str| root.join(name);
+        let (tree, private, out, capture) = (below("tree"), below("private"), below("out"), below("capture"));
+        Self { root, tree, private, out, capture }
     }
 }
 
@@ -114,23 +131,29 @@ impl Attempt {
         let folders = Folders::of(&self.ctx, &self.run);
         let mut facts = trouble(String::new());
         facts.trouble = None;
-        if let Err(why) = self.steps(&folders, &mut facts).await {
+        let mut left = None;
+        if let Err(why) = self.steps(&folders, &mut facts, &mut left).await {
             tracing::warn!(task.id = %self.task.id, run.id = %self.run, %why, "run {} could not be carried out", self.run);
             facts.trouble = Some(why);
         }
-        self.clear_away(&folders, &facts);
+        self.clear_away(&folders, &facts, left).await;
         self.snapshots.clear_activity(&self.task.id);
         facts
     }
 
-    async fn steps(&mut self, folders: &Folders, facts: &mut RunFacts) -> Result<(), String> {
+    async fn steps(
+        &mut self,
+        folders: &Folders,
+        facts: &mut RunFacts,
+        left: &mut Option<String>,
+    ) -> Result<(), String> {
         let repo = self.repo()?;
         let setup = self.agent()?;
         let git = repo.git.for_owner(self.owner());
         self.say("fetching main");
         let footing = self.footing(&repo, &git).await?;
         facts.base = Some(footing.base.clone());
-        facts.start = Some(self.task.head.clone().unwrap_or_else(|| footing.base.clone()));
+        facts.start = Some(self.committed().map_or_else(|| footing.base.clone(), |(_, head)| head.clone()));
         self.say("making the workspace");
         let workspace = WorkspaceSpec {
             dir: folders.tree.clone(),
@@ -147,7 +170,19 @@ impl Attempt {
         };
         let mut parser = setup.agent.parser(setup.model.as_deref());
         let begun = Instant::now();
-        let (finished, stalled) = self.attend(&job, &setup, parser.as_mut()).await?;
+        let (finished, stalled) = match self.attend(&job, &setup, parser.as_mut()).await {
+            Ok(attended) => attended,
+            Err(why) => {
+                // It has worked, so its workspace is not thrown away; and nothing of it may work on in there.
+                facts.end = Some(JobEnd::Lost);
+                self.end(&job, EndLevel::Kill).await;
+                return Err(match tokio::time::timeout(LAST_WAIT, job.wait()).await {
+                    Ok(Ok(_)) => why,
+                    Ok(Err(error)) => format!("{why}; and its end could not be seen: {error}"),
+                    Err(_) => format!("{why}; and it was not seen to end"),
+                });
+            }
+        };
         let wall = Millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
         let end = if stalled { JobEnd::Stalled } else { finished.exit.end.clone() };
         facts.report = parser.report(&end, wall);
@@ -162,7 +197,10 @@ impl Attempt {
         };
         let imported = self.capture(&git, &self.run, folders, &footing, message).await;
         match imported {
-            Ok(imported) => self.look_at_work(&git, &footing, imported, facts).await,
+            Ok(taken) => {
+                *left = taken.left;
+                self.look_at_work(&git, &footing, taken.imported, facts).await
+            }
             // What it left cannot be taken: told to it as a finding, since trying the same again would not help.
             Err(Untaken::Agents(why)) if ended_well => {
                 facts.report.claim = Some(AgentClaim::Error { text: why });
@@ -204,15 +242,19 @@ impl Attempt {
         self.snapshots.set_activity(&self.task.id, text);
     }
 
+    /// Base and head of work that has commits. A head that is the base is none: it must not hold the work at an old main.
+    fn committed(&self) -> Option<(&CommitSha, &CommitSha)> {
+        self.task.base.as_ref().zip(self.task.head.as_ref()).filter(|(base, head)| base != head)
+    }
+
     /// Base from the forge for new work; for work under way its own, with whatever an interrupted run left on top.
     async fn footing(&self, repo: &RepoRuntime, git: &RepoGit) -> Result<Footing, String> {
         let main = repo.main().await.map_err(|e| e.to_string())?;
         let main_at = git.fetch_main(&main).await.map_err(|e| format!("main cannot be fetched: {e}"))?;
-        let base = match (&self.task.base, &self.task.head) {
-            (Some(base), Some(_)) => base.clone(),
-            _ => main_at.clone(),
+        let (base, mut start) = match self.committed() {
+            Some((base, head)) => (base.clone(), head.clone()),
+            None => (main_at.clone(), main_at.clone()),
         };
-        let mut start = self.task.head.clone().unwrap_or_else(|| base.clone());
         for n in 1..self.task.counters.runs {
             let run = self.task.run_id(n);
             let left = Folders::of(&self.ctx, &run);
@@ -228,11 +270,15 @@ impl Attempt {
             let (main, main_at) = (main.clone(), main_at.clone());
             let footing = Footing { main, main_at, base: base.clone(), start: start.clone() };
             match self.capture(git, &run, &left, &footing, self.leftovers_message()).await {
-                Ok(imported) if imported.new && imported.continues && self.may_keep(git, &start, &imported).await => {
-                    start = imported.head;
-                    artefacts::discard(&left.root);
+                Ok(Taken { imported, left: more }) => {
+                    let before = start.clone();
+                    let fits = imported.new && imported.continues && self.may_keep(git, &before, &imported).await;
+                    let refused = (imported.new && !fits).then(|| "its commits cannot be gone on from".to_owned());
+                    if fits {
+                        start = imported.head;
+                    }
+                    self.leave(git, &run, &left, more.or(refused)).await;
                 }
-                Ok(_) => artefacts::discard(&left.root),
                 Err(Untaken::Agents(why) | Untaken::Ours(why)) => {
                     artefacts::salvage_or_quarantine(&self.ctx, git, &self.task, &run, &left.root, &why).await;
                 }
@@ -241,10 +287,20 @@ impl Attempt {
         Ok(Footing { main, main_at, base, start })
     }
 
+    /// Ends a workspace whose commits were taken out: what is in it besides is kept first.
+    async fn leave(&self, git: &RepoGit, run: &RunId, folders: &Folders, left: Option<String>) {
+        match left {
+            Some(why) => {
+                artefacts::salvage_or_quarantine(&self.ctx, git, &self.task, run, &folders.root, &why).await;
+            }
+            None => artefacts::discard(&folders.root),
+        }
+    }
+
     /// What was taken out of a run whose result was never recorded: its supervisor ended in between.
     async fn taken_out(&self, git: &RepoGit, run: &RunId, start: &CommitSha) -> Option<CommitSha> {
         let runs = self.ctx.store.runs(&self.task.id).await.ok()?;
-        runs.iter().find(|r| r.run.id == *run && r.ended.is_none())?;
+        runs.iter().find(|r| r.run.id == *run && run_rows::was_cut_off(r))?;
         let head = git.imported_head(&self.task.id, run).await.ok()??;
         let continues = head != *start && git.contains(start, &head).await.unwrap_or(false);
         let keep = continues && (self.role().may_change_code() || self.only_artefacts(git, start, &head).await);
@@ -444,11 +500,12 @@ impl Attempt {
         folders: &Folders,
         footing: &Footing,
         message: String,
-    ) -> Result<Imported, Untaken> {
+    ) -> Result<Taken, Untaken> {
         let setup = self.agent()?;
         artefacts::discard(&folders.out);
-        let private = PrivateDirs::under(&folders.private);
-        private.create(None).map_err(|e| format!("no private folders at {}: {e}", folders.private.display()))?;
+        artefacts::discard(&folders.capture);
+        let private = PrivateDirs::under(&folders.capture);
+        private.create(None).map_err(|e| format!("no private folders at {}: {e}", folders.capture.display()))?;
         std::fs::create_dir_all(&folders.out).map_err(|e| format!("no folder {}: {e}", folders.out.display()))?;
         let spec = CaptureSpec {
             workspace: folders.tree.clone(),
@@ -456,7 +513,7 @@ impl Attempt {
             base: footing.base.clone(),
             branch: self.task.branch(),
             message,
-            confinement: self.confinement(&setup, git, folders, &[&folders.out]),
+            confinement: self.confinement(&setup, git, folders, &[&folders.out, &folders.capture]),
             env: self.ctx.job_env(&private),
             owner: Owner { run: Some(run.clone()), ..self.owner() },
             wall: CAPTURE,
@@ -475,10 +532,19 @@ impl Attempt {
             base: footing.base.clone(),
             start: footing.start.clone(),
         };
-        git.import_capture(&said, &folders.out, &spec).await.map_err(|error| match error {
+        let imported = git.import_capture(&said, &folders.out, &spec).await.map_err(|error| match error {
             ImportError::Agent(_) => Untaken::Agents(error.to_string()),
             ImportError::Git(error) => Untaken::Ours(error.to_string()),
-        })
+        })?;
+        let apart = match &said.task_branch {
+            Some(branch) if *branch != imported.head => {
+                // A commit that did not come over is not among those that did; neither is one that cannot be looked at.
+                !git.has_commit(branch).await.unwrap_or(false)
+                    || !git.contains(branch, &imported.head).await.unwrap_or(false)
+            }
+            _ => false,
+        };
+        Ok(Taken { left: left_behind(&said, apart), imported })
     }
 
     /// What the imported commits hold, as facts.
@@ -513,12 +579,36 @@ impl Attempt {
 
     /// Removes the workspace, unless it holds work that could not be taken out: then it stays for the next run, which
     /// takes it over, or for the STOP, which salvages it.
-    fn clear_away(&self, folders: &Folders, facts: &RunFacts) {
+    async fn clear_away(&self, folders: &Folders, facts: &RunFacts, left: Option<String>) {
         let worked = facts.end.is_some() && !matches!(facts.end, Some(JobEnd::CouldNotStart { .. }));
-        if facts.head.is_some() || !worked {
-            artefacts::discard(&folders.root);
+        if facts.head.is_none() && worked {
+            return;
+        }
+        match (left, self.repo()) {
+            (Some(why), Ok(repo)) => {
+                self.leave(&repo.git.for_owner(self.owner()), &self.run, folders, Some(why)).await;
+            }
+            // Without its repository there is nowhere to keep it: it stays for whoever has it again.
+            (Some(_), Err(_)) => {}
+            (None, _) => artefacts::discard(&folders.root),
         }
     }
+}
+
+/// What a capture says is in the workspace and not in the commits that were handed over; `apart`: the task's branch has
+/// commits of its own.
+fn left_behind(said: &CaptureFacts, apart: bool) -> Option<String> {
+    let files = match said.leftovers {
+        Leftovers::None | Leftovers::Committed => None,
+        Leftovers::Partly => Some("some of its changes could not be committed".to_owned()),
+        Leftovers::Unmerged => Some("it left conflicts unresolved".to_owned()),
+        Leftovers::Failed => Some("its changes could not be committed".to_owned()),
+    };
+    let unfinished = said.unfinished.as_ref().map(|what| format!("it left a {} unfinished", one_line(what)));
+    let nested = (said.nested > 0).then(|| format!("it holds {} repositories inside", said.nested));
+    let apart = apart.then(|| "the task's branch has commits that what is checked out has not".to_owned());
+    let all: Vec<String> = [files, unfinished, nested, apart].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// A title as the subject of a commit.
@@ -528,4 +618,28 @@ fn one_line(title: &str) -> String {
 
 fn tail(finished: &FinishedJob) -> String {
     finished.tail(TAIL).unwrap_or_else(|e| format!("(its output cannot be read: {e})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(leftovers: Leftovers) -> CaptureFacts {
+        let head: CommitSha = "b".repeat(40).parse().expect("a commit");
+        CaptureFacts { head, on: None, task_branch: None, unfinished: None, leftovers, nested: 0, commits: 1 }
+    }
+
+    #[test]
+    fn whatever_is_not_in_the_commits_is_said_to_be_left() {
+        assert_eq!(left_behind(&said(Leftovers::None), false), None);
+        assert_eq!(left_behind(&said(Leftovers::Committed), false), None);
+        for leftovers in [Leftovers::Partly, Leftovers::Unmerged, Leftovers::Failed] {
+            assert!(left_behind(&said(leftovers), false).is_some(), "{leftovers:?}");
+        }
+        let rebase = CaptureFacts { unfinished: Some("rebase".to_owned()), nested: 2, ..said(Leftovers::None) };
+        let text = left_behind(&rebase, true).expect("left");
+        for part in ["rebase unfinished", "2 repositories", "the task's branch"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }

@@ -7,13 +7,22 @@ use orch_domain::event::{CheckEnd, Event};
 use orch_domain::ids::RunId;
 use orch_domain::job::JobEnd;
 use orch_domain::task::first_line;
-use orch_store::NewRun;
+use orch_store::{NewRun, RunRow};
 
 use crate::context::Context;
 
+/// How the outcome of a run begins that was found cut off.
+const INTERRUPTED: &str = "interrupted:";
+
+/// Whether a run's own result was never recorded: it has no end, or only the one that [`interrupted`] gives it.
+pub(crate) fn was_cut_off(row: &RunRow) -> bool {
+    let outcome = row.outcome.as_ref().and_then(|outcome| outcome.as_str());
+    row.ended.is_none() || outcome.is_some_and(|outcome| outcome.starts_with(INTERRUPTED))
+}
+
 /// Records that a run was found cut off when its task's actor began.
 pub(crate) async fn interrupted(ctx: &Context, run: &RunId) {
-    let outcome = "interrupted: its supervisor or its actor was restarted";
+    let outcome = format!("{INTERRUPTED} its supervisor or its actor was restarted");
     if let Err(error) = ctx.store.end_run(run, outcome.into(), None, ctx.now()).await {
         tracing::warn!(run.id = %run, %error, "the end of run {run} could not be recorded");
     }
