@@ -4,9 +4,9 @@
 //! is passed on, since that is where its secrets are. What an agent or a gate needs besides is added by its caller.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// Search path when the supervisor has none.
@@ -36,16 +36,26 @@ impl PrivateDirs {
         vec![self.home.clone(), self.tmp.clone(), self.run.clone()]
     }
 
-    /// Makes them, closed to other users, and gives them to `uid` when the job runs as somebody else.
+    /// Makes them, closed to other users, and gives them to `uid` when the job runs as somebody else. A link in their
+    /// place is refused: whoever put it there chose where it leads.
     ///
     /// # Errors
-    /// When they cannot be made or given away.
+    /// When they cannot be made or given away, or something else is in their place.
     pub fn create(&self, uid: Option<u32>) -> io::Result<()> {
         for dir in [&self.home, &self.tmp, &self.run] {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+            if let Some(parent) = dir.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+            }
+            match DirBuilder::new().mode(0o700).create(dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            // By the open folder, not by its name: what was looked at is what is changed.
+            let flags = nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_CLOEXEC;
+            let open = OpenOptions::new().read(true).custom_flags(flags.bits()).open(dir)?;
+            open.set_permissions(fs::Permissions::from_mode(0o700))?;
             if uid.is_some() {
-                chown(dir, uid, uid)?;
+                fchown(&open, uid, uid)?;
             }
         }
         Ok(())
@@ -99,5 +109,18 @@ mod tests {
         for dir in private.all() {
             assert_eq!(fs::metadata(dir).expect("exists").permissions().mode() & 0o777, 0o700);
         }
+        private.create(None).expect("made again");
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_private_folder_is_refused_and_where_it_leads_stays_as_it_is() {
+        let root = tempfile::tempdir().expect("a folder");
+        let (outside, private) = (root.path().join("outside"), PrivateDirs::under(&root.path().join("job")));
+        fs::create_dir(&outside).expect("made");
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o755)).expect("open");
+        fs::create_dir(root.path().join("job")).expect("made");
+        std::os::unix::fs::symlink(&outside, &private.tmp).expect("a link");
+        private.create(None).expect_err("a link is no folder");
+        assert_eq!(fs::metadata(&outside).expect("exists").permissions().mode() & 0o777, 0o755);
     }
 }
