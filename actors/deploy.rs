@@ -1,8 +1,10 @@
 //! The deploy that belongs to a landing: at most once, attached to when found under way, honest when its outcome is unknown.
 //!
-//! Owns the deploy window: its intent, its job, the health check, the rollback, the question for the status. Invariants:
-//! the job's id is recorded in the window before the job exists, so an interrupted deploy is always found; a deploy whose
-//! job may have run is never run again without a person or the status command having said that it did not.
+//! Owns the deploy window and the rollback window inside it: intent, job, health check, the question for the status.
+//! Invariants: a job's id is recorded in its window before the job exists, so what was interrupted is always found; a
+//! deploy whose job may have run is never run again without a person or the status command having said that it did not; a
+//! rollback whose job may have run is never run again at all; a rollback's window is closed before its deploy's. Which
+//! request a result answers is told by how often people asked, never by the clock.
 
 use std::time::Duration;
 
@@ -43,6 +45,10 @@ pub(crate) struct Deploy<'a> {
     pub(crate) epoch: Epoch,
 }
 
+fn text_of(value: Option<&Value>, name: &str) -> Option<String> {
+    value.and_then(|v| v.get(name)).and_then(Value::as_str).map(str::to_owned)
+}
+
 /// How a deploy ended, before it is recorded.
 enum Outcome {
     Deployed,
@@ -50,6 +56,16 @@ enum Outcome {
     Unknown(String),
     /// Its job never began: a new one may.
     NeverBegan,
+    /// The store is in trouble: the window stays open, and whoever comes next attaches to it.
+    NotNow(String),
+}
+
+/// What is found of the job that an earlier supervisor recorded in a window.
+enum Found {
+    NeverBegan,
+    Ended(FinishedJob),
+    /// It may have run, and nobody saw how it ended.
+    Unseen(String),
 }
 
 impl Deploy<'_> {
@@ -65,19 +81,23 @@ impl Deploy<'_> {
             return Ok(DeployEnd::NotConfigured);
         };
         let store = &self.landing.ctx.store;
+        let request = store.retries_of(&self.landing.task).await.map_err(|e| e.to_string())?;
         let windows = store.windows_of(&self.landing.task).await.map_err(|e| e.to_string())?;
-        let last = windows.into_iter().rfind(|w| w.kind == WindowKind::Deploy);
-        match last {
-            Some(window) if succeeded(&window) => return Ok(DeployEnd::Deployed { at: self.closed_at(&window) }),
+        match windows.iter().rfind(|w| w.kind == WindowKind::Deploy) {
+            Some(window) if succeeded(window) => return Ok(DeployEnd::Deployed { at: self.closed_at(window) }),
             Some(window) if window.closed.is_none() => {
                 self.landing.note("window-attached", format!("attached to the deploy window {}", window.id)).await;
-                let outcome = self.attach(&window).await;
+                let back = windows.iter().rfind(|w| {
+                    w.kind == WindowKind::Rollback
+                        && text_of(w.detail.as_ref(), "deploy").as_deref() == Some(window.id.as_str())
+                });
+                let outcome = self.attach(window, back).await;
                 if let Some(end) = self.settle(&window.id, outcome).await? {
                     return Ok(end);
                 }
             }
             // The result of this very request, recorded just before a crash: it is told again, not done again.
-            Some(window) if window.opened >= self.task.state.since() => return self.recorded(&window),
+            Some(window) if self.answers(window, request) => return self.recorded(window),
             Some(_) | None => {}
         }
         if self.task.policy.deploy == DeployMode::Approval
@@ -86,15 +106,7 @@ impl Deploy<'_> {
             return Ok(DeployEnd::AwaitingApproval);
         }
         let id: WindowId = mint("w");
-        let window = NewWindow {
-            id: id.clone(),
-            kind: WindowKind::Deploy,
-            repo: self.landing.repo.settings.name.clone(),
-            task: self.landing.task.clone(),
-            sha: self.landed.sha.clone(),
-            expected: None,
-            epoch: self.epoch,
-        };
+        let window = self.window(&id, WindowKind::Deploy, json!({"request": request}));
         match store.open_window(window, self.landing.ctx.now()).await {
             Ok(()) => {}
             Err(WindowError::StopRecorded) => {
@@ -109,13 +121,37 @@ impl Deploy<'_> {
         }
     }
 
+    fn window(&self, id: &WindowId, kind: WindowKind, detail: Value) -> NewWindow {
+        NewWindow {
+            id: id.clone(),
+            kind,
+            repo: self.landing.repo.settings.name.clone(),
+            task: self.landing.task.clone(),
+            sha: self.landed.sha.clone(),
+            expected: None,
+            epoch: self.epoch,
+            detail,
+        }
+    }
+
+    /// Whether a closed window holds the result of the present request: nobody has asked to go on since it was opened.
+    fn answers(&self, window: &Window, request: u64) -> bool {
+        if window.outcome.as_ref().and_then(|o| o.get("began")).and_then(Value::as_bool) == Some(false) {
+            return false;
+        }
+        match window.detail.as_ref().and_then(|d| d.get("request")).and_then(Value::as_u64) {
+            Some(asked) => asked >= request,
+            // Of a release that did not count requests.
+            None => window.opened >= self.task.state.since(),
+        }
+    }
+
     fn closed_at(&self, window: &Window) -> Timestamp {
         window.closed.unwrap_or_else(|| self.landing.ctx.now())
     }
 
     fn recorded(&self, window: &Window) -> Result<DeployEnd, String> {
-        let text =
-            |name: &str| window.outcome.as_ref().and_then(|o| o.get(name)).and_then(Value::as_str).map(str::to_owned);
+        let text = |name: &str| text_of(window.outcome.as_ref(), name);
         match text("unknown") {
             Some(why) => Err(why),
             None => Ok(DeployEnd::Failed { why: text("failed").unwrap_or_else(|| "it failed".to_owned()) }),
@@ -151,28 +187,84 @@ impl Deploy<'_> {
         }
     }
 
-    /// Looks after a deploy that an earlier supervisor began.
-    async fn attach(&self, window: &Window) -> Outcome {
-        let Some(job) = &window.job else { return Outcome::NeverBegan };
-        let ctx = &self.landing.ctx;
-        let row = match ctx.store.job(job).await {
-            Ok(Some(row)) => row,
-            Ok(None) => return Outcome::NeverBegan,
-            Err(error) => return Outcome::Unknown(format!("the deploy's job cannot be read: {error}")),
+    /// Looks after a deploy that an earlier supervisor began, or after the rollback that it had come to.
+    async fn attach(&self, window: &Window, back: Option<&Window>) -> Outcome {
+        if let Some(back) = back {
+            return self.attach_to_rollback(back).await;
+        }
+        match self.found(window).await {
+            Ok(Found::NeverBegan) => Outcome::NeverBegan,
+            Ok(Found::Ended(finished)) => match self.aids_are_over(window).await {
+                Ok(()) => self.judge(&window.id, finished).await,
+                Err(why) => Outcome::NotNow(why),
+            },
+            Ok(Found::Unseen(why)) => self.ask_status(&window.id, &why).await,
+            Err(why) => Outcome::NotNow(why),
+        }
+    }
+
+    async fn attach_to_rollback(&self, back: &Window) -> Outcome {
+        let why = text_of(back.detail.as_ref(), "why").unwrap_or_else(|| "the deploy failed".to_owned());
+        if back.closed.is_some() {
+            let text = |name: &str| text_of(back.outcome.as_ref(), name);
+            return match text("unknown") {
+                Some(why) => Outcome::Unknown(why),
+                None => Outcome::Failed(text("failed").unwrap_or(why)),
+            };
+        }
+        self.landing.note("window-attached", format!("attached to the rollback window {}", back.id)).await;
+        let outcome = match self.found(back).await {
+            Ok(Found::NeverBegan) => match self.landing.repo.settings.commands.rollback.clone() {
+                Some(command) => self.run_rollback(&back.id, &command, why).await,
+                None => {
+                    Outcome::Failed(format!("{why}\nthe rollback was not begun: no rollback command is set any more"))
+                }
+            },
+            Ok(Found::Ended(finished)) => rolled_back(&finished, why),
+            Ok(Found::Unseen(how)) => Outcome::Unknown(format!("{why}\nthe rollback's end was not seen: {how}")),
+            Err(why) => Outcome::NotNow(why),
         };
+        self.close_rollback(&back.id, outcome).await
+    }
+
+    /// The job of a window that an earlier supervisor opened: waited for if it runs. An error: the store cannot say.
+    async fn found(&self, window: &Window) -> Result<Found, String> {
+        let Some(job) = &window.job else { return Ok(Found::NeverBegan) };
+        let ctx = &self.landing.ctx;
+        let row = ctx.store.job(job).await.map_err(|e| format!("job {job} cannot be read: {e}"))?;
+        let Some(row) = row.filter(|row| row.status != JobStatus::Prepared) else { return Ok(Found::NeverBegan) };
         let identity = row.record.identity;
-        let observed = ctx.runner.placement.observe(&identity).await;
-        match (observed, row.status) {
-            (_, JobStatus::Prepared) => Outcome::NeverBegan,
-            (Ok(Observed::Running | Observed::Idle | Observed::Ended(_)), _) => {
+        let found = match ctx.runner.placement.observe(&identity).await {
+            Ok(Observed::Running | Observed::Idle | Observed::Ended(_)) => {
                 match self.landing.repo.lane_runner.adopt(identity).wait().await {
-                    Ok(finished) => self.judge(&window.id, finished).await,
-                    Err(error) => self.ask_status(&window.id, &error.to_string()).await,
+                    Ok(finished) if finished.exit.end == JobEnd::Lost => Found::Unseen("its guard was lost".to_owned()),
+                    // Its guard left without having been sent on.
+                    Ok(finished) if finished.exit.started.is_none() => Found::NeverBegan,
+                    Ok(finished) => Found::Ended(finished),
+                    Err(error) => Found::Unseen(error.to_string()),
                 }
             }
-            (Ok(Observed::Gone { evidence, .. }), _) => self.ask_status(&window.id, &evidence).await,
-            (Err(error), _) => self.ask_status(&window.id, &error.to_string()).await,
+            Ok(Observed::Gone { evidence, .. }) => Found::Unseen(evidence),
+            Err(error) => Found::Unseen(error.to_string()),
+        };
+        discard(&self.checkout_of(&window.id, job));
+        Ok(found)
+    }
+
+    /// Health and status commands that an earlier supervisor began have their own end: none runs beside another.
+    async fn aids_are_over(&self, window: &Window) -> Result<(), String> {
+        let jobs = self.landing.ctx.store.live_jobs().await.map_err(|e| format!("jobs cannot be read: {e}"))?;
+        let ours = |row: &orch_store::JobRow| {
+            row.record.kind == JobKind::DeployAid && row.record.task.as_ref() == Some(&self.landing.task)
+        };
+        for row in jobs.into_iter().filter(ours) {
+            let job = row.record.identity.job.clone();
+            if let Err(error) = self.landing.repo.lane_runner.adopt(row.record.identity).wait().await {
+                tracing::info!(task.id = %self.landing.task, %error, "the end of an earlier health command was not seen");
+            }
+            discard(&self.checkout_of(&window.id, &job));
         }
+        Ok(())
     }
 
     /// The health command, until it is content or the time is over.
@@ -193,17 +285,48 @@ impl Deploy<'_> {
         }
     }
 
-    async fn roll_back(&self, window: &WindowId, why: String) -> Outcome {
+    /// Takes a failed deploy back, once: in a window of its own, so that whoever comes after a crash finds it.
+    async fn roll_back(&self, deploy: &WindowId, why: String) -> Outcome {
         let Some(command) = self.landing.repo.settings.commands.rollback.clone() else { return Outcome::Failed(why) };
+        let id: WindowId = mint("w");
+        let window = self.window(&id, WindowKind::Rollback, json!({"deploy": deploy, "why": why}));
+        match self.landing.ctx.store.open_window(window, self.landing.ctx.now()).await {
+            Ok(()) => {}
+            Err(WindowError::Store(error)) => return Outcome::NotNow(format!("{why}\nno rollback yet: {error}")),
+            Err(error) => return Outcome::Failed(format!("{why}\nthe rollback was not begun: {error}")),
+        }
+        let outcome = self.run_rollback(&id, &command, why).await;
+        self.close_rollback(&id, outcome).await
+    }
+
+    async fn run_rollback(&self, window: &WindowId, command: &str, why: String) -> Outcome {
         self.landing.say("rolling the deploy back");
+        let job: JobId = mint("j");
+        if let Err(error) = self.landing.ctx.store.set_window_job(window, self.epoch, &job).await {
+            return Outcome::NotNow(format!("{why}\nno rollback yet: {error}"));
+        }
         let limit = self.landing.repo.settings.limits.deploy;
-        match self.command(window, mint("j"), JobKind::DeployAid, &command, limit).await {
-            Ok(finished) if finished.exit.end.is_success() => Outcome::Failed(format!("{why}\nrolled back")),
-            Ok(finished) => {
-                let tail = finished.tail(TAIL).unwrap_or_default();
-                Outcome::Failed(format!("{why}\nthe rollback failed too ({:?})\n{tail}", finished.exit.end))
+        match self.command(window, job, JobKind::DeployAid, command, limit).await {
+            Ok(finished) => rolled_back(&finished, why),
+            Err(JobError::NotStarted { why: how, .. } | JobError::Refused { why: how, .. }) => {
+                Outcome::Failed(format!("{why}\nthe rollback could not run: {how}"))
             }
-            Err(error) => Outcome::Failed(format!("{why}\nthe rollback could not run: {error}")),
+            Err(JobError::Unreachable { why: how, .. }) => {
+                Outcome::Unknown(format!("{why}\nthe rollback's end was not seen: {how}"))
+            }
+        }
+    }
+
+    /// Records how a rollback ended, before its deploy's window is closed with the same words.
+    async fn close_rollback(&self, window: &WindowId, outcome: Outcome) -> Outcome {
+        let recorded = match &outcome {
+            Outcome::Failed(why) => json!({"failed": why}),
+            Outcome::Unknown(why) => json!({"unknown": why}),
+            Outcome::Deployed | Outcome::NeverBegan | Outcome::NotNow(_) => return outcome,
+        };
+        match self.close(window, recorded).await {
+            Ok(()) => outcome,
+            Err(error) => Outcome::NotNow(format!("the rollback's outcome could not be recorded: {error}")),
         }
     }
 
@@ -234,7 +357,7 @@ impl Deploy<'_> {
     ) -> Result<FinishedJob, JobError> {
         let (ctx, repo) = (&self.landing.ctx, &self.landing.repo);
         let not_started = |why: String| JobError::NotStarted { job: job.clone(), why };
-        let root = ctx.paths.checkouts.join(format!("{window}-{job}"));
+        let root = self.checkout_of(window, &job);
         let tree = root.join("tree");
         let private = PrivateDirs::under(&root);
         private.create(None).map_err(|e| not_started(format!("no folders at {}: {e}", root.display())))?;
@@ -260,11 +383,29 @@ impl Deploy<'_> {
             on_loss: kind.on_loss(Millis(0)),
         };
         let finished = match repo.lane_runner.start(spec).await {
-            Ok(job) => job.wait().await,
+            // It ran: whatever is said of its end, it is not that it did not.
+            Ok(running) => running.wait().await.map_err(|error| match error {
+                JobError::NotStarted { job, why } | JobError::Refused { job, why } => {
+                    JobError::Unreachable { job, why }
+                }
+                unreachable => unreachable,
+            }),
             Err(error) => Err(error),
         };
         discard(&root);
         finished
+    }
+
+    fn checkout_of(&self, window: &WindowId, job: &JobId) -> std::path::PathBuf {
+        self.landing.ctx.paths.checkouts.join(format!("{window}-{job}"))
+    }
+
+    async fn close(&self, window: &WindowId, outcome: Value) -> Result<(), WindowError> {
+        let close = WindowClose { id: window.clone(), epoch: self.epoch, outcome, landing: None, baseline: None };
+        match self.landing.ctx.store.close_window(close, self.landing.ctx.now()).await {
+            Ok(_) | Err(WindowError::AlreadyClosed) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Records the outcome. `None`: the job never began, so a new window may be opened.
@@ -274,19 +415,24 @@ impl Deploy<'_> {
             Outcome::Deployed => json!({"deployed": true}),
             Outcome::Failed(why) => json!({"deployed": false, "failed": why}),
             Outcome::Unknown(why) => json!({"unknown": why}),
-            Outcome::NeverBegan => json!({"deployed": false, "failed": "its job never began"}),
+            Outcome::NeverBegan => json!({"deployed": false, "began": false, "failed": "its job never began"}),
+            Outcome::NotNow(why) => return Err(why.clone()),
         };
-        let close =
-            WindowClose { id: window.clone(), epoch: self.epoch, outcome: recorded, landing: None, baseline: None };
-        match self.landing.ctx.store.close_window(close, now).await {
-            Ok(_) | Err(WindowError::AlreadyClosed) => {}
-            Err(error) => return Err(format!("the deploy's outcome could not be recorded: {error}")),
-        }
+        let closed = self.close(window, recorded).await;
+        closed.map_err(|error| format!("the deploy's outcome could not be recorded: {error}"))?;
         match outcome {
             Outcome::Deployed => Ok(Some(DeployEnd::Deployed { at: now })),
             Outcome::Failed(why) => Ok(Some(DeployEnd::Failed { why })),
-            Outcome::Unknown(why) => Err(why),
+            Outcome::Unknown(why) | Outcome::NotNow(why) => Err(why),
             Outcome::NeverBegan => Ok(None),
         }
     }
+}
+
+fn rolled_back(finished: &FinishedJob, why: String) -> Outcome {
+    if finished.exit.end.is_success() {
+        return Outcome::Failed(format!("{why}\nrolled back"));
+    }
+    let tail = finished.tail(TAIL).unwrap_or_default();
+    Outcome::Failed(format!("{why}\nthe rollback failed too ({:?})\n{tail}", finished.exit.end))
 }

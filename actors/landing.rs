@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orch_adapters::git::{BranchPush, CatchUp, CatchUpSpec, CommitLine, RepoGit, TaskBranch};
+use orch_adapters::git::{BranchPush, CatchUp, CatchUpSpec, CommitLine, Owner, RepoGit, TaskBranch};
 use orch_adapters::ports::Advance;
 use orch_domain::event::{CheckEnd, LandingEnd};
 use orch_domain::ids::{CommitSha, Epoch, TaskId};
@@ -71,6 +71,22 @@ pub(crate) type Halt = Option<LandingEnd>;
 
 pub(crate) fn could_not_run(error: impl std::fmt::Display) -> Halt {
     Some(LandingEnd::CouldNotRun { why: error.to_string() })
+}
+
+/// Whether a window was opened just now, or by somebody who may have sent it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tries {
+    First,
+    Attached,
+}
+
+/// The proof that was noted when the window was opened; attached to, it says so too.
+fn proof_of(window: &Window, tries: Tries) -> serde_json::Value {
+    let mut proof = window.detail.as_ref().and_then(|d| d.get("proof")).cloned().unwrap_or_else(|| json!({}));
+    if let (Tries::Attached, Some(fields)) = (tries, proof.as_object_mut()) {
+        fields.insert("attached".to_owned(), json!(true));
+    }
+    proof
 }
 
 /// What was judged and may land.
@@ -146,7 +162,7 @@ impl Landing {
         if let Some(window) = windows.into_iter().find(|w| w.task == self.task && w.kind == WindowKind::Land) {
             self.note("window-attached", format!("attached to the landing window {}", window.id)).await;
             self.wait_for_pushes().await?;
-            match self.finish_window(&main, &window, epoch, json!({"attached": true})).await? {
+            match self.finish_window(&main, &window, epoch, Tries::Attached).await? {
                 Some(landed) => return Ok(self.after_landing(&task, landed, epoch).await),
                 None => self.note("main-moved", "the interrupted landing had not reached main".to_owned()).await,
             }
@@ -160,7 +176,7 @@ impl Landing {
         }
         for _ in 0..self.ctx.limits.catch_ups {
             self.border().await?;
-            let Some(candidate) = self.candidate(&task, &main).await? else { continue };
+            let Some(candidate) = self.candidate(&task, &main, epoch).await? else { continue };
             let window = NewWindow {
                 id: mint("w"),
                 kind: WindowKind::Land,
@@ -169,9 +185,10 @@ impl Landing {
                 sha: candidate.head.clone(),
                 expected: Some(candidate.main_at.clone()),
                 epoch,
+                detail: json!({"proof": candidate.proof}),
             };
             let stored = self.open(window).await?;
-            if let Some(landed) = self.finish_window(&main, &stored, epoch, candidate.proof).await? {
+            if let Some(landed) = self.finish_window(&main, &stored, epoch, Tries::First).await? {
                 return Ok(self.after_landing(&task, landed, epoch).await);
             }
             self.note("main-moved", "main moved during the landing; catching up again, nobody is blamed".to_owned())
@@ -182,7 +199,7 @@ impl Landing {
     }
 
     /// Catches up with main, publishes the branch, tests the result. `None`: main moved meanwhile, begin again.
-    async fn candidate(&self, task: &Task, main: &BranchName) -> Result<Option<Candidate>, Halt> {
+    async fn candidate(&self, task: &Task, main: &BranchName, epoch: Epoch) -> Result<Option<Candidate>, Halt> {
         let git = &self.repo.lane_git;
         self.say("fetching main");
         let main_at = git.fetch_main(main).await.map_err(could_not_run)?;
@@ -195,7 +212,7 @@ impl Landing {
         // Where nothing is left to land, main's own head must not show up as a task branch.
         let left = head != main_at;
         if left {
-            self.publish_branch(git, task, main, &head).await?;
+            self.publish_branch(git, task, main, &head, epoch).await?;
         }
         self.border().await?;
         let note = self.test(task, &main_at, &head, &caught_up).await?;
@@ -295,6 +312,7 @@ impl Landing {
         task: &Task,
         main: &BranchName,
         head: &CommitSha,
+        epoch: Epoch,
     ) -> Result<(), Halt> {
         self.say("pushing the task branch");
         let branch = TaskBranch::new(task.branch(), std::slice::from_ref(main)).map_err(could_not_run)?;
@@ -308,7 +326,12 @@ impl Landing {
             let why = format!("{} holds {}, which is not ours: a person works on it", branch.name(), at.short());
             return Err(Some(LandingEnd::Refused { why }));
         }
-        match git.push_task_branch(&branch, head, at.as_ref()).await.map_err(could_not_run)? {
+        let pushed = git.for_owner(self.owner(epoch)).push_task_branch(&branch, head, at.as_ref()).await;
+        if pushed.is_err() {
+            // A STOP recorded meanwhile refuses the job: that is the STOP's doing, no trouble of ours.
+            self.border().await?;
+        }
+        match pushed.map_err(could_not_run)? {
             BranchPush::Pushed => Ok(()),
             BranchPush::Stale { .. } => {
                 Err(Some(LandingEnd::Deferred { why: format!("{} was moved by somebody else", branch.name()) }))
@@ -383,17 +406,24 @@ impl Landing {
         main: &BranchName,
         window: &Window,
         epoch: Epoch,
-        proof: serde_json::Value,
+        tries: Tries,
     ) -> Result<Option<Landed>, Halt> {
         let git = &self.repo.lane_git;
         let Some(expected) = window.expected.clone() else {
             return Err(could_not_run(format!("window {} does not say what main was", window.id)));
         };
         let tree = self.tree(git, &window.sha).await?;
+        let proof = proof_of(window, tries);
+        let owner = self.owner(epoch);
         let mut said = String::new();
         for n in 0..REPEATS {
-            match self.repo.forge.advance_main(main, &expected, &window.sha).await {
+            match self.repo.forge.advance_main(&owner, main, &expected, &window.sha).await {
                 Advance::Moved => return self.verified(main, window, &expected, tree, epoch, proof).await,
+                // Nothing was ever sent for this window: it is over, and no forge has refused anything.
+                Advance::NotSent { why } if n == 0 && tries == Tries::First => {
+                    self.close(window, epoch, json!({"landed": false, "not_sent": why}), None).await?;
+                    return Err(could_not_run(why));
+                }
                 Advance::MainMoved { at } => {
                     // It may have landed and been built upon: what main contains has landed.
                     git.fetch_main(main).await.map_err(could_not_run)?;
@@ -407,7 +437,8 @@ impl Landing {
                     self.close(window, epoch, json!({"landed": false, "refused": why}), None).await?;
                     return Err(Some(LandingEnd::Refused { why }));
                 }
-                Advance::Unknown { why } => {
+                // An earlier try may have come through, whatever keeps this one from being sent.
+                Advance::Unknown { why } | Advance::NotSent { why } => {
                     self.say("the forge did not answer; asking again");
                     said = why;
                     tokio::time::sleep(REPEAT_MOST.min(Duration::from_millis(200 << n.min(8)))).await;
@@ -422,7 +453,13 @@ impl Landing {
     /// could be refused for the other's lock, and that would not be definitive.
     async fn wait_for_pushes(&self) -> Result<(), Halt> {
         let jobs = self.ctx.store.live_jobs().await.map_err(could_not_run)?;
-        for job in jobs.into_iter().filter(|j| j.record.kind == JobKind::Push) {
+        let (repo, task) = (&self.repo.settings.name, &self.task);
+        let near = |j: &orch_store::JobRow| match (&j.lane, &j.record.task) {
+            // Of a release that did not say whose pushes they are.
+            (None, None) => true,
+            (lane, owner) => lane.as_ref() == Some(repo) || owner.as_ref() == Some(task),
+        };
+        for job in jobs.into_iter().filter(|j| j.record.kind == JobKind::Push && near(j)) {
             self.say("waiting for a push that an earlier supervisor sent");
             if let Err(error) = self.repo.lane_runner.adopt(job.record.identity).wait().await {
                 tracing::info!(task.id = %self.task, %error, "the end of an earlier push was not seen; asking again will tell");
@@ -507,6 +544,11 @@ impl Landing {
             Some(Halted::System) | None => None,
             Some(Halted::Task) => Some(LandingEnd::Stopped),
         }
+    }
+
+    /// For whom it pushes: fenced by the lease. What only looks needs no fence, and goes on under a STOP.
+    fn owner(&self, epoch: Epoch) -> Owner {
+        Owner { epoch, task: Some(self.task.clone()), run: None }
     }
 
     pub(crate) fn say(&self, text: &str) {

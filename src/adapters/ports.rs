@@ -12,6 +12,8 @@ use orch_domain::job::{JobExit, JobIdentity, JobKind, JobRecord, OnLoss};
 use orch_domain::names::BranchName;
 use orch_domain::time::{Millis, Timestamp};
 
+use crate::git::Owner;
+
 /// Reads the wall clock; faked in virtual-time tests.
 pub trait Clock: Send + Sync + 'static {
     /// Now, in UTC.
@@ -218,6 +220,11 @@ pub enum Advance {
         /// The forge's own words, shortened.
         why: String,
     },
+    /// This request was not sent, for a reason on our side. It says nothing of an earlier one like it.
+    NotSent {
+        /// What kept it here.
+        why: String,
+    },
     /// Not known: repeat the same request, or look, before anything else.
     Unknown {
         /// What happened.
@@ -246,7 +253,8 @@ pub trait Forge: Send + Sync + 'static {
     /// Where a branch is now, freshly asked; `None` when there is no such branch.
     async fn head(&self, branch: &BranchName) -> Result<Option<CommitSha>, ForgeError>;
     /// Moves `main` from `expected` to `to`, which descends from it, or not at all. Never forced. Repeating is safe.
-    async fn advance_main(&self, main: &BranchName, expected: &CommitSha, to: &CommitSha) -> Advance;
+    /// What is sent is sent for `owner`, whose epoch fences it.
+    async fn advance_main(&self, owner: &Owner, main: &BranchName, expected: &CommitSha, to: &CommitSha) -> Advance;
     /// A sentence for people about side effects of landing here (a checked-out main), if there is something to say.
     async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<String>;
 }

@@ -64,6 +64,8 @@ pub struct NewWindow {
     pub expected: Option<CommitSha>,
     /// The lease's epoch.
     pub epoch: Epoch,
+    /// What its opener has to know again after a crash, in the opener's own words; the store only keeps it.
+    pub detail: Value,
 }
 
 /// A window as stored.
@@ -91,6 +93,8 @@ pub struct Window {
     pub closed: Option<Timestamp>,
     /// What came of it.
     pub outcome: Option<Value>,
+    /// What its opener noted; `None` for windows of earlier releases.
+    pub detail: Option<Value>,
 }
 
 /// How a window ends.
@@ -176,11 +180,12 @@ impl Store {
             if window.kind == WindowKind::Land && landed(tx.conn, &window.task)? {
                 return Err(WindowError::AlreadyLanded);
             }
-            let sql = "INSERT INTO windows (id, kind, repo, task, sha, expected, lease_epoch, opened_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+            let sql = "INSERT INTO windows (id, kind, repo, task, sha, expected, lease_epoch, opened_at, detail)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
             let expected = window.expected.as_ref().map(CommitSha::as_str);
             let row = (window.id.as_str(), names.1, names.0, names.2, window.sha.as_str(), expected);
-            execute(tx.conn, sql, (row.0, row.1, row.2, row.3, row.4, row.5, window.epoch.0, now.0))?;
+            let detail = json(&window.detail);
+            execute(tx.conn, sql, (row.0, row.1, row.2, row.3, row.4, row.5, window.epoch.0, now.0, detail))?;
             let text = format!("{} window opened for {}", window.kind.as_str(), window.sha.short());
             append(tx, &subject, &[Entry::new("window-opened", text)], now)?;
             Ok(())
@@ -228,11 +233,21 @@ impl Store {
         .await
     }
 
-    /// A task's windows, oldest first.
+    /// A task's windows, in the order of their opening, whatever the clock said.
     pub async fn windows_of(&self, task: &TaskId) -> Result<Vec<Window>, StoreError> {
         let task = task.clone();
         self.read(move |conn| {
-            all(conn, "SELECT * FROM windows WHERE task = ?1 ORDER BY opened_at, id", [task.as_str()], window)
+            all(conn, "SELECT * FROM windows WHERE task = ?1 ORDER BY rowid", [task.as_str()], window)
+        })
+        .await
+    }
+
+    /// How often people asked for the task to go on: a number that only rises, and says which request a result is of.
+    pub async fn retries_of(&self, task: &TaskId) -> Result<u64, StoreError> {
+        let task = task.clone();
+        self.read(move |conn| {
+            let sql = "SELECT count(*) AS n FROM journal WHERE task = ?1 AND kind = 'retry-requested'";
+            Ok(first(conn, sql, [task.as_str()], |row| get::<u64>(row, "n"))?.unwrap_or_default())
         })
         .await
     }
@@ -373,6 +388,7 @@ fn window(row: &Row<'_>) -> Result<Window, StoreError> {
         opened: get_time(row, "opened_at")?,
         closed: get_time_opt(row, "closed_at")?,
         outcome: get_json_opt(row, "outcome")?,
+        detail: get_json_opt(row, "detail")?,
     })
 }
 

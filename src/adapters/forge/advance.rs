@@ -8,7 +8,7 @@ use orch_domain::ids::CommitSha;
 use orch_domain::job::JobKind;
 use orch_domain::names::BranchName;
 
-use crate::git::{GitError, PushSaid, RepoGit};
+use crate::git::{GitError, Owner, PushSaid, RepoGit};
 use crate::ports::{Advance, ForgeError};
 
 /// For a local repository: a checked-out `main` moves too, its files are never touched (also where the owner asked for
@@ -20,8 +20,15 @@ const RECEIVE_MAIN: &[&str] = &[
     "receive.denyDeletes=true",
 ];
 
-/// Moves `main` from `expected` to `to` by a plain push, or not at all. Repeating is safe.
-pub(crate) async fn advance_by_push(git: &RepoGit, main: &BranchName, expected: &CommitSha, to: &CommitSha) -> Advance {
+/// Moves `main` from `expected` to `to` by a plain push, or not at all. Repeating is safe. Only the push runs for its
+/// owner, under the owner's fences: a look goes on where nothing may be sent any more.
+pub(crate) async fn advance_by_push(
+    git: &RepoGit,
+    owner: &Owner,
+    main: &BranchName,
+    expected: &CommitSha,
+    to: &CommitSha,
+) -> Advance {
     match git.remote_head(main).await {
         Err(err) => return Advance::Unknown { why: err.to_string() },
         Ok(None) => return Advance::Refused { why: format!("there is no branch `{main}` any more") },
@@ -32,11 +39,12 @@ pub(crate) async fn advance_by_push(git: &RepoGit, main: &BranchName, expected: 
     match git.contains(expected, to).await {
         Ok(true) => {}
         Ok(false) => return Advance::Refused { why: format!("{to} does not come after {expected}") },
-        Err(err) => return Advance::Refused { why: format!("nothing was sent: {err}") },
+        Err(err) => return Advance::NotSent { why: format!("nothing was sent: {err}") },
     }
-    match git.push(&[], &format!("{to}:refs/heads/{main}"), JobKind::Push, RECEIVE_MAIN).await {
+    match git.for_owner(owner.clone()).push(&[], &format!("{to}:refs/heads/{main}"), JobKind::Push, RECEIVE_MAIN).await
+    {
         Ok(said) => settle(git, main, expected, to, said).await,
-        Err(err) => Advance::Refused { why: format!("nothing was sent: {err}") },
+        Err(err) => Advance::NotSent { why: format!("nothing was sent: {err}") },
     }
 }
 

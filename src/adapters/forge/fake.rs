@@ -13,7 +13,7 @@ use orch_domain::ids::CommitSha;
 use orch_domain::names::{BranchName, RepoName};
 
 use super::local::{ForgeSetupError, LocalForge};
-use crate::git::{GitRooms, RepoGit};
+use crate::git::{GitRooms, Owner, RepoGit};
 use crate::ports::{Advance, Forge, ForgeError, Remote};
 
 /// What goes wrong at the next request to move `main`.
@@ -117,7 +117,7 @@ impl Forge for FakeForge {
         self.inner.head(branch).await
     }
 
-    async fn advance_main(&self, main: &BranchName, expected: &CommitSha, to: &CommitSha) -> Advance {
+    async fn advance_main(&self, owner: &Owner, main: &BranchName, expected: &CommitSha, to: &CommitSha) -> Advance {
         if let Err(err) = self.check() {
             return Advance::Unknown { why: err.to_string() };
         }
@@ -127,15 +127,15 @@ impl Forge for FakeForge {
             faults.next.pop_front()
         };
         match fault {
-            None => self.inner.advance_main(main, expected, to).await,
+            None => self.inner.advance_main(owner, main, expected, to).await,
             Some(Fault::ReplyLost) => {
-                let done = self.inner.advance_main(main, expected, to).await;
+                let done = self.inner.advance_main(owner, main, expected, to).await;
                 Advance::Unknown { why: format!("the fake lost its answer ({done:?})") }
             }
             Some(Fault::RequestLost) => Advance::Unknown { why: "the fake lost the request".to_owned() },
             Some(Fault::Refuses) => Advance::Refused { why: "the fake was told to refuse".to_owned() },
             Some(Fault::MainMovesFirst) => match self.person_pushes("person.txt", to.as_str()) {
-                Ok(_) => self.inner.advance_main(main, expected, to).await,
+                Ok(_) => self.inner.advance_main(owner, main, expected, to).await,
                 Err(why) => Advance::Unknown { why },
             },
         }

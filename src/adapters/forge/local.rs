@@ -154,8 +154,8 @@ impl Forge for LocalForge {
         self.git.remote_head(branch).await.map_err(forge_error)
     }
 
-    async fn advance_main(&self, main: &BranchName, expected: &CommitSha, to: &CommitSha) -> Advance {
-        advance_by_push(&self.git, main, expected, to).await
+    async fn advance_main(&self, owner: &Owner, main: &BranchName, expected: &CommitSha, to: &CommitSha) -> Advance {
+        advance_by_push(&self.git, owner, main, expected, to).await
     }
 
     async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<String> {

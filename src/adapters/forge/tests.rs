@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::git::tests::{branch, commit_all, hook, person, rooms, sh, sha_of, write};
-use crate::git::{BranchPush, CatchUp, CatchUpSpec, GitRooms, GitSettings, RepoGit, TaskBranch, WorkspaceSpec};
+use crate::git::{BranchPush, CatchUp, CatchUpSpec, GitRooms, GitSettings, Owner, RepoGit, TaskBranch, WorkspaceSpec};
 use crate::ports::{Advance, Forge, ForgeError};
 
 fn name() -> RepoName {
@@ -62,32 +62,39 @@ async fn keeps_the_contract(forge: &dyn Forge, git: &RepoGit, dir: &Path) {
 
     // Moves, and says so again when asked again.
     let one = work_on(git, &base, dir, "one.txt", "1").await;
-    assert_eq!(forge.advance_main(&main, &base, &one).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Moved);
     assert_eq!(forge.head(&main).await.expect("an answer"), Some(one.clone()));
-    assert_eq!(forge.advance_main(&main, &base, &one).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Moved);
 
     // Somebody was faster: not done, and where it is.
     let late = work_on(git, &base, dir, "late.txt", "1").await;
-    assert_eq!(forge.advance_main(&main, &base, &late).await, Advance::MainMoved { at: one.clone() });
+    assert_eq!(
+        forge.advance_main(&Owner::default(), &main, &base, &late).await,
+        Advance::MainMoved { at: one.clone() }
+    );
     assert_eq!(forge.head(&main).await.expect("an answer"), Some(one.clone()));
 
     // Never sideways, never backwards, even if the caller claims to know where main is.
-    assert!(matches!(forge.advance_main(&main, &one, &late).await, Advance::Refused { .. }));
-    assert!(matches!(forge.advance_main(&main, &one, &base).await, Advance::Refused { .. }));
+    assert!(matches!(forge.advance_main(&Owner::default(), &main, &one, &late).await, Advance::Refused { .. }));
+    assert!(matches!(forge.advance_main(&Owner::default(), &main, &one, &base).await, Advance::Refused { .. }));
     assert_eq!(forge.head(&main).await.expect("an answer"), Some(one.clone()));
 
     // Ours landed and somebody landed on top: ours is in.
     let two = work_on(git, &one, dir, "two.txt", "2").await;
     let three = work_on(git, &two, dir, "three.txt", "3").await;
-    assert_eq!(forge.advance_main(&main, &one, &three).await, Advance::Moved);
-    assert_eq!(forge.advance_main(&main, &one, &two).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &one, &three).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &one, &two).await, Advance::Moved);
     assert_eq!(forge.head(&main).await.expect("an answer"), Some(three));
 
     // A branch that is not there, and a commit that nobody has.
     let unknown: CommitSha = "3".repeat(40).parse().expect("an id");
-    assert!(matches!(forge.advance_main(&branch("gone"), &one, &two).await, Advance::Refused { .. }));
+    assert!(matches!(
+        forge.advance_main(&Owner::default(), &branch("gone"), &one, &two).await,
+        Advance::Refused { .. }
+    ));
     let now = forge.head(&main).await.expect("an answer").expect("main");
-    assert!(matches!(forge.advance_main(&main, &now, &unknown).await, Advance::Refused { .. }));
+    // Ours to find: the forge has refused nothing.
+    assert!(matches!(forge.advance_main(&Owner::default(), &main, &now, &unknown).await, Advance::NotSent { .. }));
 }
 
 #[tokio::test]
@@ -128,22 +135,24 @@ async fn the_fakes_faults_are_what_they_say() {
     let one = work_on(forge.git(), &base, dir.path(), "one.txt", "1").await;
 
     forge.next_advance(Fault::RequestLost);
-    assert!(matches!(forge.advance_main(&main, &base, &one).await, Advance::Unknown { .. }));
+    assert!(matches!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Unknown { .. }));
     assert_eq!(forge.head(&main).await.expect("an answer"), Some(base.clone()));
     forge.next_advance(Fault::Refuses);
-    assert!(matches!(forge.advance_main(&main, &base, &one).await, Advance::Refused { .. }));
+    assert!(matches!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Refused { .. }));
     forge.next_advance(Fault::ReplyLost);
-    assert!(matches!(forge.advance_main(&main, &base, &one).await, Advance::Unknown { .. }));
+    assert!(matches!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Unknown { .. }));
     assert_eq!(forge.head(&main).await.expect("an answer"), Some(one.clone()));
-    assert_eq!(forge.advance_main(&main, &base, &one).await, Advance::Moved, "repeating is safe");
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Moved, "repeating is safe");
 
     let two = work_on(forge.git(), &one, dir.path(), "two.txt", "2").await;
     forge.next_advance(Fault::MainMovesFirst);
-    let Advance::MainMoved { at } = forge.advance_main(&main, &one, &two).await else { panic!("it moved first") };
+    let Advance::MainMoved { at } = forge.advance_main(&Owner::default(), &main, &one, &two).await else {
+        panic!("it moved first")
+    };
     assert_eq!(forge.head(&main).await.expect("an answer"), Some(at));
     forge.set_unreachable(true);
     assert!(matches!(forge.head(&main).await, Err(ForgeError::Unreachable(_))));
-    assert!(matches!(forge.advance_main(&main, &one, &two).await, Advance::Unknown { .. }));
+    assert!(matches!(forge.advance_main(&Owner::default(), &main, &one, &two).await, Advance::Unknown { .. }));
     assert_eq!(forge.advances(), 5, "what could not be sent is not counted");
 }
 
@@ -206,13 +215,13 @@ async fn a_repository_of_another_user_and_a_linked_working_tree_will_do() {
     assert_eq!(main, branch("master"));
     let base = forge.git().fetch_main(&main).await.expect("fetched");
     let one = work_on(forge.git(), &base, dir.path(), "one.txt", "1").await;
-    assert_eq!(forge.advance_main(&main, &base, &one).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Moved);
 
     let second = "linked".parse().expect("a name");
     let forge = LocalForge::open(&linked, Some(branch("master")), &rooms, &second).await.expect("a forge");
     assert_eq!(forge.git().fetch_main(&branch("master")).await.expect("fetched"), one);
     let two = work_on(forge.git(), &one, dir.path(), "two.txt", "2").await;
-    assert_eq!(forge.advance_main(&branch("master"), &one, &two).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &branch("master"), &one, &two).await, Advance::Moved);
     let note = forge.landing_note(&one, &two).await.expect("master is checked out in the clone");
     assert!(note.contains(path.to_str().expect("text")) && !note.contains("linked"), "{note}");
 }
@@ -263,9 +272,9 @@ async fn a_dirty_checked_out_main_is_untouched_and_the_note_brings_its_files_alo
     let before = picture(&path);
 
     let one = work_on(forge.git(), &base, dir.path(), "a.txt", "ONE\ntwo\nthree\n").await;
-    assert_eq!(forge.advance_main(&main, &base, &one).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Moved);
     let two = work_on(forge.git(), &one, dir.path(), "landed.txt", "landed\n").await;
-    assert_eq!(forge.advance_main(&main, &one, &two).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &one, &two).await, Advance::Moved);
     assert_eq!(picture(&path), before, "not a byte of the person's files changed");
     assert_eq!(sha_of(&path, "main"), two);
 
@@ -286,7 +295,7 @@ async fn a_dirty_checked_out_main_is_untouched_and_the_note_brings_its_files_alo
 
     // Where it overlaps with local changes it refuses, and changes nothing.
     let three = work_on(forge.git(), &two, dir.path(), "b.txt", "landed too\n").await;
-    assert_eq!(forge.advance_main(&main, &two, &three).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &two, &three).await, Advance::Moved);
     let note = forge.landing_note(&two, &three).await.expect("a note");
     let command = note.split("along: ").nth(1).and_then(|rest| rest.split(" (local").next()).expect("a command");
     assert!(!run(command).status.success());
@@ -305,7 +314,7 @@ async fn a_clean_clone_is_brought_along_and_nothing_is_said_when_it_is_there_alr
     sh(&path, &["checkout", "--quiet", "-b", "elsewhere"]);
     assert_eq!(forge.landing_note(&base, &one).await, None);
     sh(&path, &["checkout", "--quiet", "main"]);
-    assert_eq!(forge.advance_main(&main, &base, &one).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Moved);
     // Files that were touched, but not changed, are no obstacle.
     write(&path.join("a.txt"), "one\ntwo\nthree\n");
     sh(&path, &["update-index", "-q", "--refresh"]);
@@ -323,11 +332,11 @@ async fn hooks_of_the_repository_run_and_may_refuse() {
     let base = forge.git().fetch_main(&main).await.expect("fetched");
     let one = work_on(forge.git(), &base, dir.path(), "a.txt", "changed\n").await;
     hook(&path.join(".git"), "update", "echo 'not on a Friday' >&2; exit 1");
-    let refused = forge.advance_main(&main, &base, &one).await;
+    let refused = forge.advance_main(&Owner::default(), &main, &base, &one).await;
     assert!(matches!(&refused, Advance::Refused { why } if why.contains("not on a Friday")), "{refused:?}");
     assert_eq!(forge.head(&main).await.expect("an answer"), Some(base.clone()));
     hook(&path.join(".git"), "update", "exit 0");
-    assert_eq!(forge.advance_main(&main, &base, &one).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &base, &one).await, Advance::Moved);
 }
 
 #[tokio::test]
@@ -342,7 +351,7 @@ async fn a_forge_that_goes_away_leaves_the_outcome_unknown() {
     let away = dir.path().join("away");
     let script = format!("mv '{}' '{}'; exit 1", path.display(), away.display());
     hook(&path.join(".git"), "pre-receive", &script);
-    let unknown = forge.advance_main(&main, &base, &one).await;
+    let unknown = forge.advance_main(&Owner::default(), &main, &base, &one).await;
     assert!(matches!(unknown, Advance::Unknown { .. }), "{unknown:?}");
     assert!(forge.head(&main).await.is_err());
 }
@@ -369,7 +378,7 @@ async fn a_task_goes_all_the_way_and_its_branch_can_be_seen_by_people() {
     let mine = TaskBranch::new(mine, std::slice::from_ref(&main)).expect("ours");
     assert_eq!(forge.git().push_task_branch(&mine, &head, None).await.expect("pushed"), BranchPush::Pushed);
     assert!(sh(&path, &["branch", "--list", "orch/*"]).contains("orch/orc-1/1"));
-    assert_eq!(forge.advance_main(&main, &persons, &head).await, Advance::Moved);
+    assert_eq!(forge.advance_main(&Owner::default(), &main, &persons, &head).await, Advance::Moved);
     assert_eq!(sh(&path, &["show", "main:task.txt"]), "done");
     // A person who has it checked out keeps it.
     sh(&path, &["checkout", "--quiet", "--force", "orch/orc-1/1"]);

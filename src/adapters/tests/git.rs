@@ -150,7 +150,7 @@ async fn a_task_goes_from_workspace_to_main_with_every_command_a_job() {
     }
     let ours = TaskBranch::new(workspace.branch, std::slice::from_ref(&main)).expect("ours");
     assert_eq!(git.push_task_branch(&ours, &head, None).await.expect("pushed"), BranchPush::Pushed);
-    assert_eq!(world.forge.advance_main(&main, &person, &head).await, Advance::Moved);
+    assert_eq!(world.forge.advance_main(&Owner::default(), &main, &person, &head).await, Advance::Moved);
     assert_eq!(git.fetch_main(&main).await.expect("main"), head);
     assert_eq!(git.tasks_with_refs().await.expect("refs"), [task.clone()].into());
     assert_eq!(git.drop_refs(&task).await.expect("dropped"), 2);

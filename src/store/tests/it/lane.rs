@@ -26,7 +26,8 @@ async fn acquire(store: &Store, purpose: &str) -> Epoch {
 
 fn window(id: &str, kind: WindowKind, owned: &Stored, epoch: Epoch) -> NewWindow {
     let id: WindowId = id.parse().unwrap();
-    NewWindow { id, kind, repo: repo(), task: owned.task.id.clone(), sha: sha('a'), expected: Some(sha('b')), epoch }
+    let (task, detail) = (owned.task.id.clone(), json!({"noted": id.as_str()}));
+    NewWindow { id, kind, repo: repo(), task, sha: sha('a'), expected: Some(sha('b')), epoch, detail }
 }
 
 fn close(id: &str, epoch: Epoch, landing: Option<NewLanding>) -> WindowClose {
