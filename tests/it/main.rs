@@ -6,6 +6,7 @@ mod board;
 mod chaos;
 mod checks;
 mod crash;
+mod deploy;
 mod full;
 mod input;
 mod lane;
