@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::output::CliError;
 use super::{Context, Env};
 use crate::config::Config;
-use crate::http::{Token, percent_encode, read_address};
+use crate::http::{SETTINGS_HEADER, Token, percent_encode, read_address};
 
 /// Why a request got no answer that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +52,7 @@ pub struct Client {
     base: String,
     token: Token,
     by: String,
+    settings: Option<String>,
     http: reqwest::Client,
 }
 
@@ -110,7 +111,14 @@ impl Client {
         let http = builder.build().map_err(|e| could_not(format!("no HTTP client: {e}")))?;
         let user = env.get("USER").map_or("unknown", String::as_str);
         let by = format!("cli:{}", user.chars().filter(char::is_ascii_graphic).take(60).collect::<String>());
-        Ok(Self { base: url.trim_end_matches('/').to_owned(), token, by, http })
+        Ok(Self { base: url.trim_end_matches('/').to_owned(), token, by, settings: None, http })
+    }
+
+    /// The same, for tasks that are to be worked on with these very settings or not at all.
+    #[must_use]
+    pub fn asking_for(mut self, config: &Config) -> Self {
+        self.settings = Some(config.work_digest());
+        self
     }
 
     /// Asks for a path.
@@ -154,6 +162,9 @@ impl Client {
         };
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         request = request.bearer_auth(self.token.secret()).header("x-orch-by", &self.by);
+        if let Some(digest) = &self.settings {
+            request = request.header(SETTINGS_HEADER, digest);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

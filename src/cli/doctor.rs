@@ -117,20 +117,30 @@ fn agents(config: &Config, env: &super::Env) -> Vec<Probe> {
     config.agents.iter().map(|(name, agent)| one_agent(name, agent, wanted(name), env)).collect()
 }
 
+/// The program that an agent is; `None` for scripts, which are ours.
+fn program_of(agent: &AgentConfig) -> Option<String> {
+    match (&agent.command, agent.kind()) {
+        (Some(CommandLine::Shell(_)), _) => Some("sh".to_owned()),
+        (Some(CommandLine::Argv(argv)), _) => Some(argv.first().cloned().unwrap_or_default()),
+        (None, AgentKind::Scripted) => None,
+        (None, kind) => Some(agent.program.clone().unwrap_or_else(|| kind.as_str().to_owned())),
+    }
+}
+
+/// The agent's program, if it is not there.
+pub(super) fn missing_program(agent: &AgentConfig, env: &super::Env) -> Option<String> {
+    program_of(agent).filter(|program| find_program(program, env).is_none())
+}
+
 fn one_agent(name: &str, agent: &AgentConfig, wanted: bool, env: &super::Env) -> Probe {
     let title = format!("agent {name}");
     let missing = if wanted { Health::Warn } else { Health::Ok };
-    let program = match (&agent.command, agent.kind()) {
-        (Some(CommandLine::Shell(_)), _) => "sh".to_owned(),
-        (Some(CommandLine::Argv(argv)), _) => argv.first().cloned().unwrap_or_default(),
-        (None, AgentKind::Scripted) => {
-            let script = agent.script.clone().unwrap_or_default();
-            return match script.is_file() {
-                true => probe(&title, Health::Ok, format!("script {}", script.display())),
-                false => probe(&title, Health::Warn, format!("script {} is missing", script.display())),
-            };
-        }
-        (None, kind) => agent.program.clone().unwrap_or_else(|| kind.as_str().to_owned()),
+    let Some(program) = program_of(agent) else {
+        let script = agent.script.clone().unwrap_or_default();
+        return match script.is_file() {
+            true => probe(&title, Health::Ok, format!("script {}", script.display())),
+            false => probe(&title, Health::Warn, format!("script {} is missing", script.display())),
+        };
     };
     let Some(found) = find_program(&program, env) else {
         let note = if wanted { "install it, or set `program`" } else { "not needed: no repository names it" };

@@ -36,7 +36,8 @@ impl Door {
         let could_not = |e: String| CliError::CouldNot(e);
         let given = env.get("ORCH_TOKEN").map(String::as_str);
         let token = Token::load_or_create(&config.token_file(), given).map_err(|e| could_not(e.to_string()))?;
-        let settings = HttpSettings::new(bind, config.http.allowed_hosts.clone(), token);
+        let mut settings = HttpSettings::new(bind, config.http.allowed_hosts.clone(), token);
+        settings.work_digest = Some(config.work_digest());
         let (close, closed) = oneshot::channel();
         // A sender that is gone asks to close too.
         let shutdown = async move { drop(closed.await) };

@@ -1,8 +1,9 @@
 //! `orch run`: one task on a repository, here and now, without any service.
 //!
 //! Owns the data folder's hand-over: whoever owns it does the work, whoever comes second hands its task over and follows,
-//! and takes the folder when the owner goes. Exit codes: 0 done, 1 blocked, cancelled or waiting for a person, 2 could not
-//! run, 130 interrupted (the task stays and goes on with the next run).
+//! and takes the folder when the owner goes. Refuses to hand a task to an owner that would work on it with other settings.
+//! Exit codes: 0 done, 1 blocked, cancelled or waiting for a person, 2 could not run, 130 interrupted (the task stays and
+//! goes on with the next run).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use super::door::{Door, Signals};
 use super::engine::{Engine, StartError};
 use super::follow::{FollowEnd, Following, Lost, Source, is_settled};
 use super::output::{CliError, Output};
-use super::{Context, serve, show, task};
+use super::{Context, doctor, serve, show, task};
 use crate::config::{Config, EmbeddedRepo, LogFormat, Telemetry};
 use crate::http::read_address;
 
@@ -88,6 +89,7 @@ pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> 
         pipeline: args.pipeline.clone(),
     };
     let config = context.config()?.embedded_for(&told).map_err(|e| CliError::CouldNot(e.to_string()))?;
+    agent_is_there(context, &config)?;
     quiet_logs(context, &config)?;
     let body = match (&args.body, &args.body_file) {
         (Some(text), _) => text.clone(),
@@ -111,6 +113,18 @@ pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> 
         out.line(&format!("data     {}", one.config.data_dir.display()))?;
     }
     Ok(code)
+}
+
+/// Refuses an agent whose program is not installed: the task would be tried again and again for nothing.
+fn agent_is_there(context: &Context, config: &Config) -> Result<(), CliError> {
+    let name = config.repos.values().find_map(|repo| repo.agent.as_ref()).unwrap_or(&config.default_agent);
+    match config.agents.get(name).and_then(|agent| doctor::missing_program(agent, &context.env)) {
+        Some(program) => Err(CliError::CouldNot(format!(
+            "agent `{name}`: its program `{program}` is not found in PATH; install it, name another with --agent, or give \
+             a shell line with --agent-cmd"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Records tell the story here; logs below a warning would only be in the way unless they are asked for.
@@ -179,7 +193,7 @@ impl OneRun<'_> {
             }
         };
         let source = Source::Here(engine.control());
-        let went = self.follow(&source, out).await;
+        let went = self.follow(&source, None, out).await;
         if matches!(went, Ok(Went::Over(130))) {
             out.note("interrupted: what runs may end; once more to interrupt it too");
             serve::end(engine, &mut self.signals, self.config.limits.drain_deadline.into()).await;
@@ -206,16 +220,19 @@ impl OneRun<'_> {
             Err(_) if !self.config.token_file().exists() => return Ok(Went::Again),
             Err(error) => return Err(error),
         };
-        if self.following.is_none() {
-            out.note(&format!("another orch works on this repository; the task is handed to it ({url})"));
-        }
-        self.follow(&Source::There(client), out).await
+        let client = client.asking_for(&self.config);
+        let note = format!("another orch works on this repository; the task is handed to it ({url})");
+        self.follow(&Source::There(client), Some(&note), out).await
     }
 
-    async fn follow(&mut self, source: &Source, out: &mut Output) -> Result<Went, CliError> {
+    /// Hands the task in, if that was not done yet, says `taken`, and follows.
+    async fn follow(&mut self, source: &Source, taken: Option<&str>, out: &mut Output) -> Result<Went, CliError> {
         if self.following.is_none() {
             match self.hand_in(source, out).await {
-                Ok(following) => self.following = Some(following),
+                Ok(following) => {
+                    self.following = Some(following);
+                    taken.into_iter().for_each(|note| out.note(note));
+                }
                 Err(FollowEnd::Lost(Lost::Gone)) => return Ok(Went::Again),
                 Err(FollowEnd::Lost(Lost::Said(_, text))) => return Err(CliError::CouldNot(text)),
                 Err(FollowEnd::Output(error)) => return Err(error),
@@ -238,7 +255,13 @@ impl OneRun<'_> {
     /// Hands the task in; a live task of the same key, left by an earlier run, is followed instead, and goes on if it
     /// was blocked.
     async fn hand_in(&self, source: &Source, out: &mut Output) -> Result<Following, FollowEnd> {
-        match (source.submit(&self.submit, "orch run").await, &self.submit.key) {
+        let mut submit = self.submit.clone();
+        if let (Source::There(_), Some((_, repo))) = (source, self.config.repos.first_key_value()) {
+            // The owner may have others as its own. Here they are what the settings say, and a later run may change them.
+            submit.pipeline = Some(repo.pipeline.clone());
+            submit.agent = Some(repo.agent.as_ref().unwrap_or(&self.config.default_agent).clone());
+        }
+        match (source.submit(&submit, "orch run").await, &submit.key) {
             (Ok(task), _) => Ok(Following::new(&task)),
             (Err(Lost::Said("conflict", text)), Some(key)) => {
                 let detail = source.detail(key.as_str()).await?;

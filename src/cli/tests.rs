@@ -105,9 +105,17 @@ impl Place {
         let dir = tempfile::tempdir().expect("temporary folder");
         let data = dir.path().join("data");
         std::fs::create_dir_all(&data).expect("made");
+        // Agents are looked up before anything is begun; these are never started.
+        let agents = dir.path().join("agents");
+        std::fs::create_dir(&agents).expect("made");
+        for name in ["claude", "codex"] {
+            std::fs::write(agents.join(name), "").expect("written");
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(agents.join(name), mode).expect("it can be run");
+        }
         let pairs = [
             ("HOME", dir.path().to_string_lossy().into_owned()),
-            ("PATH", std::env::var("PATH").unwrap_or_default()),
+            ("PATH", format!("{}:{}", agents.display(), std::env::var("PATH").unwrap_or_default())),
             ("USER", "me".to_owned()),
             ("ORCH_DATA_DIR", data.to_string_lossy().into_owned()),
             ("ORCH_TOKEN", TOKEN.to_owned()),
@@ -136,8 +144,14 @@ impl Place {
 
     /// Serves the desk and writes its address into a data folder.
     async fn serve_in(&self, data: &Path) {
+        self.serve_as(data, None).await;
+    }
+
+    /// The same, as an owner with settings of this digest.
+    async fn serve_as(&self, data: &Path, digest: Option<String>) {
         let token = Token::given(TOKEN, "test").expect("long enough");
-        let settings = HttpSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)), Vec::new(), token);
+        let mut settings = HttpSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)), Vec::new(), token);
+        settings.work_digest = digest;
         let control: Arc<dyn Control> = Arc::clone(&self.control) as Arc<dyn Control>;
         let (addr, serving) = crate::http::serve(control, settings, std::future::pending()).await.expect("a free port");
         tokio::spawn(serving);
@@ -286,21 +300,53 @@ async fn run_hands_its_task_to_the_owner_of_the_folder_and_follows() {
     let repo = place.repo();
     let told = crate::config::EmbeddedRepo { path: PathBuf::from(&repo), ..Default::default() };
     let config = Config::load(None, &place.env).expect("valid").embedded_for(&told).expect("valid");
-    place.serve_in(&config.data_dir).await;
-    let (code, out, err) = place.orch(&["run", "--repo", &repo, "--title", "Do it"]).await;
+    place.serve_as(&config.data_dir, Some(config.work_digest())).await;
+    // Agent and pipeline are said with the task, so that they may differ from the owner's.
+    let words = ["run", "--repo", &repo, "--title", "Do it", "--agent", "codex", "--pipeline", "full"];
+    let (code, out, err) = place.orch(&words).await;
     assert!(err.contains("the task is handed to it"), "{err}");
     assert_eq!(code, 0, "{out}");
     assert!(out.contains("accepted") && out.contains("ORC-5: dddddddddd"), "{out}");
     assert_eq!(place.control.asked(), ["submit `Do it` by cli:me"]);
+    let asked = place.control.desk.lock().expect("sound").submitted.clone().expect("it was submitted");
+    assert_eq!((asked.agent.as_deref(), asked.pipeline.as_deref()), (Some("codex"), Some("full")));
     assert!(place.told().is_empty(), "no engine was started: {:?}", place.told());
 }
 
 #[tokio::test]
+async fn run_never_hands_its_task_to_an_owner_that_would_work_on_it_otherwise() {
+    let mut place = Place::new();
+    place.owned = true;
+    place.control.desk.lock().expect("sound").settle_submitted = true;
+    let repo = place.repo();
+    let owners = crate::config::EmbeddedRepo { path: PathBuf::from(&repo), no_tests: true, ..Default::default() };
+    let config = Config::load(None, &place.env).expect("valid").embedded_for(&owners).expect("valid");
+    place.serve_as(&config.data_dir, Some(config.work_digest())).await;
+    let others: [&[&str]; 5] = [
+        &["--test-cmd", "sh check.sh"],
+        &[],
+        &["--no-tests", "--main", "other"],
+        &["--no-tests", "--check-cmd", "true"],
+        &["--no-tests", "--agent-cmd", "true"],
+    ];
+    for other in others {
+        let words = [&["run", "--repo", &repo, "--title", "Do it"], other].concat();
+        let (code, _, err) = place.orch(&words).await;
+        one_line(code, &err, 2, "was started with other settings");
+    }
+    assert_eq!(place.control.asked(), Vec::<String>::new(), "nothing was handed over");
+    assert_eq!(place.orch(&["run", "--repo", &repo, "--title", "Do it", "--no-tests"]).await.0, 0);
+}
+
+#[tokio::test]
 async fn run_refuses_bad_input_before_anything_is_started() {
-    let place = Place::new();
+    let mut place = Place::new();
+    // Whatever this machine has installed.
+    place.env.insert("PATH".to_owned(), place.dir.path().join("agents").to_string_lossy().into_owned());
     let repo = place.repo();
     let plain = place.dir.path().to_string_lossy().into_owned();
-    let cases: [(&[&str], u8, &str); 6] = [
+    let cases: [(&[&str], u8, &str); 7] = [
+        (&["run", "--repo", &repo, "--title", "x", "--agent", "opencode"], 2, "`opencode` is not found in PATH"),
         (&["run", "--repo", &plain, "--title", "x"], 2, "is no git repository"),
         (&["run", "--repo", "/nowhere", "--title", "x"], 2, "`/nowhere`: No such file"),
         (&["run", "--repo", &repo, "--title", " "], 64, "--title is empty"),

@@ -1,7 +1,8 @@
 //! Settings for `orch run`: one repository, no service, a data folder of its own.
 //!
 //! Owns the data folder's name (repository name and a hash of its canonical path, so two checkouts never share one) and
-//! the scope of the gates there (`*`). Keeps what the operator's settings say about agents, limits and telemetry.
+//! the scope of the gates there (`*`). Keeps what the operator's settings say about agents, limits and telemetry. Owns the
+//! digest by which one `orch run` knows whether another works as it would itself.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use orch_domain::names::{BranchName, RepoName};
 use sha2::{Digest as _, Sha256};
 
 use super::problem::ConfigError;
-use super::{AgentConfig, CommandLine, Config, PipelineFile, PipelineSource, RepoConfig, check};
+use super::{AgentConfig, CommandLine, Config, Http, PipelineFile, PipelineSource, RepoConfig, Telemetry, check};
 
 /// What `orch run` was told about the repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +92,28 @@ impl Config {
         self.gates.coverage.repos.clone_from(&all);
         self.gates.image_freshness.repos = all;
         Ok(self)
+    }
+
+    /// A digest of everything here that decides how a task is worked on and judged. Left out is what a task brings along
+    /// when it is handed in (agent and pipeline, by name), and what only concerns people (HTTP, logs, the folder's place).
+    /// Two processes with the same digest would do the same with the same task. Holds no secret.
+    #[must_use]
+    pub fn work_digest(&self) -> String {
+        let mut rest = self.clone();
+        rest.data_dir = PathBuf::new();
+        rest.default_agent.clear();
+        rest.http = Http::default();
+        rest.telemetry = Telemetry::default();
+        // By what is in them: a file of the same name may have changed.
+        rest.pipelines.clear();
+        for repo in rest.repos.values_mut() {
+            repo.agent = None;
+            repo.pipeline.clear();
+        }
+        let names = self.pipeline_names();
+        let pipelines: Vec<_> = names.iter().map(|name| (name, self.pipeline(name).ok())).collect();
+        let text = serde_json::to_vec(&(rest, pipelines)).expect("settings serialise: tested for every key");
+        hex::encode(Sha256::digest(text))
     }
 
     /// The name of the one repository of embedded settings.

@@ -42,6 +42,8 @@ pub(crate) struct Desk {
     /// Whether reads of the inside fail.
     pub(crate) broken: bool,
     pub(crate) settle_submitted: bool,
+    /// The newest request for a task.
+    pub(crate) submitted: Option<Submit>,
 }
 
 pub(crate) struct FakeControl {
@@ -141,6 +143,7 @@ impl Control for FakeControl {
             return Err(ControlError::Unavailable("draining: no new work is taken".to_owned()));
         }
         desk.asked.push(format!("submit `{}` by {by}", submit.title));
+        desk.submitted = Some(submit.clone());
         let key = submit.key.as_ref().map_or("ORC-5", |k| k.as_str()).to_owned();
         if desk.tasks.iter().any(|t| t.key.as_str() == key) {
             return Err(ControlError::Conflict(format!("`{key}` is live already")));

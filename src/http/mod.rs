@@ -29,7 +29,7 @@ use warp::reply::Response;
 
 pub use files::{Token, TokenError, read_address, write_address};
 pub use reply::percent_encode;
-pub use write::{Approve, BackupTo};
+pub use write::{Approve, BackupTo, SETTINGS_HEADER};
 
 use guard::{Caller, Guard};
 use reply::{refusal, send};
@@ -48,13 +48,15 @@ pub struct HttpSettings {
     pub token: Token,
     /// Silence on an event stream after which a sign of life is sent.
     pub heartbeat: Duration,
+    /// The digest of the settings that tasks are worked on with; tasks that ask for others are refused.
+    pub work_digest: Option<String>,
 }
 
 impl HttpSettings {
-    /// Settings with the usual heartbeat.
+    /// Settings with the usual heartbeat and no digest.
     #[must_use]
     pub fn new(bind: SocketAddr, allowed_hosts: Vec<String>, token: Token) -> Self {
-        Self { bind, allowed_hosts, token, heartbeat: Duration::from_secs(15) }
+        Self { bind, allowed_hosts, token, heartbeat: Duration::from_secs(15), work_digest: None }
     }
 }
 
@@ -84,6 +86,7 @@ struct Shared {
     control: Arc<dyn Control>,
     guard: Arc<Guard>,
     heartbeat: Duration,
+    work_digest: Option<String>,
     closing: watch::Receiver<bool>,
 }
 
@@ -109,6 +112,7 @@ pub async fn serve(
         control,
         guard: Arc::new(Guard::new(bound, &settings.allowed_hosts, settings.token)),
         heartbeat: settings.heartbeat,
+        work_digest: settings.work_digest,
         closing: closing.clone(),
     });
     let server = warp::serve(routes(shared)).incoming(listener).graceful(async move {

@@ -22,6 +22,7 @@ fn app(control: Arc<FakeControl>) -> BoxedFilter<(Response,)> {
         control,
         guard: Arc::new(Guard::new(bound, &["board.example".to_owned()], token())),
         heartbeat: Duration::from_secs(15),
+        work_digest: Some("0".repeat(64)),
         closing,
     }))
 }

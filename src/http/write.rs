@@ -17,6 +17,9 @@ use super::Shared;
 use super::guard::Caller;
 use super::reply::{Answer, ApiError, from_json, json, ok, percent_encode, task_key};
 
+/// Digest of the settings that a task asks to be worked on with.
+pub const SETTINGS_HEADER: &str = "x-orch-settings";
+
 /// The body of `POST /tasks/{key}/approve`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +45,7 @@ pub(super) async fn submit(shared: Arc<Shared>, caller: Caller, headers: HeaderM
     if submit.title.trim().is_empty() {
         return Err(ApiError::bad("the title is empty; a task needs one line that says what to do"));
     }
+    same_settings(&shared, &headers)?;
     let task = shared.control.submit(submit, &caller.by).await?;
     let mut response = json(StatusCode::CREATED, &task)?;
     let path = format!("/tasks/{}", percent_encode(task.key.as_str()));
@@ -49,6 +53,18 @@ pub(super) async fn submit(shared: Arc<Shared>, caller: Caller, headers: HeaderM
         response.headers_mut().insert(header::LOCATION, value);
     }
     Ok(response)
+}
+
+/// Refuses a task that is to be worked on with other settings than ours: it would be built and tested as nobody asked.
+fn same_settings(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(SETTINGS_HEADER) {
+        Some(asked) if shared.work_digest.as_ref().is_none_or(|own| own.as_bytes() != asked.as_bytes()) => {
+            let text = "the orch that works on this repository was started with other settings (tests, checks, agent \
+                        command, main, or orch.yaml differ); wait for its end, or give the same ones";
+            Err(ApiError::new(StatusCode::CONFLICT, "other_settings", text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `POST /tasks/{key}/stop`.
