@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use orch::cli::{self, Env, Output};
+use orch::cli::{self, Env, Output, Verb};
 use orch::engine::Starter;
 
 fn main() -> ExitCode {
@@ -22,6 +22,11 @@ fn verb() -> ExitCode {
         Ok(parsed) => parsed,
         Err(code) => return ExitCode::from(code),
     };
+    if matches!(parsed.verb, Verb::Run(_) | Verb::Serve(_) | Verb::Demo(_)) {
+        // Its environment and memory hold the agents' keys: from here on no job of the same user can read them, and no
+        // core dump has them. Nothing depends on it, so a system that refuses is no reason to stop.
+        let _ = nix::sys::prctl::set_dumpable(false);
+    }
     // Names and values that are not text cannot be settings of ours, and jobs get no variable that is not named.
     let env: Env = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
