@@ -314,7 +314,8 @@ impl Control for Handle {
                 task.key
             )));
         }
-        let page = tokio::task::spawn_blocking(move || crate::logs::page(&path, offset, max_bytes)).await;
+        let secrets = crate::logs::secrets(self.ctx.agents.values().flat_map(|a| a.env.values().map(String::as_str)));
+        let page = tokio::task::spawn_blocking(move || crate::logs::page(&path, offset, max_bytes, &secrets)).await;
         let (text, next_offset) = match page {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => return Err(ControlError::Internal(format!("the log cannot be read: {error}"))),
