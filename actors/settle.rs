@@ -15,48 +15,87 @@ use crate::context::Context;
 /// Longest wait for one job that was told to end; its shim kills after the job's own grace, which is shorter.
 const WAIT: Duration = Duration::from_secs(90);
 
+/// Between two tries to settle a job whose guard lives and does not answer.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// Ends the live jobs of a task, all but those of windows, and records how they ended. Returns what could not be proven.
 pub async fn settle_jobs(ctx: &Context, task: &TaskId) -> Vec<String> {
-    let jobs = match ctx.store.live_jobs().await {
+    let jobs = match mine(ctx, task).await {
         Ok(jobs) => jobs,
-        Err(error) => return vec![format!("the jobs could not be read: {error}")],
+        Err(why) => return vec![why],
     };
-    let mine = jobs.into_iter().filter(|j| j.record.task.as_ref() == Some(task) && !j.record.kind.is_window());
-    let ended = futures::future::join_all(mine.map(|job| settle_job(ctx, job))).await;
+    let ended = futures::future::join_all(jobs.into_iter().map(|job| settle_job(ctx, job))).await;
     ended.into_iter().flatten().collect()
 }
 
-/// Ends one recorded job, whichever state it is found in. Returns what could not be proven.
+/// As [`settle_jobs`], again and again until no job of the task is live any more: what could not be settled may still
+/// work in a workspace. Gives up when nobody wants it any more, and says so with `false`.
+pub async fn settle_wholly(ctx: &Context, task: &TaskId, wanted: impl Fn() -> bool) -> bool {
+    loop {
+        for unproven in settle_jobs(ctx, task).await {
+            tracing::warn!(task.id = %task, %unproven, "a job of task {task} could not be proven gone");
+        }
+        if mine(ctx, task).await.is_ok_and(|live| live.is_empty()) {
+            return true;
+        }
+        tokio::time::sleep(AGAIN).await;
+        if !wanted() {
+            return false;
+        }
+    }
+}
+
+async fn mine(ctx: &Context, task: &TaskId) -> Result<Vec<JobRow>, String> {
+    let jobs = ctx.store.live_jobs().await.map_err(|error| format!("the jobs could not be read: {error}"))?;
+    Ok(jobs.into_iter().filter(|j| j.record.task.as_ref() == Some(task) && !j.record.kind.is_window()).collect())
+}
+
+/// Ends one recorded job, whichever state it is found in. Returns what could not be proven. While its guard lives it is
+/// not said to have ended: its row stays live.
 pub async fn settle_job(ctx: &Context, job: JobRow) -> Option<String> {
     let identity = job.record.identity;
-    let placement = &ctx.runner.placement;
-    let exit = match placement.observe(&identity).await {
-        Ok(Observed::Ended(exit)) => exit,
-        Ok(Observed::Gone { evidence, proven_gone }) => lost(ctx, proven_gone, &evidence),
+    let exit = match ctx.runner.placement.observe(&identity).await {
+        Ok(Observed::Ended(exit)) => Ok(exit),
+        Ok(Observed::Gone { evidence, proven_gone }) => Ok(lost(ctx, proven_gone, &evidence)),
         Ok(Observed::Idle | Observed::Running) => end_and_wait(ctx, &identity).await,
-        Err(error) => lost(ctx, false, &error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let exit = match exit {
+        Ok(exit) => exit,
+        Err(why) => return Some(format!("job {}: {why}", identity.job)),
     };
     let unproven =
         (!exit.proven_gone).then(|| format!("job {}: nobody can say that nothing of it is left", identity.job));
-    if let Err(error) = ctx.store.job_ended(&identity.job, exit).await {
-        tracing::error!(job.id = %identity.job, %error, "the end of job {} could not be recorded", identity.job);
+    match ctx.store.job_ended(&identity.job, exit).await {
+        Ok(()) => unproven,
+        Err(error) => {
+            tracing::error!(job.id = %identity.job, %error, "the end of job {} could not be recorded", identity.job);
+            Some(format!("job {}: its end could not be recorded: {error}", identity.job))
+        }
     }
-    unproven
 }
 
-async fn end_and_wait(ctx: &Context, identity: &JobIdentity) -> JobExit {
+/// How it ended; or why it is not known to have ended.
+async fn end_and_wait(ctx: &Context, identity: &JobIdentity) -> Result<JobExit, String> {
     let placement = &ctx.runner.placement;
     for (level, wait) in [(EndLevel::Term, WAIT), (EndLevel::Kill, WAIT)] {
         if let Err(error) = placement.end(identity, level).await {
             tracing::warn!(job.id = %identity.job, %error, "job {} could not be told to end", identity.job);
         }
         match tokio::time::timeout(wait, placement.wait(identity)).await {
-            Ok(Ok(exit)) => return exit,
-            Ok(Err(error)) => return lost(ctx, false, &error.to_string()),
+            Ok(Ok(exit)) => return Ok(exit),
+            Ok(Err(error)) => {
+                tracing::warn!(job.id = %identity.job, %error, "job {} could not be waited for", identity.job);
+            }
             Err(_) => {}
         }
     }
-    lost(ctx, false, "it did not end in time")
+    match placement.observe(identity).await {
+        Ok(Observed::Ended(exit)) => Ok(exit),
+        Ok(Observed::Gone { evidence, proven_gone }) => Ok(lost(ctx, proven_gone, &evidence)),
+        Ok(Observed::Idle | Observed::Running) => Err("it did not end in time and is still there".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn lost(ctx: &Context, proven_gone: bool, evidence: &str) -> JobExit {
