@@ -935,6 +935,62 @@ async fn salvage_keeps_files_commits_and_nested_repositories_and_gives_them_back
 }
 
 #[tokio::test]
+async fn salvage_opens_no_ignore_rules_that_are_no_plain_file() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let workspace = world.workspace("w", &base, &base).await;
+    let dir = &workspace.dir;
+    let pipe = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    for folder in ["piped/deep", "linked", "attributed"] {
+        write(&dir.join(folder).join("work.txt"), "work");
+    }
+    pipe(&dir.join("piped/.gitignore"));
+    pipe(&world.at("elsewhere"));
+    std::os::unix::fs::symlink(world.at("elsewhere"), dir.join("linked/.gitignore")).expect("a link");
+    pipe(&dir.join("attributed/.gitattributes"));
+    let (git, spec) = (world.git.clone(), salvage_spec(&workspace));
+    // On a thread of its own: a salvage that waits for a pipe must fail the test, not hold its end up.
+    let (told, kept) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        told.send(runtime.block_on(git.salvage(&spec))).expect("somebody waits");
+    });
+    let wait = move || kept.recv_timeout(std::time::Duration::from_secs(60));
+    let kept = tokio::task::spawn_blocking(wait).await.expect("waited").expect("it ends").expect("salvaged");
+    let into = world.at("back");
+    world.git.restore_salvage(&kept.id, &into).await.expect("restored");
+    for file in ["piped/deep/work.txt", "linked/work.txt", "attributed/work.txt"] {
+        assert!(into.join(file).is_file(), "{file}");
+    }
+    assert!(!into.join("piped/.gitignore").exists());
+}
+
+#[tokio::test]
+async fn commits_that_only_work_has_are_kept_after_its_refs_are_gone() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let one = world.worked("one", &base, |dir| write(&dir.join("one.txt"), "1")).await;
+    let two = world.worked("two", &base, |dir| write(&dir.join("two.txt"), "2")).await;
+    let key = "ORC-1".parse().expect("key");
+    let of = (&key, Generation(2), &run_id());
+    let at = Timestamp(1_800_000_000_000);
+    let kept = world.git.keep_commits(of, &[one.clone(), two.clone()], at).await.expect("kept");
+    assert_eq!(kept.id, "orc-1/2/r0a1b2");
+    world.git.drop_refs(&task()).await.expect("dropped");
+    sh(&world.git.work(), &["reflog", "expire", "--expire=now", "--expire-unreachable=now", "--all"]);
+    sh(&world.git.work(), &["gc", "--quiet", "--prune=now"]);
+    let all = world.git.list_salvage().await.expect("listed");
+    assert_eq!((all.len(), all[0].at), (1, at));
+    assert!(all[0].about.contains(&format!("head: {one}")), "{}", all[0].about);
+    let held = sh(&world.git.vault(), &["rev-list", kept.commit.as_str()]);
+    assert!(held.contains(one.as_str()) && held.contains(two.as_str()), "{held}");
+    world.git.restore_salvage(&kept.id, &world.at("back")).await.expect("restored");
+    assert!(world.at("back/one.txt").is_file());
+    let none = world.git.keep_commits(of, &[], at).await.expect_err("nothing");
+    assert!(matches!(none, GitError::Invalid(_)), "{none}");
+}
+
+#[tokio::test]
 async fn salvage_over_its_cap_keeps_nothing() {
     let settings = GitSettings { salvage_cap_files: 3, ..GitSettings::default() };
     let world = World::with(settings, "main").await;

@@ -28,6 +28,8 @@ pub const DOT_GIT: &str = ".git.salvaged";
 const DEPTH: usize = 128;
 /// Most names of skipped files that are noted.
 const NOTES: usize = 50;
+/// Largest file of ignore rules that is read, in bytes.
+const RULES: u64 = 1 << 20;
 /// Files up to this size are written only if not known yet; larger ones are streamed.
 const IN_MEMORY: u64 = 8 << 20;
 
@@ -127,6 +129,40 @@ impl RepoGit {
         Ok(salvaged)
     }
 
+    /// Keeps commits that are only in *work*, with all that leads to them, as a salvage of their own: a commit that comes
+    /// after each of `heads` and has the files of the first. Repeating replaces it.
+    ///
+    /// # Errors
+    /// [`GitError::Invalid`] for no heads, and as any command of ours; on any of them the commits have to stay in work.
+    pub async fn keep_commits(
+        &self,
+        (key, generation, run): (&TaskKey, Generation, &RunId),
+        heads: &[CommitSha],
+        at: Timestamp,
+    ) -> Result<Salvaged, GitError> {
+        let Some(first) = heads.first().cloned() else {
+            return Err(GitError::Invalid("no commits were named to be kept".to_owned()));
+        };
+        let (id, work) = (format!("{}/{generation}/{run}", key.slug()), self.work());
+        let known = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-gc", "--"];
+        let args = ["fetch"].into_iter().chain(known).chain([super::exec::utf8(&work)?]);
+        let args: Vec<&str> = args.chain(heads.iter().map(CommitSha::as_str)).collect();
+        self.git.ok(super::exec::GitCommand::inside(&self.vault(), args)).await?;
+        let list: String = heads.iter().map(|head| format!("head: {head}\n")).collect();
+        let about = format!("Salvage of {key}, generation {generation}: its commits\n\n{list}");
+        let who = format!("orch <orch@localhost> {} +0000", at.0.div_euclid(1_000));
+        let (vault, parents) = (self.vault(), heads.to_vec());
+        let kept = self
+            .read(self.vault(), move |repo| {
+                let tree = commit(repo, &first)?.tree_id();
+                let kept = write_commit(repo, tree, &parents, &format!("author {who}\n"), &who, about.as_bytes())?;
+                flush(&vault).map(|()| kept)
+            })
+            .await?;
+        self.keep(&self.vault(), &format!("refs/orch/salvage/{id}"), &kept).await?;
+        Ok(Salvaged { id, commit: kept, files: 0, bytes: 0, skipped: Vec::new() })
+    }
+
     /// All salvages of this repository, newest first.
     ///
     /// # Errors
@@ -212,7 +248,7 @@ fn store(
     rules.set_workdir(&spec.workspace, false).map_err(fail())?;
     let odb = repo.odb().map_err(fail())?;
     let mut walk = Walk { odb, rules, tracked, root: &spec.workspace, caps, files: 0, bytes: 0, skipped: Vec::new() };
-    let tree = walk.folder(Path::new(""), false, 0)?.unwrap_or(walk.empty_tree()?);
+    let tree = walk.folder(Path::new(""), false, true, 0)?.unwrap_or(walk.empty_tree()?);
     let about = format!(
         "Salvage of {}, generation {}, run {}\n\nstart: {}\nfiles: {}\nbytes: {}\n{}",
         spec.key,
@@ -224,11 +260,24 @@ fn store(
         walk.skipped.iter().map(|note| format!("skipped: {note}\n")).collect::<String>(),
     );
     let commit = write_commit(&repo, tree, &[], &format!("author {who}\n"), who, about.as_bytes())?;
-    // The workspace is removed next: what was kept must be on disk before.
+    flush(vault)?;
+    Ok(Salvaged { id, commit, files: walk.files, bytes: walk.bytes, skipped: walk.skipped })
+}
+
+/// What is kept is removed from its place next: it must be on disk before.
+fn flush(vault: &Path) -> Result<(), GitError> {
     let objects = vault.join("objects");
     let folder = File::open(&objects).map_err(GitError::io("cannot open", &objects))?;
-    nix::unistd::syncfs(&folder).map_err(|err| GitError::io("cannot flush", &objects)(err.into()))?;
-    Ok(Salvaged { id, commit, files: walk.files, bytes: walk.bytes, skipped: walk.skipped })
+    nix::unistd::syncfs(&folder).map_err(|err| GitError::io("cannot flush", &objects)(err.into()))
+}
+
+/// Whether a folder's ignore rules can be read without being made to wait or being led elsewhere: a plain file of bounded
+/// size, or none.
+fn has_plain_rules(folder: &Path) -> bool {
+    match std::fs::symlink_metadata(folder.join(".gitignore")) {
+        Ok(meta) => meta.is_file() && meta.len() <= RULES,
+        Err(err) => err.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 /// The paths of a commit.
@@ -251,9 +300,11 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Keeps one folder: its tree, or `None` when nothing in it is kept.
-    fn folder(&mut self, at: &Path, inside_git: bool, depth: usize) -> Result<Option<Oid>, SalvageError> {
+    /// Keeps one folder: its tree, or `None` when nothing in it is kept. With `ruled`, ignore rules apply in it: they do
+    /// not where the rules are no plain file (a pipe would never end), nor below; there everything is kept.
+    fn folder(&mut self, at: &Path, inside_git: bool, ruled: bool, depth: usize) -> Result<Option<Oid>, SalvageError> {
         let full = self.root.join(at);
+        let ruled = ruled && !inside_git && has_plain_rules(&full);
         let listed = match std::fs::read_dir(&full) {
             Ok(listed) => listed,
             Err(err) if depth == 0 => return Err(GitError::io("cannot read", full)(err).into()),
@@ -266,14 +317,14 @@ impl Walk<'_> {
             let path = at.join(&name);
             let is_git = name.as_bytes().eq_ignore_ascii_case(b".git");
             let kind = entry.file_type().map_err(GitError::io("cannot read", self.root.join(&path)))?;
-            if !inside_git && !is_git && self.is_left_out(&path, kind.is_dir()) {
+            if ruled && !is_git && self.is_left_out(&path, kind.is_dir()) {
                 continue;
             }
             let name = if is_git { DOT_GIT.as_bytes().to_vec() } else { name.as_bytes().to_vec() };
             let kept = match kind {
                 _ if depth >= DEPTH => self.skip(&path, "too deep"),
                 _ if kind.is_dir() => {
-                    self.folder(&path, inside_git || is_git, depth + 1)?.map(|tree| (0o040_000, tree))
+                    self.folder(&path, inside_git || is_git, ruled, depth + 1)?.map(|tree| (0o040_000, tree))
                 }
                 _ if kind.is_symlink() => self.link(&path)?,
                 _ if kind.is_file() => self.file(&path)?,
