@@ -4,6 +4,7 @@
 //! folder, and the end of a workspace: discarded, salvaged, or quarantined by name.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use orch_adapters::git::{FileAt, RepoGit, SalvageSpec};
 use orch_domain::artefact::{
@@ -23,6 +24,8 @@ use crate::context::Context;
 
 /// Largest artefact that is read.
 const MOST_BYTES: u64 = 256 << 10;
+/// Longest time for a salvage: a workspace that takes longer is put aside whole.
+const SALVAGE: Duration = Duration::from_secs(600);
 /// Bytes of a review that go into findings.
 const REVIEW_TEXT: usize = 16 << 10;
 
@@ -207,12 +210,13 @@ pub async fn salvage_or_quarantine(
         start,
         at: ctx.now(),
     };
-    let kept = match git.salvage(&spec).await {
-        Ok(salvaged) => {
+    let kept = match tokio::time::timeout(SALVAGE, git.salvage(&spec)).await {
+        Ok(Ok(salvaged)) => {
             discard(root);
             Kept::Salvaged(salvaged.id)
         }
-        Err(error) => quarantine(ctx, run, root, &error.to_string()),
+        Ok(Err(error)) => quarantine(ctx, run, root, &error.to_string()),
+        Err(_) => quarantine(ctx, run, root, &format!("its salvage took longer than {} s", SALVAGE.as_secs())),
     };
     aside(ctx, task, run, root, why, kept).await
 }

@@ -6,16 +6,17 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use orch_adapters::git::{BranchDeletion, Owner, RepoGit, TaskBranch};
 use orch_domain::event::Event;
-use orch_domain::ids::{RunId, TaskId};
+use orch_domain::ids::{CommitSha, RunId, TaskId};
 use orch_domain::names::{BranchName, RepoName};
 use orch_domain::stop::{Level, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{Landed, Task};
-use orch_store::WindowKind;
+use orch_store::{Landing, Window, WindowKind};
 use ractor::{ActorRef, ActorStatus};
 use tokio::sync::oneshot;
 
@@ -35,6 +36,20 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The steps are somebody else's now.
 struct Abandoned;
+
+/// Why the task is not closed by these steps.
+enum Cut {
+    /// They are somebody else's now.
+    Abandoned,
+    /// An irreversible step is open and nobody can bring it to its end: the task stays `stopping`.
+    WindowOpen,
+}
+
+impl From<Abandoned> for Cut {
+    fn from(_: Abandoned) -> Self {
+        Self::Abandoned
+    }
+}
 
 /// One STOP to be carried out.
 pub struct StopSaga {
@@ -56,17 +71,29 @@ impl StopSaga {
         let mark = self.task.stop.clone();
         let proof = mark.map_or_else(String::new, |m| format!("by {} from {} at {}", m.by, m.source, m.at));
         self.line(StopStep::Recorded, StepResult::Done { proof }).await;
-        let Ok(landed) = self.wait_for_window().await else {
-            tracing::debug!(task.id = %self.task.id, "the actor of a stopped task ended early; its successor goes on");
-            return;
+        let landed = match self.wait_for_window().await {
+            Ok(landed) => landed,
+            Err(Cut::Abandoned) => {
+                tracing::debug!(task.id = %self.task.id, "the actor of a stopped task ended early; its successor goes on");
+                return;
+            }
+            Err(Cut::WindowOpen) => {
+                tracing::error!(task.id = %self.task.id, "a stopped task has an open window and no repository; it stays");
+                self.end_agent().await;
+                self.step(StopStep::Jobs, self.end_jobs()).await;
+                return;
+            }
         };
         let agent_ended = self.end_agent().await;
         self.step(StopStep::Jobs, self.end_jobs()).await;
         self.step(StopStep::Lease, self.check_lease()).await;
         let git = self.ctx.repo(&self.task.repo).map(|repo| repo.git.for_owner(self.owner()));
-        self.step(StopStep::Workspace, self.clear_workspaces(git.as_ref())).await;
+        // Only what is known to be kept elsewhere is let go of: a panic in the step leaves the refs, too.
+        let kept = AtomicBool::new(false);
+        let clearing = async { kept.store(self.clear_workspaces(git.as_ref()).await, Ordering::Relaxed) };
+        self.step(StopStep::Workspace, clearing).await;
         self.step(StopStep::RemoteBranch, self.remove_branch(git.as_ref())).await;
-        if let Some(git) = &git
+        if let Some(git) = git.as_ref().filter(|_| kept.load(Ordering::Relaxed))
             && let Err(error) = git.drop_refs(&self.task.id).await
         {
             tracing::debug!(task.id = %self.task.id, %error, "refs of a stopped task stay until the next clean-up");
@@ -104,31 +131,22 @@ impl StopSaga {
 
     /// Asks the lane to let go of the task, and waits until it has: queued tasks leave at once, a landing ends at its
     /// next border, an irreversible step ends honestly. Returns what has landed, and whether nothing is left to do.
-    async fn wait_for_window(&self) -> Result<Option<(Landed, bool)>, Abandoned> {
-        let Some(repo) = self.ctx.repo(&self.task.repo) else {
-            self.line(StopStep::Window, StepResult::Nothing { proof: "its repository is not configured".into() }).await;
-            return Ok(None);
-        };
+    async fn wait_for_window(&self) -> Result<Option<(Landed, bool)>, Cut> {
+        let Some(repo) = self.ctx.repo(&self.task.repo) else { return self.look_at_window().await };
         let let_go = |reply| LaneMsg::LetGo { task: self.task.id.clone(), reply };
         let mut answer = self.ask_lane(&repo.settings.name, let_go).await?;
         let windows = loop {
-            match self.ctx.store.windows_of(&self.task.id).await {
-                // An intent that was sent is always waited for: the lane brings it to its honest end.
-                Ok(windows) if windows.iter().any(|w| w.closed.is_none()) => {
-                    let (task, key) = (self.task.id.clone(), self.task.key.clone());
-                    let finish = |reply| LaneMsg::Finish { task: task.clone(), key: key.clone(), reply };
-                    answer = self.ask_lane(&repo.settings.name, finish).await?;
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-                Ok(windows) => break windows,
-                Err(error) => {
-                    tracing::warn!(task.id = %self.task.id, %error, "the windows of a stopped task could not be read");
-                    tokio::time::sleep(ASK_AGAIN).await;
-                    self.still_wanted()?;
-                }
+            let windows = self.windows().await?;
+            if windows.iter().all(|w| w.closed.is_some()) {
+                break windows;
             }
+            // An intent that was sent is always waited for: the lane brings it to its honest end.
+            let (task, key) = (self.task.id.clone(), self.task.key.clone());
+            let finish = |reply| LaneMsg::Finish { task: task.clone(), key: key.clone(), reply };
+            answer = self.ask_lane(&repo.settings.name, finish).await?;
+            tokio::time::sleep(ASK_AGAIN).await;
         };
-        let landed = self.ctx.store.landing_of(&self.task.id).await.ok().flatten();
+        let landed = self.landing().await?;
         let result = match (&landed, windows.is_empty()) {
             (Some(landing), _) => StepResult::Done {
                 proof: format!("waited for its landing to end: {} is on main, verified", landing.sha),
@@ -137,11 +155,58 @@ impl StopSaga {
             (None, false) => StepResult::Done { proof: format!("the step under way ended without landing ({answer})") },
         };
         self.line(StopStep::Window, result).await;
-        let Some(landing) = landed else { return Ok(None) };
-        let deploy_wanted = repo.settings.commands.deploy.is_some();
-        let deployed = windows.iter().any(|w| w.kind == WindowKind::Deploy && deploy::succeeded(w));
-        let landed = Landed { sha: landing.sha, tree: landing.tree, at: landing.at };
-        Ok(Some((landed, !deploy_wanted || deployed)))
+        Ok(landed.map(|landing| (of(landing), repo.settings.commands.deploy.is_none() || is_deployed(&windows))))
+    }
+
+    /// The same for a repository that is not configured any more: it has no lane, so an open window stays open.
+    async fn look_at_window(&self) -> Result<Option<(Landed, bool)>, Cut> {
+        let windows = self.windows().await?;
+        if windows.iter().any(|w| w.closed.is_none()) {
+            let why = format!(
+                "an irreversible step is open and its repository `{}` is not configured, so nobody can see how it \
+                 ended; put the repository back into the settings and restart",
+                self.task.repo
+            );
+            self.line(StopStep::Window, StepResult::Unproven { why }).await;
+            return Err(Cut::WindowOpen);
+        }
+        let landed = self.landing().await?;
+        let proof = match &landed {
+            Some(landing) => format!("its repository is not configured; {} had landed", landing.sha),
+            None => "its repository is not configured, and no irreversible step is open".to_owned(),
+        };
+        self.line(StopStep::Window, StepResult::Nothing { proof }).await;
+        // Whether a deploy was owed is in the settings that are gone; one that was begun has to have succeeded.
+        let begun = windows.iter().any(|w| w.kind == WindowKind::Deploy);
+        Ok(landed.map(|landing| (of(landing), !begun || is_deployed(&windows))))
+    }
+
+    /// The task's windows: asked for until they can be read, since an error is no proof that there are none.
+    async fn windows(&self) -> Result<Vec<Window>, Abandoned> {
+        loop {
+            match self.ctx.store.windows_of(&self.task.id).await {
+                Ok(windows) => return Ok(windows),
+                Err(error) => {
+                    tracing::warn!(task.id = %self.task.id, %error, "the windows of a stopped task could not be read");
+                }
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+            self.still_wanted()?;
+        }
+    }
+
+    /// What has landed of the task, asked for as [`Self::windows`] are.
+    async fn landing(&self) -> Result<Option<Landing>, Abandoned> {
+        loop {
+            match self.ctx.store.landing_of(&self.task.id).await {
+                Ok(landing) => return Ok(landing),
+                Err(error) => {
+                    tracing::warn!(task.id = %self.task.id, %error, "the landing of a stopped task could not be read");
+                }
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+            self.still_wanted()?;
+        }
     }
 
     /// Asks the lane until it has answered: asking again is safe, and it may be in a restart.
@@ -187,19 +252,35 @@ impl StopSaga {
     }
 
     async fn end_jobs(&self) {
-        let queued = self.ctx.store.cancel_queued_jobs(&self.task.id, self.ctx.now()).await.unwrap_or_default();
+        let mut unproven = Vec::new();
+        let queued = match self.ctx.store.cancel_queued_jobs(&self.task.id, self.ctx.now()).await {
+            Ok(queued) => queued,
+            Err(error) => {
+                unproven.push(format!("its prepared jobs could not be cancelled: {error}"));
+                Vec::new()
+            }
+        };
         let cancelled = queued.len();
         // They never got their `go`, but their guards are there until they are told.
         for job in queued {
-            if let Ok(Some(row)) = self.ctx.store.job(&job).await {
-                settle_job(&self.ctx, row).await;
+            match self.ctx.store.job(&job).await {
+                Ok(Some(row)) => unproven.extend(settle_job(&self.ctx, row).await),
+                Ok(None) => {}
+                Err(error) => unproven.push(format!("job {job} could not be read: {error}")),
             }
         }
         if let Some(gates) = self.directory.gates() {
             gates.cancel_for(&self.task.id).await;
         }
-        let unproven = settle_jobs(&self.ctx, &self.task.id).await;
-        let jobs = self.ctx.store.jobs_of(&self.task.id).await.unwrap_or_default();
+        unproven.extend(settle_jobs(&self.ctx, &self.task.id).await);
+        let jobs = match self.ctx.store.jobs_of(&self.task.id).await {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                let why = format!("the jobs could not be read: {error}");
+                self.line(StopStep::Jobs, StepResult::Unproven { why: why.clone() }).await;
+                return self.line(StopStep::Processes, StepResult::Unproven { why }).await;
+            }
+        };
         let live = jobs.iter().filter(|j| j.status.is_live()).count();
         let ended = jobs.len() - live;
         let proof = format!("{live} live, {ended} ended, {cancelled} cancelled before they began");
@@ -224,17 +305,64 @@ impl StopSaga {
     }
 
     async fn check_lease(&self) {
-        let leases = self.ctx.store.leases().await.unwrap_or_default();
-        let held = leases.iter().any(|l| l.holder.task.as_ref() == Some(&self.task.id));
+        let held = self.ctx.store.leases().await.map(|leases| {
+            // Only of this task; another's lease says nothing.
+            leases.iter().any(|l| l.holder.task.as_ref() == Some(&self.task.id))
+        });
         let result = match held {
-            false => StepResult::Done { proof: "no lease names the task".to_owned() },
-            true => StepResult::Unproven { why: "the lane still holds its lease for the task".to_owned() },
+            Ok(false) => StepResult::Done { proof: "no lease names the task".to_owned() },
+            Ok(true) => StepResult::Unproven { why: "the lane still holds its lease for the task".to_owned() },
+            Err(error) => StepResult::Unproven { why: format!("the leases could not be read: {error}") },
         };
         self.line(StopStep::Lease, result).await;
     }
 
-    /// Keeps what was nowhere else, then removes every workspace of this life.
-    async fn clear_workspaces(&self, git: Option<&RepoGit>) {
+    /// Commits that were taken out of workspaces and are not on main: kept in the vault. Returns the salvage's id, if
+    /// there was anything to keep.
+    async fn keep_commits(&self, git: &RepoGit) -> Result<Option<String>, String> {
+        let mut found: Vec<CommitSha> = self.task.head.iter().cloned().collect();
+        for n in (1..=self.task.counters.runs).rev() {
+            // Also of a run whose result came too late to be recorded.
+            let run = self.task.run_id(n);
+            found.extend(git.imported_head(&self.task.id, &run).await.map_err(|e| e.to_string())?);
+        }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let mut known: Vec<CommitSha> = Vec::new();
+        let repo = self.ctx.repo(&self.task.repo).ok_or_else(|| "its repository is not configured".to_owned())?;
+        // A main that cannot be seen is none that has them.
+        if let Ok(main) = repo.main().await
+            && let Ok(at) = git.fetch_main(&main).await
+        {
+            known.push(at);
+        }
+        let on_main = known.len();
+        for head in found {
+            let mut has = false;
+            for have in &known {
+                has |= git.contains(&head, have).await.map_err(|e| e.to_string())?;
+            }
+            if !has {
+                known.push(head);
+            }
+        }
+        let heads = &known[on_main..];
+        if heads.is_empty() {
+            return Ok(None);
+        }
+        // Number 0 is no run: what all of them have committed.
+        let of = (&self.task.key, self.task.generation, &self.task.run_id(0));
+        git.keep_commits(of, heads, self.ctx.now()).await.map(|kept| Some(kept.id)).map_err(|e| e.to_string())
+    }
+
+    /// Keeps what was nowhere else, then removes every workspace of this life. Returns whether all commits are kept, so
+    /// that the refs that hold them may go.
+    async fn clear_workspaces(&self, git: Option<&RepoGit>) -> bool {
+        let commits = match git {
+            Some(git) => self.keep_commits(git).await,
+            None => Ok(None),
+        };
         let (mut kept, mut aside, mut stuck, mut removed) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for n in 1..=self.task.counters.runs {
             let run: RunId = self.task.run_id(n);
@@ -253,10 +381,27 @@ impl StopSaga {
                 Kept::Stuck(why) => stuck.push(why),
             }
         }
-        let salvage = match (kept.is_empty(), aside.is_empty()) {
-            (true, true) => StepResult::Nothing { proof: "no workspace held anything".to_owned() },
-            (false, true) => StepResult::Done { proof: format!("kept as {}", kept.join(", ")) },
-            (_, false) => StepResult::Kept { because: format!("could not be salvaged; aside at {}", aside.join(", ")) },
+        if let Ok(Some(id)) = &commits {
+            kept.push(format!("{id} (commits)"));
+        }
+        let salvaged = match kept.is_empty() {
+            true => String::new(),
+            false => format!("kept as {}", kept.join(", ")),
+        };
+        let salvage = match (&commits, kept.is_empty(), aside.is_empty()) {
+            (Err(why), ..) => StepResult::Kept {
+                because: [
+                    format!("its commits could not be put into the vault and stay in the repository's refs: {why}"),
+                    salvaged,
+                    aside.join(", "),
+                ]
+                .join("; "),
+            },
+            (Ok(_), true, true) => StepResult::Nothing { proof: "no workspace held anything".to_owned() },
+            (Ok(_), false, true) => StepResult::Done { proof: salvaged },
+            (Ok(_), _, false) => StepResult::Kept {
+                because: format!("could not be salvaged; aside at {}; {salvaged}", aside.join(", ")),
+            },
         };
         self.line(StopStep::Salvage, salvage).await;
         let workspace = match (stuck.is_empty(), removed) {
@@ -265,6 +410,7 @@ impl StopSaga {
             (false, _) => StepResult::Unproven { why: stuck.join("; ") },
         };
         self.line(StopStep::Workspace, workspace).await;
+        commits.is_ok()
     }
 
     /// Deletes our branch at the forge, at a commit that we know; anything else is a person's work.
@@ -291,6 +437,14 @@ impl StopSaga {
         };
         self.line(StopStep::Actors, actors).await;
     }
+}
+
+fn of(landing: Landing) -> Landed {
+    Landed { sha: landing.sha, tree: landing.tree, at: landing.at }
+}
+
+fn is_deployed(windows: &[Window]) -> bool {
+    windows.iter().any(|w| w.kind == WindowKind::Deploy && deploy::succeeded(w))
 }
 
 /// Writes the last lines of a receipt whose supervisor ended between closing the task and proving it: the process that
@@ -328,9 +482,13 @@ pub async fn remove_task_branch(ctx: &Context, git: &RepoGit, task: &Task) -> St
         Ok(Some(at)) => at,
         Err(error) => return pending(error.to_string()),
     };
-    if !git.has_commit(&at).await.unwrap_or(false) {
-        let because = format!("{} is at {}, which is nothing of ours: a person's work", branch.name(), at.short());
-        return StepResult::Kept { because };
+    match git.has_commit(&at).await {
+        Ok(true) => {}
+        Ok(false) => {
+            let because = format!("{} is at {}, which is nothing of ours: a person's work", branch.name(), at.short());
+            return StepResult::Kept { because };
+        }
+        Err(error) => return pending(error.to_string()),
     }
     match git.delete_task_branch(&branch, &at).await {
         Ok(BranchDeletion::Gone) => {
