@@ -21,7 +21,8 @@ async fn a_person_logs_in_sees_the_task_and_stops_it() {
     let token = Token::given(TOKEN, "a test").expect("a token");
     let settings = HttpSettings::new(([127, 0, 0, 1], 0).into(), Vec::new(), token);
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let (addr, serving) = http::serve(world.control(), settings, async move { drop(closed.await) }).await.expect("served");
+    let (addr, serving) =
+        http::serve(world.control(), settings, async move { drop(closed.await) }).await.expect("served");
     let serving = tokio::spawn(serving);
 
     let seen = tokio::task::spawn_blocking(move || {
