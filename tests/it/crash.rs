@@ -95,6 +95,34 @@ fn an_interrupted_agent_is_resumed_with_what_it_had_left() {
     world.close(&[key]);
 }
 
+/// The supervisor ends between clearing a workspace away and recording its run: what was taken in is gone on from.
+#[test]
+fn work_that_was_taken_in_before_its_run_was_recorded_is_not_lost() {
+    let mut world = Outside::new(
+        "attempts:\n\
+         - - write: {path: taken.txt, content: \"whole\\n\"}\n  - commit: {message: Take me in}\n  \
+           - write: {path: ready, content: \"x\\n\"}\n  - wait_for: {path: /nowhere/never}\n\
+         - - run: {cmd: 'grep -q whole taken.txt && mkdir made && echo made > made/$ORCH_TASK'}\n  - commit: {message: Go on}\n",
+    );
+    world.start();
+    let key = world.submit("Be taken in");
+    let spaces = world.data().join("workspaces");
+    let ready = || folders(&spaces).into_iter().find(|run| run.join("tree/ready").exists());
+    world.until("the commit", || ready().is_some());
+    world.kill();
+    let left = ready().expect("the workspace is there");
+    let run = left.file_name().expect("a name").to_string_lossy().into_owned();
+    let (task, _) = run.rsplit_once('r').expect("a run's id is its task's and a number");
+    let tree = left.join("tree").display().to_string();
+    let taken = format!("HEAD:refs/orch/tasks/{task}/import/{run}");
+    git(&world.data().join("repos/demo/work.git"), &["fetch", "--quiet", &tree, &taken]);
+    std::fs::remove_dir_all(&left).expect("the workspace is cleared away");
+    world.start();
+    world.until_closed(std::slice::from_ref(&key));
+    assert_eq!(git(&world.repo, &["show", "main:taken.txt"]), "whole");
+    world.close(&[key]);
+}
+
 /// The push goes on without its supervisor; the next one attaches to the window and sees how it ended.
 #[test]
 fn a_kill_while_main_is_being_moved_lands_once() {

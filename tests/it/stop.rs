@@ -125,7 +125,9 @@ async fn a_running_check_is_ended_with_its_process() {
         .await;
     let task = world.submit("Be tested").await;
     wait("the check to run", || checkout_has(&world, "started")).await;
-    stop_and_check(&world, &task).await;
+    let receipt = stop_and_check(&world, &task).await;
+    let kept = text_of(&receipt, StopStep::Salvage);
+    assert!(kept.contains("(commits)"), "what was committed and never landed is kept: {kept}");
     let next = reborn(&world, &task).await;
     stop_and_check(&world, &next).await;
     world.close().await;
