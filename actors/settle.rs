@@ -15,9 +15,6 @@ use crate::context::Context;
 /// Longest wait for one job that was told to end; its shim kills after the job's own grace, which is shorter.
 const WAIT: Duration = Duration::from_secs(90);
 
-/// Between two tries to settle a job whose guard lives and does not answer.
-const AGAIN: Duration = Duration::from_secs(2);
-
 /// Ends the live jobs of a task, all but those of windows, and records how they ended. Returns what could not be proven.
 pub async fn settle_jobs(ctx: &Context, task: &TaskId) -> Vec<String> {
     let jobs = match mine(ctx, task).await {
@@ -26,23 +23,6 @@ pub async fn settle_jobs(ctx: &Context, task: &TaskId) -> Vec<String> {
     };
     let ended = futures::future::join_all(jobs.into_iter().map(|job| settle_job(ctx, job))).await;
     ended.into_iter().flatten().collect()
-}
-
-/// As [`settle_jobs`], again and again until no job of the task is live any more: what could not be settled may still
-/// work in a workspace. Gives up when nobody wants it any more, and says so with `false`.
-pub async fn settle_wholly(ctx: &Context, task: &TaskId, wanted: impl Fn() -> bool) -> bool {
-    loop {
-        for unproven in settle_jobs(ctx, task).await {
-            tracing::warn!(task.id = %task, %unproven, "a job of task {task} could not be proven gone");
-        }
-        if mine(ctx, task).await.is_ok_and(|live| live.is_empty()) {
-            return true;
-        }
-        tokio::time::sleep(AGAIN).await;
-        if !wanted() {
-            return false;
-        }
-    }
 }
 
 async fn mine(ctx: &Context, task: &TaskId) -> Result<Vec<JobRow>, String> {
