@@ -211,6 +211,7 @@ async fn pass(
 ) -> Result<(String, i64), StoreError> {
     // The disk first, then the store: a folder that is seen belongs to a task that the store knows.
     let workspaces = names_in(&ctx.paths.workspaces);
+    let run_checkouts = names_in(&ctx.paths.checkouts);
     let actors = running_actors(directory).await;
     let mut jobs = ctx.store.live_jobs().await?;
     jobs.retain(|j| left.is_some_and(|left| left.jobs.contains(&j.record.identity.job)));
@@ -233,6 +234,7 @@ async fn pass(
         held_leases: directory.held_leases(),
         workspaces,
         checkouts: left.map(|left| left.checkouts.clone()).unwrap_or_default(),
+        run_checkouts,
     };
     let live: BTreeSet<TaskId> = recorded.live_tasks.iter().map(|(id, _)| id.clone()).collect();
     for job in jobs {

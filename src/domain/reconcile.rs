@@ -43,8 +43,10 @@ pub struct Observed {
     pub held_leases: BTreeSet<(RepoName, Epoch)>,
     /// Folders of runs.
     pub workspaces: Vec<String>,
-    /// Throw-away checkouts.
+    /// Throw-away checkouts that earlier processes left.
     pub checkouts: Vec<String>,
+    /// All throw-away checkouts of runs, named `<run>-<number>`.
+    pub run_checkouts: Vec<String>,
 }
 
 /// One correction.
@@ -154,6 +156,13 @@ impl Plan {
             let unused = observed.checkouts.iter().filter(|name| !in_use(name));
             corrections.extend(unused.map(|name| Correction::ClearCheckout { name: name.clone() }));
         }
+        for name in &observed.run_checkouts {
+            // Of a closed task: a gate that was cut off while its checkout was being made could not remove it.
+            let task = name.rsplit_once('-').and_then(|(run, _)| task_of_run(run));
+            if task.is_some_and(|task| !live.contains(&task) && !observed.actors.contains(&task)) {
+                corrections.push(Correction::ClearCheckout { name: name.clone() });
+            }
+        }
         Self { corrections }
     }
 }
@@ -184,6 +193,7 @@ mod tests {
             first: true,
             workspaces: vec!["task1r2".into(), "task9r1".into(), "junk".into()],
             checkouts: vec!["w1-job3".into(), "c7".into()],
+            run_checkouts: vec!["task1r1-1".into(), "task9r3-1".into(), "w1-job3".into()],
             ..Observed::default()
         };
         let shown = Plan::build(&recorded, &observed).to_string();
@@ -194,7 +204,8 @@ mod tests {
              3. start the actor of ORC-1\n\
              4. salvage and remove the workspace of run task9r1\n\
              5. salvage and remove the workspace of run junk\n\
-             6. remove the checkout c7\n"
+             6. remove the checkout c7\n\
+             7. remove the checkout task9r3-1\n"
         );
     }
 
