@@ -15,4 +15,5 @@ mod pipeline;
 mod retries;
 mod stop;
 mod upkeep;
+mod verbs;
 mod world;

@@ -1,0 +1,227 @@
+//! The verbs as a person types them: the real program, its exit codes, its one line on standard error, and what it leaves.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::world::crash::{finish, processes_of};
+use crate::world::{commit_file, git, git_init};
+
+const COUNT: &str = "echo '2 passed, 0 failed'\n";
+const WORK: &str = "echo made > made.txt; git add made.txt; git commit -q -m 'Make it'";
+
+/// A folder with a repository, and everything the program may write in folders of its own below it.
+struct Desk {
+    root: tempfile::TempDir,
+    repo: PathBuf,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let root = tempfile::Builder::new().prefix("orch-v").tempdir().expect("a temporary folder");
+        let repo = root.path().join("repo");
+        git_init(&repo);
+        commit_file(&repo, "check.sh", COUNT, "Begin");
+        for folder in ["tmp", "home"] {
+            std::fs::create_dir(root.path().join(folder)).expect("a folder");
+        }
+        Self { root, repo }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orch"));
+        command.args(args).current_dir(self.root.path()).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ORCH_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("TMPDIR", self.path("tmp")).env("HOME", self.path("home"));
+        command.env("ORCH_DATA_DIR", self.path("data")).env_remove("XDG_RUNTIME_DIR").env_remove("XDG_STATE_HOME");
+        command
+    }
+
+    fn orch(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the program starts")
+    }
+
+    /// `orch run` on the repository with an agent that does the work.
+    fn run(&self, more: &[&str]) -> Output {
+        let repo = self.repo.to_string_lossy().into_owned();
+        self.orch(&[&["run", "--repo", &repo, "--title", "Make it"], more].concat())
+    }
+
+    fn main(&self) -> String {
+        git(&self.repo, &["rev-parse", "main"])
+    }
+
+    /// Starts something that goes on until it has made a file appear.
+    fn begin(&self, args: &[&str], until: impl Fn() -> bool) -> Child {
+        let log = std::fs::File::create(self.path("child.log")).expect("a log");
+        let mut child = self.command(args).stdout(Stdio::null()).stderr(log).spawn().expect("the program starts");
+        let begun = Instant::now();
+        let (_never, tick) = std::sync::mpsc::channel::<()>();
+        while !until() {
+            let log = || std::fs::read_to_string(self.path("child.log")).unwrap_or_default();
+            assert!(child.try_wait().expect("ours").is_none(), "{args:?} ended: {}", log());
+            assert!(begun.elapsed() < Duration::from_secs(60), "{args:?} waited in vain: {}", log());
+            let _ = tick.recv_timeout(Duration::from_millis(10));
+        }
+        child
+    }
+
+    fn nothing_runs(&self) {
+        let left = processes_of(self.root.path());
+        assert!(left.is_empty(), "processes were left: {left:?}");
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Files and folders below a folder that are more than empty runtime folders.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.is_dir() {
+            true => all.extend(files_below(&path)),
+            false => all.push(path),
+        }
+    }
+    all
+}
+
+/// The one line that a refusal is: it names the value and the way out.
+fn refused(output: &Output, code: i32, named: &[&str]) {
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{err}{}", text(&output.stdout));
+    assert_eq!(err.lines().count(), 1, "exactly one line: {err}");
+    for name in named {
+        assert!(err.starts_with("orch: ") && err.contains(name), "expected `{name}`: {err}");
+    }
+}
+
+#[test]
+fn the_demo_ends_well_in_time_and_leaves_nothing() {
+    let desk = Desk::new();
+    let begun = Instant::now();
+    let output = desk.orch(&["demo", "--headless"]);
+    assert!(begun.elapsed() < Duration::from_secs(60), "it took {:?}", begun.elapsed());
+    let told = text(&output.stdout);
+    assert_eq!(
+        (output.status.code(), told.lines().last()),
+        (Some(0), Some("demo: ok")),
+        "{told}{}",
+        text(&output.stderr)
+    );
+    assert_eq!(files_below(&desk.path("tmp")), Vec::<PathBuf>::new());
+    assert!(!desk.path("data").exists(), "the demo has a data folder of its own");
+    desk.nothing_runs();
+}
+
+#[test]
+fn the_demo_keeps_its_folder_when_asked_and_says_where() {
+    let desk = Desk::new();
+    let output = desk.orch(&["demo", "--headless", "--keep"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stderr) + &text(&output.stdout);
+    let kept = said.split_whitespace().find(|w| w.contains("orch-demo-")).expect("the folder is printed").to_owned();
+    assert!(Path::new(&kept).join("repo/.git").is_dir() && Path::new(&kept).join("data/orch.db").is_file(), "{kept}");
+    desk.nothing_runs();
+}
+
+#[test]
+fn run_ends_with_zero_when_it_landed_and_one_when_it_is_blocked() {
+    let desk = Desk::new();
+    let before = desk.main();
+    let failing = ["--agent-cmd", WORK, "--test-cmd", "echo '1 passed, 1 failed'; exit 1"];
+    let output = desk.run(&failing);
+    assert_eq!(output.status.code(), Some(1), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("sent back"), "{}", text(&output.stdout));
+    assert_eq!(desk.main(), before, "main is untouched");
+    let output = desk.run(&["--agent-cmd", WORK, "--test-cmd", "sh check.sh"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(git(&desk.repo, &["show", "main:made.txt"]), "made");
+    desk.nothing_runs();
+}
+
+#[test]
+fn what_cannot_run_says_so_in_one_line_and_ends_with_two() {
+    let desk = Desk::new();
+    let agent = ["--agent-cmd", WORK, "--no-tests"];
+    let orch = |args: &[&str]| desk.orch(&[&["run", "--title", "x"], args, &agent].concat());
+    std::fs::create_dir(desk.path("plain")).expect("a folder");
+    refused(&orch(&["--repo", "plain"]), 2, &["`plain` is no git repository", "git init"]);
+    refused(&orch(&["--repo", "repo", "--main", "trunk"]), 2, &["trunk"]);
+    git(&desk.repo, &["checkout", "--quiet", "--detach"]);
+    refused(&orch(&["--repo", "repo"]), 2, &["detached", "main"]);
+    git(&desk.repo, &["checkout", "--quiet", "main"]);
+    std::fs::create_dir(desk.path("bare-path")).expect("a folder");
+    std::fs::write(desk.path("orch.yaml"), "agents: {gone: {kind: claude, program: no-such-program}}\n")
+        .expect("written");
+    let missing = desk.run(&["--agent", "gone", "--no-tests"]);
+    refused(&missing, 2, &["`no-such-program` is not found in PATH", "--agent-cmd"]);
+    std::fs::write(desk.path("file"), "").expect("written");
+    refused(&orch(&["--repo", "repo", "--data", "file/data"]), 2, &["file/data", "--data or ORCH_DATA_DIR"]);
+    std::fs::write(desk.path("orch.yaml"), "wombat: 1\n").expect("written");
+    refused(&orch(&["--repo", "repo"]), 2, &["unknown key `wombat`", "known here"]);
+    std::fs::remove_file(desk.path("orch.yaml")).expect("removed");
+    refused(&desk.orch(&["run", "--repo", "repo", "--ttle", "x"]), 64, &["--ttle", "orch --help"]);
+    refused(&desk.orch(&["run", "--repo", "repo", "--title", " "]), 64, &["--title is empty"]);
+    desk.nothing_runs();
+}
+
+#[test]
+fn serve_refuses_a_taken_port_and_a_taken_folder_in_one_line() {
+    let desk = Desk::new();
+    let settings = format!("http: {{bind: '127.0.0.1:0'}}\nrepos: {{demo: {{path: {}}}}}\n", desk.repo.display());
+    std::fs::write(desk.path("orch.yaml"), settings).expect("written");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    let output = desk.command(&["serve"]).env("ORCH_HTTP_ADDR", &addr).output().expect("the program starts");
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    let lines: Vec<&str> = err.lines().filter(|line| line.starts_with("orch: ")).collect();
+    assert_eq!(lines.len(), 1, "{err}");
+    assert!(lines[0].contains(&format!("address {addr} is in use")) && lines[0].contains("http.bind"), "{err}");
+
+    let owner = desk.begin(&["serve"], || desk.path("data/http.addr").exists());
+    let second = desk.orch(&["serve"]);
+    let err = text(&second.stderr);
+    assert_eq!(second.status.code(), Some(2), "{err}");
+    let said = |word: &str| err.lines().any(|line| line.starts_with("orch: ") && line.contains(word));
+    assert!(said(&owner.id().to_string()) && said("--data"), "it names the owner and the way out: {err}");
+    finish(owner);
+    desk.nothing_runs();
+}
+
+#[test]
+fn a_run_with_tests_is_never_landed_untested_by_another_run_that_has_none() {
+    let desk = Desk::new();
+    let repo = desk.repo.to_string_lossy().into_owned();
+    let waits = format!("while [ ! -e {} ]; do sleep 0.02; done; {WORK}", desk.path("go").display());
+    let address = || files_below(&desk.path("data")).iter().any(|f| f.ends_with("http.addr"));
+    std::fs::write(desk.path("orch.yaml"), format!("agents: {{worker: {{kind: command, command: \"{waits}\"}}}}\n"))
+        .expect("written");
+    let words = ["run", "--repo", &repo, "--title", "First", "--agent", "worker", "--no-tests"];
+    let first = desk.begin(&words, address);
+    let before = desk.main();
+    let tested = desk.run(&["--agent", "worker", "--test-cmd", "exit 1"]);
+    refused(&tested, 2, &["was started with other settings", "wait for its end"]);
+    assert_eq!(desk.main(), before);
+    // One that asks for the same is taken, and both land.
+    std::fs::write(desk.path("go"), "").expect("written");
+    let second = desk.orch(&["run", "--repo", &repo, "--title", "Second", "--agent", "worker", "--no-tests"]);
+    let told = text(&second.stdout);
+    assert!(matches!(second.status.code(), Some(0 | 1)), "{told}{}", text(&second.stderr));
+    let ended = first.wait_with_output().expect("ours");
+    assert_eq!(ended.status.code(), Some(0), "{}", std::fs::read_to_string(desk.path("child.log")).unwrap_or_default());
+    assert_eq!(git(&desk.repo, &["show", "main:made.txt"]), "made");
+    desk.nothing_runs();
+}
