@@ -104,7 +104,8 @@ mod tests {
         let key = "abcdefghijklmno\"pq";
         let secrets = secrets([key, "true", "first-line-of-two\nsecond-line-of-two"]);
         let escaped = key.replace('"', "\\\"");
-        let text = format!("{key}\na true {key}{key} word\n{{\"k\":\"{escaped}\"}}\nsecond-line-of-two\n{key}, no end{key}");
+        let text =
+            format!("{key}\na true {key}{key} word\n{{\"k\":\"{escaped}\"}}\nsecond-line-of-two\n{key}, no end{key}");
         std::fs::write(&log, &text).expect("written");
         let expected = "[secret]\na true [secret] word\n{\"k\":\"[secret]\"}\n[secret]\n";
         for size in 1..text.len() + 10 {
