@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use orch_domain::ids::{Epoch, JobId, Seq, WindowId};
 use orch_domain::job::{Containment, JobEnd, JobExit, JobIdentity, JobKind, JobRecord, JobStatus};
+use orch_domain::journal::Entry;
 use orch_domain::task::State;
 use orch_store::{
-    Acquire, BaselineSet, Holder, JobError, LeaseError, NewBaseline, NewLanding, NewWindow, Store, Stored, WindowClose,
-    WindowError, WindowKind,
+    Acquire, BaselineSet, Holder, JobError, LeaseError, NewBaseline, NewLanding, NewWindow, Store, Stored, Subject,
+    WindowClose, WindowError, WindowKind,
 };
 use serde_json::json;
 
@@ -226,6 +227,32 @@ async fn jobs_of_the_lane_are_fenced_by_the_lease_and_window_jobs_pass_a_stop() 
     store.reclaim_lease(&repo(), lease, "gone", at(5)).await.unwrap();
     let late = store.job_prepared(job("job3", JobKind::Push, Some(&owned), lease), Some(repo())).await;
     assert!(matches!(late, Err(JobError::StaleEpoch { .. })), "{late:?}");
+}
+
+#[tokio::test]
+async fn windows_keep_what_their_opener_noted_and_the_order_of_their_opening_whatever_the_clock_says() {
+    let (_dir, store) = fresh();
+    let owned = owned(&store, "task1", "ORC-1").await;
+    let lease = acquire(&store, "landing").await;
+    store.open_window(window("win2", WindowKind::Deploy, &owned, lease), at(50)).await.unwrap();
+    store.close_window(close("win2", lease, None), at(51)).await.unwrap();
+    // The clock was set back, and the id sorts before the other.
+    store.open_window(window("win1", WindowKind::Rollback, &owned, lease), at(7)).await.unwrap();
+    let windows = store.windows_of(&owned.task.id).await.unwrap();
+    let ids: Vec<&str> = windows.iter().map(|w| w.id.as_str()).collect();
+    assert_eq!(ids, ["win2", "win1"]);
+    assert_eq!(windows[1].detail, Some(json!({"noted": "win1"})));
+}
+
+#[tokio::test]
+async fn requests_to_go_on_are_counted_for_their_own_task() {
+    let (_dir, store) = fresh();
+    let (one, two) = (owned(&store, "task1", "ORC-1").await, owned(&store, "task2", "ORC-2").await);
+    for kind in ["retry-requested", "note", "retry-requested"] {
+        store.append(Subject::task(&one.task), vec![Entry::new(kind, "x")], at(9)).await.unwrap();
+    }
+    assert_eq!(store.retries_of(&one.task.id).await.unwrap(), 2);
+    assert_eq!(store.retries_of(&two.task.id).await.unwrap(), 0);
 }
 
 #[tokio::test]
