@@ -143,7 +143,8 @@ pub struct Limits {
     /// Longest silence of an agent; a running tool call extends it.
     #[serde(with = "units::duration")]
     pub agent_stall: Millis,
-    /// How long agents go on without their supervisor, waiting for the next one.
+    /// How long agents go on without their supervisor. Not at all by default: none is adopted yet, so they would spend for
+    /// nothing.
     #[serde(with = "units::duration")]
     pub agent_orphan_grace: Millis,
     /// Longest run of a repository's setup and check commands.
@@ -199,7 +200,7 @@ impl Default for Limits {
             task_agent_time: None,
             agent_time: Millis::from_mins(120),
             agent_stall: Millis::from_mins(15),
-            agent_orphan_grace: Millis::from_mins(10),
+            agent_orphan_grace: Millis(0),
             check_time: Millis::from_mins(20),
             test_time: Millis::from_mins(60),
             deploy_time: Millis::from_mins(30),

@@ -425,15 +425,10 @@ impl Placement for LocalPlacement {
             abi @ 1..=5 => format!("landlock: version {abi}; folders are enforced, signals to the shim are not"),
             abi => format!("landlock: version {abi}; folders are enforced, jobs cannot signal their shim"),
         };
-        let uid = if nix::unistd::geteuid().is_root() {
-            "own user per job: possible"
-        } else {
-            "own user per job: not possible, the supervisor is not root"
-        };
         vec![
             "shim: in use; subreaper, kills until nobody is left".to_owned(),
             landlock,
-            uid.to_owned(),
+            "own user per job: not in use".to_owned(),
             "pid namespace: not in use".to_owned(),
             "control group: not in use".to_owned(),
         ]

@@ -112,7 +112,7 @@ async fn a_job_runs_as_its_own_user_where_that_is_possible() {
     spec.confinement.uid = Some(somebody);
     let space = world.path("data/spaces/one");
     if !nix::unistd::geteuid().is_root() {
-        assert!(world.placement.capabilities().join("\n").contains("own user per job: not possible"));
+        assert!(world.placement.capabilities().join("\n").contains("own user per job: not in use"));
         let JobEnd::CouldNotStart { why } = world.run(spec).await.exit.end else { panic!("it started") };
         assert!(why.contains(&somebody.to_string()), "{why}");
         return;
