@@ -20,7 +20,7 @@ pub fn secrets<'a>(values: impl IntoIterator<Item = &'a str>) -> Vec<Vec<u8>> {
     let mut all = BTreeSet::new();
     for part in values.into_iter().flat_map(str::lines).map(str::trim).filter(|part| part.len() >= SHORTEST) {
         let json = serde_json::Value::from(part).to_string();
-        all.insert(json[1..json.len() - 1].as_bytes().to_vec());
+        all.insert(json.as_bytes()[1..json.len() - 1].to_vec());
         all.insert(part.as_bytes().to_vec());
     }
     all.into_iter().collect()
