@@ -123,7 +123,8 @@ impl Store {
     /// Gives an item other words: title, body, repository, priority and extra. Its id, key and state stay.
     pub async fn tracker_revise(&self, item: NewBoardItem, now: Timestamp) -> Result<(), StoreError> {
         self.write(Urgency::Ordinary, move |tx| {
-            let sql = "UPDATE board_items SET title = ?2, body = ?3, repo = ?4, priority = ?5, extra = ?6, updated_at = ?7
+            let sql =
+                "UPDATE board_items SET title = ?2, body = ?3, repo = ?4, priority = ?5, extra = ?6, updated_at = ?7
                        WHERE id = ?1";
             let repo = item.repo.as_str();
             let row = (&item.id, &item.title, &item.body, repo, item.priority, json(&item.extra), now.0);
