@@ -63,11 +63,8 @@ async fn two_changes_that_are_green_alone_and_red_together_do_not_both_land() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_red_together_with_what_main_brought_goes_back_with_the_failing_test() {
     let script = "attempts:
-- &two
-  - write: {path: two, content: x}
+- - write: {path: two, content: x}
   - commit: {message: Add two, allow_empty: true}
-- *two
-- *two
 - - expect_prompt: one and two do not go together
   - run: {cmd: \"test -e one\"}
   - delete: {path: two}
@@ -98,11 +95,8 @@ async fn a_change_that_is_red_together_with_what_main_brought_goes_back_with_the
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_goes_back_with_its_paths_and_both_sides_and_can_be_resolved() {
     let script = "attempts:
-- &mine
-  - write: {path: shared.txt, content: \"mine\\n\"}
+- - write: {path: shared.txt, content: \"mine\\n\"}
   - commit: {message: My line, allow_empty: true}
-- *mine
-- *mine
 - - expect_prompt: shared.txt
   - expect_prompt: Their line
   - expect_prompt: My line
