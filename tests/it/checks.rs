@@ -102,10 +102,8 @@ async fn a_test_command_that_is_not_there_costs_the_developer_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_check_command_sends_back_before_any_test_is_run() {
     let script = "attempts:
-- &ugly
-  - write: {path: ugly, content: x}
+- - write: {path: ugly, content: x}
   - commit: {message: Do it quickly, allow_empty: true}
-- *ugly
 - - expect_prompt: this is ugly
   - delete: {path: ugly}
   - write: {path: pretty, content: x}

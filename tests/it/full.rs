@@ -148,18 +148,14 @@ async fn an_analyst_that_cannot_go_on_asks_a_person() {
 async fn a_review_that_asks_for_changes_sends_the_findings_to_the_developer() {
     let script = "roles:
   developer:
-  - &first
-    - write: {path: hello.txt, content: \"helo\\n\"}
+  - - write: {path: hello.txt, content: \"helo\\n\"}
     - commit: {message: Greet}
-  - *first
   - - expect_prompt: it says helo, not hello
     - write: {path: hello.txt, content: \"hello\\n\"}
     - commit: {message: Spell}
   reviewer:
-  - &changes
-    - artefact: {file: 12-review.md, front: {review_status: changes_requested, reviewed_head: HEAD}, body: \"it says helo, not hello\"}
+  - - artefact: {file: 12-review.md, front: {review_status: changes_requested, reviewed_head: HEAD}, body: \"it says helo, not hello\"}
     - commit: {message: Ask for changes}
-  - *changes
   - - artefact: {file: 12-review.md, front: {review_status: approved, reviewed_head: HEAD}, body: Good}
     - commit: {message: Review}
 ";
@@ -178,10 +174,8 @@ async fn a_review_of_another_commit_is_written_again() {
   - - write: {path: hello.txt, content: \"hello\\n\"}
     - commit: {message: Greet}
   reviewer:
-  - &other
-    - artefact: {file: 12-review.md, front: {review_status: approved, reviewed_head: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}, body: Good}
+  - - artefact: {file: 12-review.md, front: {review_status: approved, reviewed_head: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}, body: Good}
     - commit: {message: Review something else}
-  - *other
   - - expect_prompt: but the commit to review is
     - artefact: {file: 12-review.md, front: {review_status: approved, reviewed_head: HEAD}, body: Good}
     - commit: {message: Review}

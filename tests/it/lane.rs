@@ -30,11 +30,8 @@ async fn two_changes_that_are_green_alone_and_red_together_do_not_both_land() {
     let script = |own: &str| {
         format!(
             "attempts:
-- &own
-  - write: {{path: {own}, content: x}}
+- - write: {{path: {own}, content: x}}
   - commit: {{message: Add {own}, allow_empty: true}}
-- *own
-- *own
 - - expect_prompt: one and two do not go together
   - delete: {{path: {own}}}
   - write: {{path: instead, content: x}}

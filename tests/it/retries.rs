@@ -11,15 +11,11 @@ const GOOD: &str = "- - write: {path: good.txt, content: x}\n  - commit: {messag
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_stays_red_is_blocked_with_main_untouched_until_a_person_lets_it_go_on() {
-    // Runs: develop 1, check 2, test 3, develop 4, check 5, test 6, then blocked; a person's retry is run 7.
+    // Two attempts stay red, then it is blocked; a person's retry is the third.
     let script = "attempts:
 - &red
   - write: {path: red, content: x}
   - commit: {message: Break it, allow_empty: true}
-- *red
-- *red
-- *red
-- *red
 - *red
 - - expect_prompt: Findings to deal with
   - delete: {path: red}
