@@ -1,6 +1,6 @@
-//! Checks: a stage's check or command on the task's head, by way of the gate pool.
+//! Checks: a stage's check, command or gate on the task's head, by way of the gate pool.
 //!
-//! Owns the translation from a stage to a request for the pool, and its run row. The result comes back to the TaskActor
+//! Owns the translation from a stage to a request for the pool. The result comes back to the TaskActor
 //! as `CheckEnded`; a panic inside becomes `could not run`.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use ractor::ActorRef;
 use crate::context::Context;
 use crate::directory::Directory;
 use crate::gates::checks::{CheckRequest, run_check};
-use crate::gates::{GateOrder, GatePoolHandle};
+use crate::gates::{GateAnswer, GateOrder, GatePoolHandle, GateSubject};
 use crate::snapshots::Snapshots;
 use crate::task::{TaskMsg, send};
 
@@ -54,9 +54,13 @@ pub fn start(
     let run = request.run.clone();
     let id = request.task.id.clone();
     tokio::spawn(async move {
-        let end = match command_of(&request.task, request.step) {
-            None => CheckEnd::Passed { note: format!("stage `{}` has nothing to check", request.task.stage) },
-            Some(what) => {
+        let end = match (command_of(&request.task, request.step), request.step) {
+            (_, Step::Security) => {
+                let why = "this version has no security gate; switch it off (`gates.security.enabled: false`)";
+                CheckEnd::CouldNotRun { why: why.to_owned() }
+            }
+            (None, _) => CheckEnd::passed(format!("stage `{}` has nothing to check", request.task.stage)),
+            (Some(what), _) => {
                 snapshots.set_activity(&id, format!("{}: waiting for a gate slot", what.as_str()));
                 let end = ask_pool(&ctx, &directory, &snapshots, &request, what).await;
                 snapshots.clear_activity(&id);
@@ -78,40 +82,59 @@ async fn ask_pool(
         return CheckEnd::CouldNotRun { why: "the gate pool is being restarted".to_owned() };
     };
     let task = &request.task;
-    let check = CheckRequest {
+    let subject = subject_of(task, request.run.clone(), request.epoch, task.base.clone(), request.head.clone());
+    let check = CheckRequest { subject, what, no_tests: task.policy.no_tests };
+    let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false };
+    let context = ctx.clone();
+    asked.of(check.subject.clone(), what.as_str(), async move { run_check(&context, &check).await }).await.end
+}
+
+/// One commit of a task as a gate is asked about it.
+#[must_use]
+pub fn subject_of(task: &Task, run: RunId, epoch: Epoch, base: Option<CommitSha>, head: CommitSha) -> GateSubject {
+    GateSubject {
         task: task.id.clone(),
         key: task.key.clone(),
         generation: task.generation,
-        run: request.run.clone(),
-        epoch: request.epoch,
+        run,
+        epoch,
         repo: task.repo.clone(),
-        base: task.base.clone(),
-        head: request.head.clone(),
-        what,
-        no_tests: task.policy.no_tests,
-    };
-    through_pool(ctx, &gates, snapshots, check, task.priority, false).await
+        base,
+        head,
+    }
 }
 
-/// Runs one check in the pool.
-pub async fn through_pool(
-    ctx: &Arc<Context>,
-    gates: &GatePoolHandle,
-    snapshots: &Snapshots,
-    check: CheckRequest,
-    priority: i32,
-    lease_holder: bool,
-) -> CheckEnd {
-    let order = GateOrder {
-        task: check.task.clone(),
-        label: format!("{} of {}", check.what.as_str(), check.key),
-        priority,
-        lease_holder,
-    };
-    let (ctx, snapshots) = (ctx.clone(), snapshots.clone());
-    let work = async move {
-        snapshots.set_activity(&check.task, format!("{} on {}", check.what.as_str(), check.head.short()));
-        run_check(&ctx, &check).await
-    };
-    gates.run(order, Box::pin(work)).await
+/// The way into the pool for one asker.
+pub struct Asked<'a> {
+    /// The pool.
+    pub gates: &'a GatePoolHandle,
+    /// Where the activity is shown.
+    pub snapshots: &'a Snapshots,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Whether the asker holds a repository's lease.
+    pub lease_holder: bool,
+}
+
+impl Asked<'_> {
+    /// Runs `work` in the pool; `what` names it to people.
+    pub async fn of(
+        &self,
+        subject: GateSubject,
+        what: &str,
+        work: impl Future<Output = GateAnswer> + Send + 'static,
+    ) -> GateAnswer {
+        let order = GateOrder {
+            task: subject.task.clone(),
+            label: format!("{what} of {}", subject.key),
+            priority: self.priority,
+            lease_holder: self.lease_holder,
+        };
+        let (snapshots, text) = (self.snapshots.clone(), format!("{what} on {}", subject.head.short()));
+        let work = async move {
+            snapshots.set_activity(&subject.task, text);
+            work.await
+        };
+        self.gates.run(order, Box::pin(work)).await
+    }
 }

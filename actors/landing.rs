@@ -5,17 +5,18 @@
 //! it is sent, and once sent it ends only by seen success or a definitive refusal; whatever is open is attached to, never
 //! executed again. STOP is read at each border before the intent, never after it.
 
+mod judge;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use orch_adapters::git::{BranchPush, CatchUp, CatchUpSpec, CommitLine, Owner, RepoGit, TaskBranch};
 use orch_adapters::ports::Advance;
-use orch_domain::event::{CheckEnd, LandingEnd};
+use orch_domain::event::LandingEnd;
 use orch_domain::ids::{CommitSha, Epoch, TaskId};
 use orch_domain::job::JobKind;
 use orch_domain::journal::Entry;
 use orch_domain::names::BranchName;
-use orch_domain::pipeline::RepoCommand;
 use orch_domain::policy::LandMode;
 use orch_domain::task::{ApprovalOf, Landed, State, Step, Task};
 use orch_store::{Acquire, Holder, NewLanding, NewWindow, Subject, Window, WindowClose, WindowError, WindowKind};
@@ -23,11 +24,9 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::artefacts;
-use crate::checks::through_pool;
 use crate::context::{Context, RepoRuntime};
 use crate::deploy;
 use crate::directory::Directory;
-use crate::gates::checks::CheckRequest;
 use crate::ids::mint;
 use crate::lease::LeaseGuard;
 use crate::snapshots::Snapshots;
@@ -215,7 +214,7 @@ impl Landing {
             self.publish_branch(git, task, main, &head, epoch).await?;
         }
         self.border().await?;
-        let note = self.test(task, &main_at, &head, &caught_up).await?;
+        let judged = self.judge(task, &main_at, &head, &caught_up).await?;
         self.border().await?;
         if left && task.policy.land == LandMode::Approval && !task.is_approved(ApprovalOf::Land, &head) {
             return Err(Some(LandingEnd::ApprovalVoid { head }));
@@ -224,13 +223,10 @@ impl Landing {
             return Err(Some(LandingEnd::AwaitingMerge { head }));
         }
         let tree = self.tree(git, &head).await?;
-        let mut off = Vec::new();
-        if task.policy.no_tests {
-            off.push("tests");
-        }
+        judged.still_stands().await?;
         let proof = json!({
             "branch": task.branch(), "own_head": own, "caught_up": own != caught_up, "tested_tree": tree,
-            "gates": [{"gate": "tests", "verdict": "passed", "note": note}], "switched_off": off,
+            "gates": judged.proof(), "switched_off": judged.switched_off(),
         });
         Ok(Some(Candidate { head, main_at, proof }))
     }
@@ -338,50 +334,6 @@ impl Landing {
             }
             BranchPush::Refused { why } => Err(Some(LandingEnd::Refused { why })),
             BranchPush::Unknown { why } => Err(could_not_run(why)),
-        }
-    }
-
-    /// Tests the very commit that will land, unless exactly this was tested before.
-    /// Failing, it goes back at `go_on`: the same work with the notes that the next prompt builds on.
-    async fn test(
-        &self,
-        task: &Task,
-        main_at: &CommitSha,
-        head: &CommitSha,
-        go_on: &CommitSha,
-    ) -> Result<String, Halt> {
-        self.say("testing the combined tree");
-        let Some(gates) = self.directory.gates() else { return Err(could_not_run("the gate pool is being restarted")) };
-        let owned = self.ctx.store.load_task(&self.task).await.map_err(could_not_run)?;
-        let check = CheckRequest {
-            task: self.task.clone(),
-            key: task.key.clone(),
-            generation: task.generation,
-            run: task.run_id(task.counters.runs),
-            epoch: owned.map(|s| s.epoch).unwrap_or_default(),
-            repo: task.repo.clone(),
-            base: Some(main_at.clone()),
-            head: head.clone(),
-            what: RepoCommand::Test,
-            no_tests: task.policy.no_tests,
-        };
-        match through_pool(&self.ctx, &gates, &self.snapshots, check, task.priority, true).await {
-            CheckEnd::Passed { note } => {
-                self.note("landing-tested", format!("{} on {}: {note}", head.short(), main_at.short())).await;
-                Ok(note)
-            }
-            CheckEnd::Failed { findings } => {
-                let text = format!(
-                    "The change, caught up with main at {}, fails the tests. What main brought may be the cause.\n\n{findings}",
-                    main_at
-                );
-                Err(Some(LandingEnd::SentBack { findings: text, head: Some(go_on.clone()) }))
-            }
-            CheckEnd::CouldNotRun { why } => {
-                self.border().await?;
-                Err(could_not_run(why))
-            }
-            CheckEnd::NotConfigured { why } => Err(Some(LandingEnd::NotConfigured { why })),
         }
     }
 

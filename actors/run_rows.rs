@@ -49,7 +49,7 @@ pub(crate) async fn end(ctx: &Context, event: &Event) {
         }
         Event::CheckEnded { run, end } => {
             let outcome = match end {
-                CheckEnd::Passed { note } => format!("passed: {note}"),
+                CheckEnd::Passed { note, .. } => format!("passed: {note}"),
                 CheckEnd::Failed { findings } => format!("failed: {}", first_line(findings)),
                 CheckEnd::CouldNotRun { why } | CheckEnd::NotConfigured { why } => format!("could not run: {why}"),
             };

@@ -225,7 +225,7 @@ impl TaskState {
         if let State::Running { run, step, .. } = &owned.task.state {
             let jobs = self.ctx.store.jobs_of(&self.id).await?;
             let begun = jobs.iter().any(|job| job.record.run.as_ref() == Some(run));
-            if let (false, Step::Check | Step::Command, Some(head), None) =
+            if let (false, Step::Check | Step::Command | Step::Security, Some(head), None) =
                 (begun, *step, owned.task.head.clone(), &owned.task.stop)
             {
                 // Decided upon, and then the supervisor stopped: beginning it now interrupts nothing.
@@ -432,7 +432,11 @@ impl TaskState {
                 }
             }
             Effect::StartCheck { run, step, head } => {
-                let kind = if step == Step::Check { "check" } else { "command" };
+                let kind = match step {
+                    Step::Check => "check",
+                    Step::Security => "gate",
+                    _ => "command",
+                };
                 // The check of an agent stage belongs to the agent's run; its row is there already.
                 run_rows::start(
                     &self.ctx,
@@ -553,7 +557,7 @@ impl TaskState {
         let waits = match (level, step) {
             (Level::Kill, _) => false,
             (_, Some(Step::Agent)) => true,
-            (Level::Drain, Some(Step::Check | Step::Command)) => self.checking,
+            (Level::Drain, Some(Step::Check | Step::Command | Step::Security)) => self.checking,
             _ => self.stop_saga,
         };
         if self.agent.is_none() && !waits {

@@ -7,6 +7,7 @@
 
 mod check;
 mod embedded;
+mod gates;
 mod keys;
 mod load;
 mod problem;
@@ -26,6 +27,7 @@ use orch_domain::time::Millis;
 use serde::{Deserialize, Serialize};
 
 pub use embedded::EmbeddedRepo;
+pub use gates::{CoverageGate, GateScope, Gates, SecurityGate};
 pub use keys::{KEYS, Key, Kind, OUTER, Outer};
 pub use problem::ConfigError;
 pub use render::{InitFacts, env_text, reference_text};
@@ -435,81 +437,12 @@ impl Default for Stop {
     }
 }
 
-/// Scope of the four gates. An empty list of repositories means those marked `self_hosting`; `*` means all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Gates {
-    /// Secrets and advisories.
-    pub security: SecurityGate,
-    /// Tests on the caught-up head.
-    pub merge: GateScope,
-    /// Line coverage.
-    pub coverage: CoverageGate,
-    /// The deployed image.
-    pub image_freshness: GateScope,
-}
-
-/// Where a gate applies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GateScope {
-    /// Whether it is on at all.
-    pub enabled: bool,
-    /// Repositories by name, or `*`.
-    #[serde(deserialize_with = "units::or_empty")]
-    pub repos: Vec<String>,
-}
-
-impl Default for GateScope {
-    fn default() -> Self {
-        Self { enabled: true, repos: Vec::new() }
-    }
-}
-
-/// The security gate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SecurityGate {
-    /// Whether it is on at all.
-    pub enabled: bool,
-    /// Repositories by name, or `*`.
-    #[serde(deserialize_with = "units::or_empty")]
-    pub repos: Vec<String>,
-    /// Whether an unreachable advisory feed fails the gate instead of passing it with a warning.
-    pub dep_audit_fail_closed: bool,
-}
-
-impl Default for SecurityGate {
-    fn default() -> Self {
-        Self { enabled: true, repos: Vec::new(), dep_audit_fail_closed: false }
-    }
-}
-
-/// The coverage gate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CoverageGate {
-    /// Whether it is on at all.
-    pub enabled: bool,
-    /// Repositories by name, or `*`.
-    #[serde(deserialize_with = "units::or_empty")]
-    pub repos: Vec<String>,
-    /// Whether a coverage tool that could not start fails the gate instead of passing it with a warning.
-    pub fail_closed: bool,
-}
-
-impl Default for CoverageGate {
-    fn default() -> Self {
-        Self { enabled: true, repos: Vec::new(), fail_closed: false }
-    }
-}
-
 impl Config {
     /// The policy that tasks of a repository are held to. An unknown repository gets the defaults of one.
     #[must_use]
-    pub fn policy(&self, repo: &RepoName) -> Policy {
+    pub fn policy(&self, name: &RepoName) -> Policy {
         let fallback = RepoConfig::default();
-        let repo = self.repos.get(repo).unwrap_or(&fallback);
+        let repo = self.repos.get(name).unwrap_or(&fallback);
         let limits = &self.limits;
         Policy {
             max_developer_retries: limits.max_developer_retries,
@@ -531,6 +464,7 @@ impl Config {
             artefact_dir: repo.artefact_dir.clone(),
             keep_artefacts: repo.keep_artefacts,
             no_tests: repo.no_tests,
+            gates: self.gates.plan(name, repo.self_hosting),
             budget: Budget {
                 tokens: limits.task_tokens,
                 cost_micro_usd: limits.task_cost_usd,

@@ -25,8 +25,8 @@ use orch_domain::task::Task;
 use orch_domain::time::{Millis, Timestamp};
 use orch_store::{Store, StoreConfig, VerdictOutcome};
 
-use super::checks::{CheckRequest, run_check};
-use super::{GateOrder, GatePoolHandle};
+use super::checks::{self, CheckRequest};
+use super::{GateOrder, GatePoolHandle, GateSubject};
 use crate::context::{CommandLimits, Commands, Context, Limits, Paths, RepoRuntime, RepoSettings};
 
 /// No wait takes longer, however loaded the machine is.
@@ -204,7 +204,7 @@ impl World {
     }
 
     fn request(&self, what: RepoCommand, base: &CommitSha, head: &CommitSha, run: &str) -> CheckRequest {
-        CheckRequest {
+        let subject = GateSubject {
             task: self.task.id.clone(),
             key: self.task.key.clone(),
             generation: self.task.generation,
@@ -213,9 +213,8 @@ impl World {
             repo: self.settings.name.clone(),
             base: Some(base.clone()),
             head: head.clone(),
-            what,
-            no_tests: false,
-        }
+        };
+        CheckRequest { subject, what, no_tests: false }
     }
 
     async fn test(&self, base: &CommitSha, head: &CommitSha, run: &str) -> CheckEnd {
@@ -251,13 +250,21 @@ impl World {
     }
 }
 
+async fn run_check(ctx: &Context, request: &CheckRequest) -> CheckEnd {
+    let answer = checks::run_check(ctx, request).await;
+    if matches!(answer.end, CheckEnd::Failed { .. }) {
+        assert!(answer.report.is_some(), "what failed has a report: {answer:?}");
+    }
+    answer.end
+}
+
 fn test_command(line: &str) -> Commands {
     Commands { test: Some(line.to_owned()), ..Commands::default() }
 }
 
 fn note(end: CheckEnd) -> String {
     match end {
-        CheckEnd::Passed { note } => note,
+        CheckEnd::Passed { note, .. } => note,
         other => panic!("did not pass: {other:?}"),
     }
 }
@@ -324,7 +331,7 @@ async fn what_could_not_run_is_never_called_failed() {
 
     let mut gone = world.request(RepoCommand::Test, &samples::sha('a'), &samples::sha('b'), "run1");
     assert!(why(run_check(&world.context(), &gone).await).contains("not known here"), "a commit we do not have");
-    gone.repo = "other".parse().expect("a name");
+    gone.subject.repo = "other".parse().expect("a name");
     assert!(why(run_check(&world.context(), &gone).await).contains("`other`"));
 }
 
@@ -509,7 +516,9 @@ async fn a_cancelled_check_ends_its_job_and_leaves_nothing() {
     let order = GateOrder { task: world.task.id.clone(), label: "test".to_owned(), priority: 0, lease_holder: false };
     let asker = {
         let pool = pool.clone();
-        tokio::spawn(async move { pool.run(order, Box::pin(async move { run_check(&ctx, &request).await })).await })
+        tokio::spawn(async move {
+            pool.run(order, Box::pin(async move { run_check(&ctx, &request).await.into() })).await.end
+        })
     };
     let started = world.paths().checkouts.join("run1-1/tree/started");
     until("the command runs", || started.exists()).await;

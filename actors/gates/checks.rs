@@ -8,6 +8,7 @@
 //! Caches: every run starts without any. A throw-away copy of the judge's cache would be put into the private folders
 //! between the checkout and `setup`, and its generation into the evidence's key.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,13 +18,14 @@ use orch_adapters::ports::{Confinement, JobError, JobLimits, JobSpec};
 use orch_adapters::reports::junit;
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, Verdict};
-use orch_domain::ids::{CommitSha, Epoch, Generation, JobId, RunId, TaskId};
+use orch_domain::ids::{CommitSha, JobId};
 use orch_domain::job::{JobEnd, JobKind, OnLoss};
-use orch_domain::names::{RepoName, RepoPath, TaskKey};
+use orch_domain::names::RepoPath;
 use orch_domain::pipeline::RepoCommand;
 use orch_domain::testcount::{Judged, NoAnswer, judge_command, judge_tests};
 use orch_domain::time::{Millis, Timestamp};
 
+use super::answer::{GateAnswer, GateSubject};
 use super::cancel;
 use super::command::{self, Command, Found, gate_of};
 use super::output::{OUTPUT, Shown, hint, tail_of};
@@ -35,32 +37,26 @@ use crate::ids::mint;
 /// A check to be run.
 #[derive(Clone, Debug)]
 pub struct CheckRequest {
-    /// For which task.
-    pub task: TaskId,
-    /// Its key: names the report's folder.
-    pub key: TaskKey,
-    /// Its life: names the report's folder.
-    pub generation: Generation,
-    /// The run that asks.
-    pub run: RunId,
-    /// Epoch of the asker: its jobs are refused when it is stale.
-    pub epoch: Epoch,
-    /// In which repository.
-    pub repo: RepoName,
-    /// The commit that rules come from; `None`: the head itself.
-    pub base: Option<CommitSha>,
-    /// The commit to judge.
-    pub head: CommitSha,
+    /// What is judged, and for whom.
+    pub subject: GateSubject,
     /// Which command.
     pub what: RepoCommand,
     /// Whether the repository is worked on without tests.
     pub no_tests: bool,
 }
 
+impl Deref for CheckRequest {
+    type Target = GateSubject;
+
+    fn deref(&self) -> &GateSubject {
+        &self.subject
+    }
+}
+
 /// Runs a check to its answer. Ends early when its gate run is cancelled (see [`cancel`]).
-pub async fn run_check(ctx: &Context, req: &CheckRequest) -> CheckEnd {
+pub async fn run_check(ctx: &Context, req: &CheckRequest) -> GateAnswer {
     let Some(repo) = ctx.repo(&req.repo).cloned() else {
-        return CheckEnd::CouldNotRun { why: format!("repository `{}` is not configured any more", req.repo) };
+        return GateAnswer::could_not_run(format!("repository `{}` is not configured any more", req.repo));
     };
     let owner = Owner { epoch: req.epoch, task: Some(req.task.clone()), run: Some(req.run.clone()) };
     let git = repo.git.for_owner(owner);
@@ -70,8 +66,8 @@ pub async fn run_check(ctx: &Context, req: &CheckRequest) -> CheckEnd {
     };
     let command = match found {
         Found::Command(command) => command,
-        Found::NothingToRun(note) => return CheckEnd::Passed { note },
-        Found::NotConfigured(why) => return CheckEnd::NotConfigured { why },
+        Found::NothingToRun(note) => return CheckEnd::passed(note).into(),
+        Found::NotConfigured(why) => return CheckEnd::NotConfigured { why }.into(),
     };
     let tree = match tree_of(&git, &req.head).await {
         Ok(tree) => tree,
@@ -84,11 +80,11 @@ pub async fn run_check(ctx: &Context, req: &CheckRequest) -> CheckEnd {
     check.run().await
 }
 
-fn trouble(error: &GitError) -> CheckEnd {
-    CheckEnd::CouldNotRun { why: format!("the commit under test could not be prepared: {error}") }
+fn trouble(error: &GitError) -> GateAnswer {
+    GateAnswer::could_not_run(format!("the commit under test could not be prepared: {error}"))
 }
 
-async fn tree_of(git: &RepoGit, sha: &CommitSha) -> Result<CommitSha, GitError> {
+pub(crate) async fn tree_of(git: &RepoGit, sha: &CommitSha) -> Result<CommitSha, GitError> {
     let tree = git.tree_of(sha).await?;
     tree.parse().map_err(|error| GitError::Invalid(format!("the tree of {sha}: {error}")))
 }
@@ -120,12 +116,12 @@ pub(super) struct Check<'c> {
 }
 
 impl Check<'_> {
-    async fn run(&self) -> CheckEnd {
+    async fn run(&self) -> GateAnswer {
         let scratch = match Scratch::take(&self.ctx.paths.checkouts, &self.req.run) {
             Ok(scratch) => scratch,
             Err(error) => {
                 let why = format!("no folder for a checkout in {}: {error}", self.ctx.paths.checkouts.display());
-                return CheckEnd::CouldNotRun { why };
+                return GateAnswer::could_not_run(why);
             }
         };
         let outcome = tokio::select! {
@@ -138,7 +134,7 @@ impl Check<'_> {
             Ok(outcome) => self.conclude(outcome).await,
             Err(Halt::CouldNotRun(why)) => self.conclude(Outcome::could_not_run(why)).await,
             Err(Halt::Cancelled(why)) => {
-                CheckEnd::CouldNotRun { why: format!("{} was ended: {why}", self.req.what.as_str()) }
+                GateAnswer::could_not_run(format!("{} was ended: {why}", self.req.what.as_str()))
             }
         }
     }

@@ -6,11 +6,11 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures::FutureExt;
-use orch_domain::event::CheckEnd;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::answer::GateAnswer;
 use super::cancel;
 use super::queue::{Reply, Work};
 
@@ -98,7 +98,7 @@ async fn perform(args: GateArgs) {
     let mut work = std::pin::pin!(AssertUnwindSafe(cancel::heard_by(abandoned, work)).catch_unwind());
     let why = tokio::select! {
         biased;
-        end = &mut work => return reply.answer(settled(&label, end)),
+        answer = &mut work => return reply.answer(settled(&label, answer)),
         () = reply.abandoned() => "nobody waits for it any more".to_owned(),
         flag = flag.wait_for(Option::is_some) => match flag {
             Ok(why) => why.clone().unwrap_or_default(),
@@ -107,7 +107,7 @@ async fn perform(args: GateArgs) {
     };
     abandon.send_replace(Some(why.clone()));
     match tokio::time::timeout(END_GRACE, work).await {
-        Ok(end) => reply.answer(settled(&label, end)),
+        Ok(answer) => reply.answer(settled(&label, answer)),
         Err(_) => {
             tracing::warn!(gate.label = %label, why, "a gate run did not end when asked to; it was dropped");
             reply.could_not_run(format!("{label} was ended ({why}) and did not answer within {END_GRACE:?}"));
@@ -115,11 +115,11 @@ async fn perform(args: GateArgs) {
     }
 }
 
-fn settled(label: &str, end: std::thread::Result<CheckEnd>) -> CheckEnd {
-    end.unwrap_or_else(|panic| {
+fn settled(label: &str, answer: std::thread::Result<GateAnswer>) -> GateAnswer {
+    answer.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         tracing::error!(gate.label = %label, panic = %text, "a gate run panicked");
-        CheckEnd::CouldNotRun { why: format!("{label}: an error of ours inside the gate: {text}") }
+        GateAnswer::could_not_run(format!("{label}: an error of ours inside the gate: {text}"))
     })
 }

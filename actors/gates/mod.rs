@@ -1,12 +1,17 @@
 //! Gates: who may run one now, and how a repository's command is judged.
 //!
-//! [`GatePool`] owns the slots; [`GatePoolHandle`] is how others ask. [`checks`] runs a repository's command on a commit.
+//! [`GatePool`] owns the slots; [`GatePoolHandle`] is how others ask. [`checks`] runs a repository's command on a commit;
+//! each gate of the landing is a module of its own. What they share: a [`GateSubject`] is judged, a [`GateAnswer`] comes of
+//! it, and `conclude` is the one way from what was found to a verdict that counts.
 //! Work inside the pool hears by [`cancel`] that nobody wants it any more.
 
+mod answer;
 pub mod cancel;
 pub mod checks;
 mod command;
+pub(crate) mod conclude;
 mod gate;
+pub mod merge;
 mod output;
 mod pool;
 mod queue;
@@ -18,5 +23,6 @@ mod check_tests;
 #[cfg(test)]
 mod pool_tests;
 
+pub use answer::{GateAnswer, GateSubject, ReportRef};
 pub use pool::{GatePool, GatePoolHandle, Order, PoolArgs, PoolMsg, PoolState};
 pub use queue::{GateOrder, HeldSlot, PoolSnapshot, WaitingGate, Work};

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch_adapters::ports::Clock;
-use orch_domain::event::CheckEnd;
 use orch_domain::ids::TaskId;
 use orch_domain::stop::Level;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
 
+use super::answer::GateAnswer;
 use super::gate::{END_GRACE, GateActor, GateArgs, GateMsg};
 use super::queue::{GateOrder, HeldSlot, PoolSnapshot, Queue, Reply, Waiting, Work};
 use crate::api::Slots;
@@ -261,14 +261,14 @@ impl GatePoolHandle {
     }
 
     /// Runs `work` once there is a slot for it and gives its answer; the work is not polled before. Always answers: a
-    /// panic, a cancellation and the pool's own end are [`CheckEnd::CouldNotRun`]. Dropping this future takes the order
+    /// panic, a cancellation and the pool's own end are `could not run`. Dropping this future takes the order
     /// out of the queue, or ends the run.
-    pub async fn run(&self, order: GateOrder, work: Work) -> CheckEnd {
+    pub async fn run(&self, order: GateOrder, work: Work) -> GateAnswer {
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting { order, work, reply: Reply::new(reply), since: self.clock.now() };
         // Not taken: the order comes back in the error, and its reply answers as it is dropped.
         drop(self.pool.cast(PoolMsg::Run(Box::new(Order(waiting)))));
-        answer.await.unwrap_or_else(|_| CheckEnd::CouldNotRun { why: "the gate pool has ended".to_owned() })
+        answer.await.unwrap_or_else(|_| GateAnswer::could_not_run("the gate pool has ended"))
     }
 
     /// Ends what waits and runs for a task, and returns when nothing of it is left (or after a bound, should a gate not

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::gate::END_GRACE;
-use super::{GateOrder, GatePoolHandle, PoolSnapshot, Work, cancel};
+use super::{GateAnswer, GateOrder, GatePoolHandle, PoolSnapshot, Work, cancel};
 
 const BOUND: Duration = Duration::from_secs(3_600);
 
@@ -21,12 +21,12 @@ fn task(name: &str) -> TaskId {
     format!("task{name}").parse().expect("an id")
 }
 
-fn passed(note: &str) -> CheckEnd {
-    CheckEnd::Passed { note: note.to_owned() }
+fn passed(note: &str) -> GateAnswer {
+    CheckEnd::passed(note).into()
 }
 
-fn why(end: &CheckEnd) -> &str {
-    match end {
+fn why(answer: &GateAnswer) -> &str {
+    match &answer.end {
         CheckEnd::CouldNotRun { why } => why,
         other => panic!("an answer was not expected: {other:?}"),
     }
@@ -44,11 +44,11 @@ struct World {
 /// Work under way: let it end, and see its answer.
 struct Gate {
     release: oneshot::Sender<()>,
-    answer: JoinHandle<CheckEnd>,
+    answer: JoinHandle<GateAnswer>,
 }
 
 impl Gate {
-    async fn finish(self) -> CheckEnd {
+    async fn finish(self) -> GateAnswer {
         self.release.send(()).expect("the work waits for it");
         bounded(self.answer).await.expect("answered")
     }
@@ -70,7 +70,7 @@ impl World {
         GateOrder { task: task(name), label: name.to_owned(), priority, lease_holder }
     }
 
-    fn ask(&self, order: GateOrder, work: Work) -> JoinHandle<CheckEnd> {
+    fn ask(&self, order: GateOrder, work: Work) -> JoinHandle<GateAnswer> {
         let pool = self.pool.clone();
         tokio::spawn(async move { pool.run(order, work).await })
     }
@@ -213,7 +213,7 @@ async fn cancelling_empties_the_queue_at_once_and_tells_what_runs() {
         let why = cancel::requested().await;
         // Takes its time to end, in virtual time.
         let _ = tokio::time::timeout(Duration::from_secs(3), std::future::pending::<()>()).await;
-        CheckEnd::CouldNotRun { why: format!("heard: {why}") }
+        GateAnswer::could_not_run(format!("heard: {why}"))
     });
     let running = world.ask(World::order("one", 0, false), listens);
     assert_eq!(world.next().await, "listens");
@@ -244,7 +244,7 @@ async fn work_that_does_not_listen_is_dropped_after_the_grace() {
     let deaf = Box::pin(async move {
         let _guard = guard;
         tell.send("deaf".to_owned()).expect("heard");
-        std::future::pending::<CheckEnd>().await
+        std::future::pending::<GateAnswer>().await
     });
     let running = world.ask(World::order("deaf", 0, false), deaf);
     assert_eq!(world.next().await, "deaf");

@@ -5,11 +5,11 @@
 //! share it and a lease holder goes first. Pure: no actor, no clock. Refuses to look into the work.
 
 use futures::future::BoxFuture;
-use orch_domain::event::CheckEnd;
 use orch_domain::ids::TaskId;
 use orch_domain::time::Timestamp;
 use tokio::sync::oneshot;
 
+use super::answer::GateAnswer;
 use crate::api::Slots;
 
 /// What is asked of the pool, besides the work itself.
@@ -26,26 +26,26 @@ pub struct GateOrder {
 }
 
 /// The work of one gate run. Not polled before it has its slot.
-pub type Work = BoxFuture<'static, CheckEnd>;
+pub type Work = BoxFuture<'static, GateAnswer>;
 
 /// Where the answer goes; exactly one is given, whatever becomes of the work.
-pub(super) struct Reply(Option<oneshot::Sender<CheckEnd>>);
+pub(super) struct Reply(Option<oneshot::Sender<GateAnswer>>);
 
 impl Reply {
-    pub(super) const fn new(to: oneshot::Sender<CheckEnd>) -> Self {
+    pub(super) const fn new(to: oneshot::Sender<GateAnswer>) -> Self {
         Self(Some(to))
     }
 
-    pub(super) fn answer(mut self, end: CheckEnd) {
+    pub(super) fn answer(mut self, answer: GateAnswer) {
         if let Some(to) = self.0.take()
-            && to.send(end).is_err()
+            && to.send(answer).is_err()
         {
             tracing::debug!("the asker of a gate run was gone before its answer");
         }
     }
 
     pub(super) fn could_not_run(self, why: impl Into<String>) {
-        self.answer(CheckEnd::CouldNotRun { why: why.into() });
+        self.answer(GateAnswer::could_not_run(why));
     }
 
     /// Waits until nobody is there to take the answer.
@@ -65,8 +65,8 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if let Some(to) = self.0.take() {
             // The gate was killed, or its pool was: the asker must hear something.
-            let why = "the gate run was cut off before it could answer; it will be asked again".to_owned();
-            let _ = to.send(CheckEnd::CouldNotRun { why });
+            let why = "the gate run was cut off before it could answer; it will be asked again";
+            let _ = to.send(GateAnswer::could_not_run(why));
         }
     }
 }

@@ -143,6 +143,9 @@ pub enum CheckEnd {
     Passed {
         /// For the journal.
         note: String,
+        /// What was let pass though it could not be looked at (an advisory feed away, say): journaled, and told to people.
+        #[serde(default)]
+        warnings: Vec<String>,
     },
     /// Conclusive and bad.
     Failed {
@@ -159,6 +162,14 @@ pub enum CheckEnd {
         /// What to set.
         why: String,
     },
+}
+
+impl CheckEnd {
+    /// Passed, and nothing to warn of.
+    #[must_use]
+    pub fn passed(note: impl Into<String>) -> Self {
+        Self::Passed { note: note.into(), warnings: Vec::new() }
+    }
 }
 
 /// How the lane ended with a task.

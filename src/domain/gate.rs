@@ -210,7 +210,7 @@ pub struct GateScope {
 }
 
 /// What the scope says about one repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InScope {
     /// The gate is asked.
@@ -218,7 +218,16 @@ pub enum InScope {
     /// The operator has switched the gate off; the journal and the proof say so.
     SwitchedOff,
     /// The gate is for other repositories; this one is untouched by it.
+    #[default]
     OtherRepositories,
+}
+
+impl InScope {
+    /// Whether the gate is asked.
+    #[must_use]
+    pub const fn is_asked(self) -> bool {
+        matches!(self, Self::Yes)
+    }
 }
 
 impl GateScope {

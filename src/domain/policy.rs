@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::gate::{GateName, InScope};
 use crate::names::RepoPath;
 use crate::time::Millis;
 
@@ -80,6 +81,41 @@ pub struct Budget {
     pub wall: Option<Millis>,
 }
 
+/// Which landing gates a task has to pass, as the operator's switches and scopes stood when it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatePlan {
+    /// Secrets and advisories, before the lane.
+    pub security: InScope,
+    /// Tests of the caught-up head.
+    pub merge: InScope,
+    /// Line coverage of the caught-up head.
+    pub coverage: InScope,
+    /// The image that is to be deployed.
+    pub image_freshness: InScope,
+}
+
+impl GatePlan {
+    /// Every gate asked.
+    #[must_use]
+    pub const fn everything() -> Self {
+        let yes = InScope::Yes;
+        Self { security: yes, merge: yes, coverage: yes, image_freshness: yes }
+    }
+
+    /// What it says about one gate; the repository's own commands are in no scope: their stages ask for them.
+    #[must_use]
+    pub const fn of(self, gate: GateName) -> InScope {
+        match gate {
+            GateName::Security => self.security,
+            GateName::Merge => self.merge,
+            GateName::Coverage => self.coverage,
+            GateName::ImageFreshness => self.image_freshness,
+            GateName::Check | GateName::Tests | GateName::Staging => InScope::Yes,
+        }
+    }
+}
+
 /// Everything a task is held to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -108,6 +144,8 @@ pub struct Policy {
     pub no_tests: bool,
     /// Ceilings on spending.
     pub budget: Budget,
+    /// The gates of its landing.
+    pub gates: GatePlan,
 }
 
 impl Default for Policy {
@@ -125,6 +163,7 @@ impl Default for Policy {
             keep_artefacts: true,
             no_tests: false,
             budget: Budget::default(),
+            gates: GatePlan::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::ids::{CommitSha, Generation};
 use crate::job::JobEnd;
 use crate::names::{StageName, TaskKey};
 use crate::pipeline::{Pipeline, Role, Work};
-use crate::policy::{DeployMode, LandMode, Policy};
+use crate::policy::{DeployMode, GatePlan, LandMode, Policy};
 use crate::task::{ApprovalOf, Blocked, Counters, Landed, NewTask, State, Step, StopMark, Task, WaitFor};
 use crate::time::{Millis, Timestamp};
 
@@ -158,6 +158,10 @@ pub fn states() -> Vec<Sample> {
     all
 }
 
+fn secured(task: Task) -> Task {
+    with_policy(task, |policy| policy.gates = GatePlan::everything())
+}
+
 fn landing(step: Step) -> State {
     State::Landing { step, since: NOW }
 }
@@ -191,6 +195,13 @@ fn live_states() -> Vec<Sample> {
         ("exit check runs", task_at("development", running(Step::Check))),
         ("exit check runs, every counter at its ceiling", at_ceilings(task_at("development", running(Step::Check)))),
         ("test command runs", task_at("testing", running(Step::Command))),
+        ("security gate runs", secured(task_at("deploy", running(Step::Security)))),
+        ("waiting for a time, then the security gate", secured(task_at("deploy", until(Step::Security)))),
+        (
+            "security gate runs, every counter at its ceiling",
+            at_ceilings(secured(task_at("deploy", running(Step::Security)))),
+        ),
+        ("test command runs, the security gate is next", secured(task_at("deploy-staging", running(Step::Command)))),
         ("waiting for a time, then the agent", task_at("development", until(Step::Agent))),
         ("waiting for a time, then the check", task_at("development", until(Step::Check))),
         ("waiting for a time, then the command", task_at("testing", until(Step::Command))),
@@ -306,16 +317,13 @@ fn run_events(task: &Task) -> Vec<(&'static str, Event)> {
             "run-ended: of another run",
             Event::RunEnded { run: task.run_id(task.counters.runs + 7), facts: Box::new(good.clone()) },
         ),
-        ("check-ended: passed", check(CheckEnd::Passed { note: "412 tests".to_owned() })),
+        ("check-ended: passed", check(CheckEnd::passed("412 tests"))),
         ("check-ended: failed", check(CheckEnd::Failed { findings: "2 tests failed".to_owned() })),
         ("check-ended: could not run", check(CheckEnd::CouldNotRun { why: why() })),
         ("check-ended: not configured", check(CheckEnd::NotConfigured { why: "name a test command".to_owned() })),
         (
             "check-ended: of another run",
-            Event::CheckEnded {
-                run: task.run_id(task.counters.runs + 7),
-                end: CheckEnd::Passed { note: String::new() },
-            },
+            Event::CheckEnded { run: task.run_id(task.counters.runs + 7), end: CheckEnd::passed("") },
         ),
     ]
 }

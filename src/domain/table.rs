@@ -96,6 +96,7 @@ const fn step_name(step: Step) -> &'static str {
         Step::Agent => "agent",
         Step::Check => "check",
         Step::Command => "command",
+        Step::Security => "security gate",
         Step::Land => "landing",
         Step::Deploy => "deploy",
     }

@@ -25,6 +25,8 @@ pub enum Step {
     Check,
     /// The stage's command, on the task's head.
     Command,
+    /// The security gate, on the task's head, before the lane is asked.
+    Security,
     /// Landing by the lane.
     Land,
     /// The deploy of what has landed already.

@@ -190,8 +190,12 @@ fn explain(task: &Task) -> (String, String, Option<String>) {
             Some(format!("orch logs {key} -f")),
         ),
         State::Running { step, .. } => {
-            let what = if *step == Step::Check { "the check of" } else { "the command of" };
-            let ends = "the command's exit or its time limit".to_owned();
+            let (what, ends) = match step {
+                Step::Check => ("the check of", "the command's exit or its time limit"),
+                Step::Security => ("the security gate before", "the gate's verdict or its time limit"),
+                _ => ("the command of", "the command's exit or its time limit"),
+            };
+            let ends = ends.to_owned();
             (format!("{what} {} runs, or waits for a gate slot", task.stage), ends, Some(format!("orch logs {key} -f")))
         }
         State::Landing { step: Step::Deploy, .. } => {

@@ -20,7 +20,7 @@ use orch_domain::view::{TaskDetail, TaskView};
 use super::{Guard, Running, start};
 use crate::cli::output::clean;
 use crate::cli::{CliError, DemoArgs, Output};
-use crate::config::{AgentConfig, Commands, Config, LogFormat, RepoConfig, Telemetry};
+use crate::config::{AgentConfig, Commands, Config, Gates, LogFormat, RepoConfig, Telemetry};
 
 /// Longest the demo may take in all.
 const BOUND: Duration = Duration::from_secs(90);
@@ -207,6 +207,7 @@ impl<'a> Demo<'a> {
             repos: BTreeMap::from([(name, repo)]),
             ..Config::default()
         };
+        config.gates = Gates::for_all();
         config.limits.stop_grace = orch_domain::time::Millis(500);
         Ok(config)
     }

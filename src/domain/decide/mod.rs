@@ -295,15 +295,31 @@ fn run_ended(task: &Task, run: &RunId, facts: &RunFacts, now: Timestamp) -> Deci
 
 fn check_ended(task: &Task, run: &RunId, end: &CheckEnd, now: Timestamp) -> Decision {
     let step = match &task.state {
-        State::Running { run: current, step: step @ (Step::Check | Step::Command), .. } if current == run => *step,
+        State::Running { run: current, step: step @ (Step::Check | Step::Command | Step::Security), .. }
+            if current == run =>
+        {
+            *step
+        }
         _ => return nothing(Nothing::Stale),
     };
     let mut change = Change::of(task);
     match end {
-        CheckEnd::Passed { note } => {
+        CheckEnd::Passed { note, warnings } => {
             change.task.counters.infrastructure = 0;
-            change.entry(Entry::new("check-passed", note.clone()).with(json!({"run": run, "head": task.head})));
-            change.advance(now);
+            let kind = if step == Step::Security { "gate-passed" } else { "check-passed" };
+            change.entry(Entry::new(kind, note.clone()).with(json!({"run": run, "head": task.head})));
+            change.warn_of(warnings);
+            match step {
+                Step::Security => change.begin(Step::Land, now),
+                _ => change.advance(now),
+            }
+        }
+        CheckEnd::Failed { findings } if step == Step::Security => {
+            let text = format!("the security gate failed: {}", crate::task::first_line(findings));
+            change.entry(Entry::new("gate-failed", text.clone()).with(json!({"run": run, "head": task.head})));
+            let title = format!("{}: the security gate failed", task.key);
+            change.send(Outgoing::Notify { needs_you: false, title, body: text });
+            change.send_back(findings, true, now);
         }
         CheckEnd::Failed { findings } => {
             let text = format!("{} failed: {}", task.stage, crate::task::first_line(findings));
@@ -476,6 +492,17 @@ impl Change {
     /// An empty forward change of `task`.
     fn of(task: &Task) -> Self {
         Self { task: task.clone(), entries: Vec::new(), outgoing: Vec::new(), effects: Vec::new(), forward: true }
+    }
+
+    /// Says loudly what was let pass unseen: in the journal, and to people.
+    fn warn_of(&mut self, warnings: &[String]) {
+        for warning in warnings {
+            self.entry(Entry::new("warning", warning.clone()));
+        }
+        if let Some(first) = warnings.first() {
+            let title = format!("{}: passed with a warning: {}", self.task.key, crate::task::first_line(first));
+            self.send(Outgoing::Notify { needs_you: false, title, body: warnings.join("\n") });
+        }
     }
 
     /// Remembers, for the next prompt, that a dependency was cancelled; `false` when it was known.

@@ -87,7 +87,7 @@ impl Change {
     pub(super) fn begin(&mut self, step: Step, now: Timestamp) {
         match step {
             Step::Agent => self.wait(WaitFor::Slot, Step::Agent, now),
-            Step::Check | Step::Command => self.start_check(step, now),
+            Step::Check | Step::Command | Step::Security => self.start_check(step, now),
             Step::Land => match (&self.task.head, self.task.policy.land) {
                 (None, _) => self.block_without_head(now),
                 (Some(head), LandMode::Approval) if !self.task.is_approved(ApprovalOf::Land, head) => {
@@ -158,6 +158,7 @@ impl Change {
         let step = match next.work {
             Work::Agent { .. } => Step::Agent,
             Work::Command { .. } => Step::Command,
+            Work::Land if self.task.policy.gates.security.is_asked() => Step::Security,
             Work::Land => Step::Land,
         };
         self.task.stage = next.name.clone();

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orch::config::{AgentConfig, Config, RepoConfig};
+use orch::config::{AgentConfig, Config, Gates, RepoConfig};
 use orch::engine::{self, Guard, Running};
 use orch_actors::api::{Control, ControlError, StopAnswer, Submit};
 use orch_adapters::disk::{FreeSpace, SystemDisk};
@@ -125,6 +125,7 @@ impl World {
             agents,
             repos: BTreeMap::from([("demo".parse().expect("a name"), repo_config)]),
             limits: setup.limits,
+            gates: Gates::for_all(),
             ..Config::default()
         };
         for settle in setup.settle {

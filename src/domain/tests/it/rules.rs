@@ -44,7 +44,7 @@ fn a_finished_development_run_is_checked_on_its_own_commit() {
 #[test]
 fn a_passed_check_goes_on_to_the_next_stage() {
     let task = sample("development", running(Step::Check));
-    let after = change(&task, &check_ended(&task, CheckEnd::Passed { note: "ok".to_owned() }));
+    let after = change(&task, &check_ended(&task, CheckEnd::passed("ok")));
     assert_eq!(after.task.stage.as_str(), "review");
     assert!(slot(&after.task));
 }

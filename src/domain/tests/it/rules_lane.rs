@@ -39,7 +39,7 @@ fn retry() -> Event {
 #[test]
 fn the_last_stage_asks_the_lane() {
     let task = sample("deploy-staging", running(Step::Command));
-    let after = change(&task, &check_ended(&task, CheckEnd::Passed { note: String::new() }));
+    let after = change(&task, &check_ended(&task, CheckEnd::passed("")));
     assert_eq!(after.effects, [Effect::AskLane { step: Step::Land }]);
     assert_eq!(after.task.status(), Status::Landing);
     let (_, again) = unchanged(&after.task, &Event::Resumed { run_attached: false });
@@ -98,7 +98,7 @@ fn a_gate_that_could_not_run_costs_the_developer_nothing() {
 fn approval_is_bound_to_the_commit() {
     let mut task = sample("deploy-staging", running(Step::Command));
     task.policy.land = LandMode::Approval;
-    let passed = check_ended(&task, CheckEnd::Passed { note: String::new() });
+    let passed = check_ended(&task, CheckEnd::passed(""));
     let waits = change(&task, &passed);
     assert!(waits.effects.is_empty(), "only a person ends this wait: {:?}", waits.effects);
     assert_eq!(waits.task.status(), Status::AwaitingPerson);
@@ -222,4 +222,57 @@ fn waiting_for_a_person_uses_up_no_ceiling() {
 fn a_forge_that_refuses_for_good_needs_a_person() {
     let after = change(&landing(), &lane(LandingEnd::Refused { why: "protected".to_owned() })).task;
     assert!(matches!(after.state, State::Blocked { why: Blocked::ForgeRefuses { .. }, then: Step::Land, .. }));
+}
+
+// ---------------------------------------------------------------------------------------------- the security gate
+
+fn guarded(task: Task) -> Task {
+    let mut task = task;
+    task.policy.gates = orch_domain::policy::GatePlan::everything();
+    task
+}
+
+#[test]
+fn the_security_gate_is_asked_before_the_lane_and_only_where_it_is_in_scope() {
+    let task = guarded(sample("deploy-staging", running(Step::Command)));
+    let after = change(&task, &check_ended(&task, CheckEnd::passed("")));
+    let State::Running { step: Step::Security, .. } = after.task.state else { panic!("{:?}", after.task.state) };
+    assert!(after.effects.iter().any(|e| matches!(e, Effect::StartCheck { step: Step::Security, .. })));
+
+    let passed = change(&after.task, &check_ended(&after.task, CheckEnd::passed("clean")));
+    assert!(matches!(passed.task.state, State::Landing { step: Step::Land, .. }), "{:?}", passed.task.state);
+
+    let open = sample("deploy-staging", running(Step::Command));
+    let straight = change(&open, &check_ended(&open, CheckEnd::passed("")));
+    assert!(matches!(straight.task.state, State::Landing { step: Step::Land, .. }), "{:?}", straight.task.state);
+    let kinds: Vec<&str> = straight.entries.iter().map(|e| e.kind.as_str()).collect();
+    assert!(!kinds.iter().any(|kind| kind.starts_with("gate-")), "{kinds:?}");
+}
+
+#[test]
+fn a_failed_security_gate_sends_the_findings_back_and_one_that_cannot_run_costs_the_developer_nothing() {
+    let task = guarded(sample("deploy", running(Step::Security)));
+    let findings = "rule x in a.txt:3".to_owned();
+    let failed = change(&task, &check_ended(&task, CheckEnd::Failed { findings: findings.clone() }));
+    assert_eq!(failed.task.findings, Some(findings));
+    assert_eq!(failed.task.stage.as_str(), "development");
+    assert!(failed.outgoing.iter().any(|o| matches!(o, Outgoing::Notify { title, .. } if title.contains("security"))));
+
+    let away = change(&task, &check_ended(&task, CheckEnd::CouldNotRun { why: "no engine".to_owned() }));
+    assert_eq!(away.task.counters.developer_retries, task.counters.developer_retries);
+    assert!(
+        matches!(&away.task.state, State::Waiting { on: WaitFor::Until { .. }, then: Step::Security, .. }),
+        "it comes back to the gate, never past it: {:?}",
+        away.task.state
+    );
+}
+
+#[test]
+fn what_passed_unseen_is_journaled_and_told() {
+    let task = guarded(sample("deploy", running(Step::Security)));
+    let warnings = vec!["the advisory feed is away".to_owned()];
+    let end = CheckEnd::Passed { note: "clean".to_owned(), warnings: warnings.clone() };
+    let after = change(&task, &check_ended(&task, end));
+    assert!(after.entries.iter().any(|e| e.kind == "warning" && e.text == warnings[0]));
+    assert!(after.outgoing.iter().any(|o| matches!(o, Outgoing::Notify { needs_you: false, .. })));
 }

@@ -1,0 +1,79 @@
+//! What a gate is asked about, and what it answers: the words that all gates share.
+//!
+//! Owns the subject of a gate run (one exact commit, for one run of one task) and the answer with a reference to the
+//! report that it was read back from. Invariants: an answer that says passed or failed about a commit refers to its
+//! report; nothing here runs or judges anything.
+
+use std::path::PathBuf;
+
+use orch_domain::event::CheckEnd;
+use orch_domain::gate::GateName;
+use orch_domain::ids::{CommitSha, Epoch, Generation, RunId, TaskId};
+use orch_domain::names::{RepoName, TaskKey};
+
+/// What is judged, and for whom.
+#[derive(Clone, Debug)]
+pub struct GateSubject {
+    /// For which task.
+    pub task: TaskId,
+    /// Its key: names the report's folder.
+    pub key: TaskKey,
+    /// Its life: names the report's folder.
+    pub generation: Generation,
+    /// The run that asks.
+    pub run: RunId,
+    /// Epoch of the asker: its jobs are refused when it is stale.
+    pub epoch: Epoch,
+    /// In which repository.
+    pub repo: RepoName,
+    /// The commit that rules come from, as the forge told it; `None`: the head itself.
+    pub base: Option<CommitSha>,
+    /// The commit to judge.
+    pub head: CommitSha,
+}
+
+impl GateSubject {
+    /// The commit that rules come from: the base, or where there is none, the head itself.
+    #[must_use]
+    pub fn rules_at(&self) -> &CommitSha {
+        self.base.as_ref().unwrap_or(&self.head)
+    }
+}
+
+/// A report that was written and read back; enough to read it again and see that it is still the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportRef {
+    /// Whose.
+    pub gate: GateName,
+    /// Where.
+    pub path: PathBuf,
+    /// Hex SHA-256 of the file.
+    pub sha256: String,
+    /// The commit that it judges.
+    pub head: CommitSha,
+    /// The commit that its rules came from.
+    pub base: Option<CommitSha>,
+}
+
+/// A gate's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateAnswer {
+    /// What it says.
+    pub end: CheckEnd,
+    /// The report that says so; `None` where nothing had to run, or nothing could be written.
+    pub report: Option<ReportRef>,
+}
+
+impl GateAnswer {
+    /// Nothing can be concluded, and no report was written.
+    #[must_use]
+    pub fn could_not_run(why: impl Into<String>) -> Self {
+        CheckEnd::CouldNotRun { why: why.into() }.into()
+    }
+}
+
+impl From<CheckEnd> for GateAnswer {
+    fn from(end: CheckEnd) -> Self {
+        Self { end, report: None }
+    }
+}

@@ -1,0 +1,133 @@
+//! The lane's gates, asked in their order about the commit that is to land.
+//!
+//! Owns which gates are asked, what becomes of their answers, and what the proof says about them. Invariants: a gate in
+//! scope has a report that was read back, and is read again right before the window; a gate that is switched off is named
+//! in the proof; the first gate that does not pass ends the landing. Refuses to judge anything itself.
+
+use orch_domain::event::{CheckEnd, LandingEnd};
+use orch_domain::gate::{GateName, InScope, LANDING_GATES};
+use orch_domain::ids::{CommitSha, Epoch};
+use orch_domain::task::Task;
+use serde_json::{Value, json};
+
+use super::{Halt, Landing, could_not_run};
+use crate::checks::{Asked, subject_of};
+use crate::gates::conclude::reread;
+use crate::gates::{GateAnswer, GateSubject, ReportRef, merge};
+
+/// What the gates said about one candidate.
+pub(super) struct Judged {
+    answers: Vec<(GateName, String, Option<ReportRef>)>,
+    off: Vec<&'static str>,
+}
+
+impl Judged {
+    /// Reads every report again: what is landed on must still say what was answered.
+    pub(super) async fn still_stands(&self) -> Result<(), Halt> {
+        for report in self.answers.iter().filter_map(|(_, _, report)| report.as_ref()) {
+            reread(report)
+                .await
+                .map_err(|why| could_not_run(format!("a gate's report does not stand any more: {why}")))?;
+        }
+        Ok(())
+    }
+
+    /// For the proof line.
+    pub(super) fn proof(&self) -> Value {
+        let line = |(gate, note, report): &(GateName, String, Option<ReportRef>)| {
+            let hash = report.as_ref().map(|report| report.sha256.clone());
+            let path = report.as_ref().map(|report| report.path.clone());
+            json!({"gate": gate, "verdict": "passed", "note": note, "report_sha256": hash, "report": path})
+        };
+        self.answers.iter().map(line).collect()
+    }
+
+    /// What was not asked though it could have been, and `tests` where the repository has none.
+    pub(super) fn switched_off(&self) -> Value {
+        json!(self.off)
+    }
+}
+
+impl Landing {
+    /// Asks the gates in scope about `head`, which is caught up on `main_at`. Failing, the work goes back at `go_on`: the
+    /// same with the notes that the next prompt builds on.
+    pub(super) async fn judge(
+        &self,
+        task: &Task,
+        main_at: &CommitSha,
+        head: &CommitSha,
+        go_on: &CommitSha,
+    ) -> Result<Judged, Halt> {
+        let mut judged = Judged { answers: Vec::new(), off: off_by_switch(task) };
+        let plan = task.policy.gates;
+        if plan.merge.is_asked() {
+            self.say("testing the combined tree");
+            let (ctx, no_tests) = (self.ctx.clone(), task.policy.no_tests);
+            let subject = self.subject(task, main_at, head).await?;
+            let asked = subject.clone();
+            let work = async move { merge::run(&ctx, &asked, no_tests).await };
+            let answer = self.ask(task, subject, GateName::Merge, work).await?;
+            let why_else = "The change, caught up with main, fails the tests. What main brought may be the cause.";
+            self.take(&mut judged, GateName::Merge, answer, why_else, main_at, go_on).await?;
+            self.border().await?;
+        }
+        Ok(judged)
+    }
+
+    async fn subject(&self, task: &Task, main_at: &CommitSha, head: &CommitSha) -> Result<GateSubject, Halt> {
+        let owned = self.ctx.store.load_task(&self.task).await.map_err(could_not_run)?;
+        let epoch: Epoch = owned.map(|stored| stored.epoch).unwrap_or_default();
+        Ok(subject_of(task, task.run_id(task.counters.runs), epoch, Some(main_at.clone()), head.clone()))
+    }
+
+    /// Runs a gate in the pool, ahead of those that hold no lease.
+    async fn ask(
+        &self,
+        task: &Task,
+        subject: GateSubject,
+        gate: GateName,
+        work: impl Future<Output = GateAnswer> + Send + 'static,
+    ) -> Result<GateAnswer, Halt> {
+        let Some(gates) = self.directory.gates() else { return Err(could_not_run("the gate pool is being restarted")) };
+        let asked = Asked { gates: &gates, snapshots: &self.snapshots, priority: task.priority, lease_holder: true };
+        Ok(asked.of(subject, gate.as_str(), work).await)
+    }
+
+    /// Keeps an answer that lets the change pass; any other ends the landing.
+    async fn take(
+        &self,
+        judged: &mut Judged,
+        gate: GateName,
+        answer: GateAnswer,
+        failed: &str,
+        main_at: &CommitSha,
+        go_on: &CommitSha,
+    ) -> Result<(), Halt> {
+        match answer.end {
+            CheckEnd::Passed { note, warnings } => {
+                self.note("gate-passed", format!("{gate} on {}: {note}", main_at.short())).await;
+                for warning in warnings {
+                    self.note("warning", format!("{gate}: {warning}")).await;
+                }
+                judged.answers.push((gate, note, answer.report));
+                Ok(())
+            }
+            CheckEnd::Failed { findings } => {
+                let findings = format!("{failed}\nmain is at {main_at}.\n\n{findings}");
+                Err(Some(LandingEnd::SentBack { findings, head: Some(go_on.clone()) }))
+            }
+            CheckEnd::CouldNotRun { why } => {
+                self.border().await?;
+                Err(could_not_run(why))
+            }
+            CheckEnd::NotConfigured { why } => Err(Some(LandingEnd::NotConfigured { why })),
+        }
+    }
+}
+
+/// Gates that the operator has switched off for this repository, and `tests` where there are none.
+fn off_by_switch(task: &Task) -> Vec<&'static str> {
+    let plan = task.policy.gates;
+    let gates = LANDING_GATES.into_iter().filter(|gate| plan.of(*gate) == InScope::SwitchedOff).map(GateName::as_str);
+    gates.chain(task.policy.no_tests.then_some("tests")).collect()
+}
