@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod artefact;
 pub mod decide;
+pub mod deps;
 pub mod detect;
 pub mod effect;
 pub mod event;
