@@ -22,6 +22,7 @@ pub mod stop;
 pub mod table;
 pub mod task;
 pub mod testcount;
+pub mod testnames;
 pub mod time;
 pub mod tombstone;
 pub mod view;

@@ -12,6 +12,7 @@ mod input;
 mod lane;
 mod order;
 mod pipeline;
+mod race;
 mod retries;
 mod stop;
 mod upkeep;
