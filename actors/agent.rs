@@ -1,6 +1,6 @@
-//! AgentActor: one per agent run. Owns the run's side task and, through it, workspace and job. Hears `End` and the side
-//! task's result. Says `RunEnded` to its TaskActor, exactly once. Dies with the run or with its TaskActor. Never works
-//! itself, and never lets a failing run take its TaskActor along.
+//! AgentActor: one per agent run. Owns the run's side task and, through it, workspace and job. Hears `End`, `Leave` and the
+//! side task's result. Says `RunEnded` to its TaskActor, exactly once, unless the run is left to the next start. Dies with
+//! the run or with its TaskActor. Never works itself, and never lets a failing run take its TaskActor along.
 
 use std::sync::Arc;
 
@@ -12,13 +12,15 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::attempt::{Attempt, trouble};
+use crate::attempt::{Attached, Attempt, Told, trouble};
 use crate::context::Context;
 use crate::snapshots::{Snapshots, Teller};
 use crate::task::{TaskMsg, send};
 
 /// Reason of an AgentActor that ended because its run was over: any other end means that the run was lost.
 pub const RUN_OVER: &str = "run over";
+/// Reason of an AgentActor whose agent works on without it, for the next start to go on with.
+pub const RUN_LEFT: &str = "run left to the next start";
 
 /// What an AgentActor hears.
 pub enum AgentMsg {
@@ -27,10 +29,12 @@ pub enum AgentMsg {
         /// How firmly.
         level: Level,
     },
+    /// Let the agent work on; the next start goes on with the run.
+    Leave,
     /// The side task is through.
     Ended {
-        /// What is known.
-        facts: Box<RunFacts>,
+        /// What is known; `None`: the run is left to the next start.
+        facts: Option<Box<RunFacts>>,
     },
 }
 
@@ -48,6 +52,8 @@ pub struct AgentArgs {
     pub run: RunId,
     /// Its number over the task's life.
     pub attempt: u32,
+    /// The job of this run, when it was begun before.
+    pub attached: Option<Attached>,
     /// Who is told.
     pub report_to: ActorRef<TaskMsg>,
 }
@@ -60,7 +66,7 @@ pub struct AgentState {
     ctx: Arc<Context>,
     run: RunId,
     report_to: ActorRef<TaskMsg>,
-    end: watch::Sender<Option<Level>>,
+    tell: watch::Sender<Option<Told>>,
     side_task: AbortHandle,
     teller: Teller,
 }
@@ -73,7 +79,7 @@ impl Actor for AgentActor {
     async fn pre_start(&self, myself: ActorRef<AgentMsg>, args: AgentArgs) -> Result<AgentState, ActorProcessingErr> {
         let name = format!("agent {}", args.run);
         let teller = args.snapshots.register(&name, "starting", args.ctx.now(), 0);
-        let (end, ending) = watch::channel(None);
+        let (tell, told) = watch::channel(None);
         let attempt = Attempt {
             ctx: args.ctx.clone(),
             snapshots: args.snapshots,
@@ -81,7 +87,8 @@ impl Actor for AgentActor {
             epoch: args.epoch,
             run: args.run.clone(),
             attempt: args.attempt,
-            ending,
+            attached: args.attached,
+            told,
         };
         let work = tokio::spawn(attempt.carry_out());
         let side_task = work.abort_handle();
@@ -89,13 +96,13 @@ impl Actor for AgentActor {
             let facts = match work.await {
                 Ok(facts) => facts,
                 Err(error) if error.is_cancelled() => return,
-                Err(error) => trouble(format!("the run's side task failed: {error}")),
+                Err(error) => Some(trouble(format!("the run's side task failed: {error}"))),
             };
-            if myself.cast(AgentMsg::Ended { facts: Box::new(facts) }).is_err() {
+            if myself.cast(AgentMsg::Ended { facts: facts.map(Box::new) }).is_err() {
                 tracing::debug!("an agent actor ended before its run did");
             }
         });
-        Ok(AgentState { ctx: args.ctx, run: args.run, report_to: args.report_to, end, side_task, teller })
+        Ok(AgentState { ctx: args.ctx, run: args.run, report_to: args.report_to, tell, side_task, teller })
     }
 
     async fn handle(
@@ -107,20 +114,32 @@ impl Actor for AgentActor {
         match message {
             AgentMsg::End { level } => {
                 state.teller.say(format!("ending ({level:?})"), state.ctx.now());
-                state.end.send_if_modified(|now| {
-                    let firmer = now.is_none_or(|now| now < level);
-                    if firmer {
-                        *now = Some(level);
-                    }
-                    firmer
-                });
+                state.tell(Told::End(level));
             }
-            AgentMsg::Ended { facts } => {
+            AgentMsg::Leave => {
+                state.teller.say("leaving the agent to the next start", state.ctx.now());
+                state.tell(Told::Leave);
+            }
+            AgentMsg::Ended { facts: None } => myself.stop(Some(RUN_LEFT.to_owned())),
+            AgentMsg::Ended { facts: Some(facts) } => {
                 send(&state.report_to, Event::RunEnded { run: state.run.clone(), facts });
                 myself.stop(Some(RUN_OVER.to_owned()));
             }
         }
         Ok(())
+    }
+}
+
+impl AgentState {
+    /// Passes on what only rises.
+    fn tell(&self, told: Told) {
+        self.tell.send_if_modified(|now| {
+            let firmer = now.is_none_or(|now| now < told);
+            if firmer {
+                *now = Some(told);
+            }
+            firmer
+        });
     }
 }
 

@@ -1,10 +1,15 @@
 //! One agent run from workspace to facts: the side task of an AgentActor.
 //!
 //! Owns the order of steps: what an interrupted run left, a fresh workspace, the prompt, the job, taking the commits
-//! out, reading the artefact, clearing away. Returns facts only; the verdict is the domain's. Invariant: whatever happens
-//! in between, the job is over when it returns, and the workspace is gone unless it holds work that is nowhere else.
+//! out, reading the artefact, clearing away. A run that an earlier supervisor began is gone on with from its job. Returns
+//! facts only; the verdict is the domain's. Invariant: whatever happens in between, the job is over when it returns, and
+//! the workspace is gone unless it holds work that is nowhere else; only a run that is left to the next start goes on.
 
+mod attach;
+mod footing;
 mod words;
+
+pub(crate) use attach::{Attached, attachable};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +22,8 @@ use orch_adapters::jobs::{FinishedJob, RunningJob, follow};
 use orch_adapters::ports::{Confinement, EndLevel, JobError, JobLimits, JobSpec};
 use orch_domain::agent::{AgentClaim, AgentEvent, AgentReport};
 use orch_domain::event::{ArtefactFact, RunFacts};
-use orch_domain::ids::{CommitSha, Epoch, JobId, RunId};
+use orch_domain::ids::{Epoch, JobId, RunId};
 use orch_domain::job::{JobEnd, JobKind};
-use orch_domain::names::BranchName;
 use orch_domain::pipeline::{Role, Work};
 use orch_domain::stop::Level;
 use orch_domain::task::{Task, first_line};
@@ -30,8 +34,9 @@ use tokio::time::Instant;
 use crate::artefacts;
 use crate::context::{AgentSetup, Context, RepoRuntime};
 use crate::ids::{mint, nonce};
-use crate::run_rows;
 use crate::snapshots::Snapshots;
+use attach::RunNotes;
+use footing::Footing;
 use words::{left_behind, one_line, tail};
 
 /// Longest time for taking the work out of a workspace.
@@ -55,8 +60,44 @@ pub struct Attempt {
     pub run: RunId,
     /// Its number.
     pub attempt: u32,
-    /// Set when the run has to end.
-    pub ending: watch::Receiver<Option<Level>>,
+    /// The job of this very run, which an earlier supervisor (or an earlier actor) began.
+    pub attached: Option<Attached>,
+    /// Set when the run has to end, or to be left.
+    pub told: watch::Receiver<Option<Told>>,
+}
+
+/// What a run is told while it is under way. Only rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Told {
+    /// Let the agent go on without us: the next start goes on with the run.
+    Leave,
+    /// End.
+    End(Level),
+}
+
+/// Why a run's steps were not gone through.
+enum Halt {
+    /// It is left to the next start.
+    Left,
+    /// Something of ours could not run.
+    Trouble(String),
+}
+
+impl From<String> for Halt {
+    fn from(why: String) -> Self {
+        Self::Trouble(why)
+    }
+}
+
+/// A job with all that is needed to see it through.
+struct Begun {
+    job: RunningJob,
+    setup: Arc<AgentSetup>,
+    model: Option<String>,
+    git: RepoGit,
+    footing: Footing,
+    /// Whether somebody else began it: its time is then told by its record, not by our clock.
+    before: bool,
 }
 
 /// Facts of a run that could not be carried out.
@@ -114,44 +155,48 @@ impl Folders {
     }
 }
 
-/// The commits that a run begins with.
-struct Footing {
-    main: BranchName,
-    /// Where `main` is now: shown to the agent as `origin/<main>`, so that a conflict can be resolved against it.
-    main_at: CommitSha,
-    base: CommitSha,
-    start: CommitSha,
-}
-
 impl Attempt {
-    /// Carries the run out.
-    pub async fn carry_out(mut self) -> RunFacts {
+    /// Carries the run out. `None`: the agent works on, and the next start goes on with the run.
+    pub async fn carry_out(mut self) -> Option<RunFacts> {
         let folders = Folders::of(&self.ctx, &self.run);
         let mut facts = trouble(String::new());
         facts.trouble = None;
         let mut left = None;
-        if let Err(why) = self.steps(&folders, &mut facts, &mut left).await {
-            tracing::warn!(task.id = %self.task.id, run.id = %self.run, %why, "run {} could not be carried out", self.run);
-            facts.trouble = Some(why);
+        match self.steps(&folders, &mut facts, &mut left).await {
+            Ok(()) => {}
+            Err(Halt::Left) => {
+                tracing::info!(run.id = %self.run, "run {} is left to the next start", self.run);
+                return None;
+            }
+            Err(Halt::Trouble(why)) => {
+                tracing::warn!(task.id = %self.task.id, run.id = %self.run, %why, "run {} could not be carried out", self.run);
+                facts.trouble = Some(why);
+            }
         }
         self.clear_away(&folders, &facts, left).await;
         self.snapshots.clear_activity(&self.task.id);
-        facts
+        Some(facts)
     }
 
-    async fn steps(
-        &mut self,
-        folders: &Folders,
-        facts: &mut RunFacts,
-        left: &mut Option<String>,
-    ) -> Result<(), String> {
+    async fn steps(&mut self, folders: &Folders, facts: &mut RunFacts, left: &mut Option<String>) -> Result<(), Halt> {
+        let begun = match self.attached.take() {
+            Some(attached) => Some(self.attach(attached, facts).await?),
+            None => self.begin(folders, facts).await?,
+        };
+        match begun {
+            Some(begun) => self.see_through(&begun, folders, facts, left).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes everything ready and starts the job; `None` when there is nothing to be seen through, which `facts` then says.
+    async fn begin(&mut self, folders: &Folders, facts: &mut RunFacts) -> Result<Option<Begun>, String> {
         let repo = self.repo()?;
         let setup = self.agent()?;
         let git = repo.git.for_owner(self.owner());
         self.say("fetching main");
         let footing = self.footing(&repo, &git).await?;
-        facts.base = Some(footing.base.clone());
-        facts.start = Some(self.committed().map_or_else(|| footing.base.clone(), |(_, head)| head.clone()));
+        self.stand_on(&footing, facts);
         self.say("making the workspace");
         let workspace = WorkspaceSpec {
             dir: folders.tree.clone(),
@@ -163,25 +208,51 @@ impl Attempt {
         git.make_workspace(workspace).await.map_err(|e| format!("no workspace: {e}"))?;
         let private = PrivateDirs::under(&folders.private);
         private.create(None).map_err(|e| format!("no private folders at {}: {e}", folders.private.display()))?;
-        let Some(job) = self.launch(&repo, &setup, &git, folders, &footing, facts).await? else {
-            return Ok(());
-        };
-        let mut parser = setup.agent.parser(setup.model.as_deref());
-        let begun = Instant::now();
-        let (finished, stalled) = match self.attend(&job, &setup, parser.as_mut()).await {
+        let job = self.launch(&repo, &setup, &git, folders, &footing, facts).await?;
+        let model = setup.model.clone();
+        Ok(job.map(|job| Begun { job, setup, model, git, footing, before: false }))
+    }
+
+    /// The commits that the run is measured against: leftovers that were taken over are the run's own work.
+    fn stand_on(&self, footing: &Footing, facts: &mut RunFacts) {
+        facts.base = Some(footing.base.clone());
+        facts.start = Some(self.committed().map_or_else(|| footing.base.clone(), |(_, head)| head.clone()));
+    }
+
+    /// From a job that was begun to all that can be known of it.
+    async fn see_through(
+        &mut self,
+        begun: &Begun,
+        folders: &Folders,
+        facts: &mut RunFacts,
+        left: &mut Option<String>,
+    ) -> Result<(), Halt> {
+        let Begun { job, setup, git, footing, .. } = begun;
+        let mut parser = setup.agent.parser(begun.model.as_deref());
+        let since = Instant::now();
+        let (finished, stalled) = match self.attend(job, setup, parser.as_mut()).await {
             Ok(attended) => attended,
-            Err(why) => {
+            Err(Halt::Left) => return Err(Halt::Left),
+            Err(Halt::Trouble(why)) => {
                 // It has worked, so its workspace is not thrown away; and nothing of it may work on in there.
                 facts.end = Some(JobEnd::Lost);
-                self.end(&job, EndLevel::Kill).await;
-                return Err(match tokio::time::timeout(LAST_WAIT, job.wait()).await {
+                self.end(job, EndLevel::Kill).await;
+                return Err(Halt::Trouble(match tokio::time::timeout(LAST_WAIT, job.wait()).await {
                     Ok(Ok(_)) => why,
                     Ok(Err(error)) => format!("{why}; and its end could not be seen: {error}"),
                     Err(_) => format!("{why}; and it was not seen to end"),
-                });
+                }));
             }
         };
-        let wall = Millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let wall = match (begun.before, finished.exit.started) {
+            (true, Some(started)) => finished.exit.ended.since(started),
+            _ => Millis(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        };
+        if begun.before && finished.exit.started.is_none() {
+            // Its supervisor ended before it could be sent on, which is no fault of the program's.
+            facts.end = Some(JobEnd::Orphaned);
+            return Ok(());
+        }
         let end = if stalled { JobEnd::Stalled } else { finished.exit.end.clone() };
         facts.report = parser.report(&end, wall);
         facts.end = Some(end);
@@ -193,18 +264,21 @@ impl Attempt {
             true => format!("{}: {}", self.task.key, one_line(&self.task.title)),
             false => self.leftovers_message(),
         };
-        let imported = self.capture(&git, &self.run, folders, &footing, message).await;
-        match imported {
+        let taken = match begun.before && !folders.tree.exists() {
+            true => self.taken_before(git, footing).await,
+            false => self.capture(git, &self.run, folders, footing, message).await,
+        };
+        match taken {
             Ok(taken) => {
                 *left = taken.left;
-                self.look_at_work(&git, &footing, taken.imported, facts).await
+                Ok(self.look_at_work(git, footing, taken.imported, facts).await?)
             }
             // What it left cannot be taken: told to it as a finding, since trying the same again would not help.
             Err(Untaken::Agents(why)) if ended_well => {
                 facts.report.claim = Some(AgentClaim::Error { text: why });
                 Ok(())
             }
-            Err(Untaken::Ours(why)) if ended_well => Err(why),
+            Err(Untaken::Ours(why)) if ended_well => Err(why.into()),
             Err(Untaken::Agents(why) | Untaken::Ours(why)) => {
                 tracing::warn!(run.id = %self.run, %why, "nothing could be taken out of an interrupted run");
                 Ok(())
@@ -238,80 +312,6 @@ impl Attempt {
 
     fn say(&self, text: &str) {
         self.snapshots.set_activity(&self.task.id, text);
-    }
-
-    /// Base and head of work that has commits. A head that is the base is none: it must not hold the work at an old main.
-    fn committed(&self) -> Option<(&CommitSha, &CommitSha)> {
-        self.task.base.as_ref().zip(self.task.head.as_ref()).filter(|(base, head)| base != head)
-    }
-
-    /// Base from the forge for new work; for work under way its own, with whatever an interrupted run left on top.
-    async fn footing(&self, repo: &RepoRuntime, git: &RepoGit) -> Result<Footing, String> {
-        let main = repo.main().await.map_err(|e| e.to_string())?;
-        let main_at = git.fetch_main(&main).await.map_err(|e| format!("main cannot be fetched: {e}"))?;
-        let (base, mut start) = match self.committed() {
-            Some((base, head)) => (base.clone(), head.clone()),
-            None => (main_at.clone(), main_at.clone()),
-        };
-        for n in 1..self.task.counters.runs {
-            let run = self.task.run_id(n);
-            let left = Folders::of(&self.ctx, &run);
-            if !left.tree.exists() {
-                // Half made, or cleared away before its result was recorded: what was taken out of it is still known.
-                artefacts::discard(&left.root);
-                if let Some(head) = self.taken_out(git, &run, &start).await {
-                    start = head;
-                }
-                continue;
-            }
-            self.say("taking over what an interrupted run left");
-            let (main, main_at) = (main.clone(), main_at.clone());
-            let footing = Footing { main, main_at, base: base.clone(), start: start.clone() };
-            match self.capture(git, &run, &left, &footing, self.leftovers_message()).await {
-                Ok(Taken { imported, left: more }) => {
-                    let before = start.clone();
-                    let fits = imported.new && imported.continues && self.may_keep(git, &before, &imported).await;
-                    let refused = (imported.new && !fits).then(|| "its commits cannot be gone on from".to_owned());
-                    if fits {
-                        start = imported.head;
-                    }
-                    self.leave(git, &run, &left, more.or(refused)).await;
-                }
-                Err(Untaken::Agents(why) | Untaken::Ours(why)) => {
-                    artefacts::salvage_or_quarantine(&self.ctx, git, &self.task, &run, &left.root, &why).await;
-                }
-            }
-        }
-        Ok(Footing { main, main_at, base, start })
-    }
-
-    /// Ends a workspace whose commits were taken out: what is in it besides is kept first.
-    async fn leave(&self, git: &RepoGit, run: &RunId, folders: &Folders, left: Option<String>) {
-        match left {
-            Some(why) => {
-                artefacts::salvage_or_quarantine(&self.ctx, git, &self.task, run, &folders.root, &why).await;
-            }
-            None => artefacts::discard(&folders.root),
-        }
-    }
-
-    /// What was taken out of a run whose result was never recorded: its supervisor ended in between.
-    async fn taken_out(&self, git: &RepoGit, run: &RunId, start: &CommitSha) -> Option<CommitSha> {
-        let runs = self.ctx.store.runs(&self.task.id).await.ok()?;
-        runs.iter().find(|r| r.run.id == *run && run_rows::was_cut_off(r))?;
-        let head = git.imported_head(&self.task.id, run).await.ok()??;
-        let continues = head != *start && git.contains(start, &head).await.unwrap_or(false);
-        let keep = continues && (self.role().may_change_code() || self.only_artefacts(git, start, &head).await);
-        keep.then_some(head)
-    }
-
-    async fn only_artefacts(&self, git: &RepoGit, from: &CommitSha, to: &CommitSha) -> bool {
-        self.foreign_paths(git, from, to).await.is_ok_and(|paths| paths.is_empty())
-    }
-
-    /// Roles that may not change code take over only what stays in the artefact folder.
-    async fn may_keep(&self, git: &RepoGit, start: &CommitSha, imported: &Imported) -> bool {
-        self.role().may_change_code() || self.only_artefacts(git, start, &imported.head).await
     }
 
     /// Starts the job; `None` when the program cannot be started as things are set up, which `facts` then says.
@@ -368,7 +368,8 @@ impl Attempt {
             confinement,
             on_loss: JobKind::Agent.on_loss(self.ctx.limits.agent_orphan_grace),
         };
-        match self.ctx.runner.start(spec).await {
+        let notes = RunNotes::of(setup, self.attempt, footing);
+        match self.ctx.runner.start_noted(spec, serde_json::to_value(notes).ok()).await {
             Ok(job) => Ok(Some(job)),
             Err(JobError::Refused { why, .. }) => {
                 tracing::info!(run.id = %self.run, %why, "run {} was refused its start", self.run);
@@ -413,13 +414,13 @@ impl Attempt {
         Confinement { enforced: !setup.unconfined, write, read, deny: vec![self.ctx.paths.data.clone()], uid: None }
     }
 
-    /// Follows the job to its end; `true` when it was ended for being silent.
+    /// Follows the job to its end, or until it is to be left; `true` when it was ended for being silent.
     async fn attend(
         &mut self,
         job: &RunningJob,
         setup: &AgentSetup,
         parser: &mut dyn StreamParser,
-    ) -> Result<(FinishedJob, bool), String> {
+    ) -> Result<(FinishedJob, bool), Halt> {
         let over = job.clone();
         let mut lines = follow(&job.stdout_path(), 0, async move {
             // An error shows again below, where it is reported.
@@ -437,10 +438,15 @@ impl Attempt {
             // The end of the run comes before its output, output before silence: nothing said is counted as silence.
             tokio::select! {
                 biased;
-                Ok(()) = self.ending.changed() => {
-                    let level = if *self.ending.borrow_and_update() == Some(Level::Kill) { EndLevel::Kill } else { EndLevel::Term };
-                    self.end(job, level).await;
-                }
+                Ok(()) = self.told.changed() => {
+                    let told = *self.told.borrow_and_update();
+                    match told {
+                        Some(Told::Leave) => return Err(Halt::Left),
+                        Some(Told::End(Level::Kill)) => self.end(job, EndLevel::Kill).await,
+                        Some(Told::End(_)) => self.end(job, EndLevel::Term).await,
+                        None => {}
+                    }
+                },
                 line = lines.next_line() => match line {
                     Ok(Some(line)) => {
                         heard = Instant::now();
@@ -449,7 +455,7 @@ impl Attempt {
                         }
                     }
                     Ok(None) => open = false,
-                    Err(error) => return Err(format!("the agent's output cannot be read: {error}")),
+                    Err(error) => return Err(format!("the agent's output cannot be read: {error}").into()),
                 },
                 () = silence => {
                     if parser.tool_running() {
@@ -567,12 +573,6 @@ impl Attempt {
         artefacts::keep_copies(&self.ctx, git, &self.task, &imported.head).await;
         facts.head = Some(imported.head);
         Ok(())
-    }
-
-    async fn foreign_paths(&self, git: &RepoGit, from: &CommitSha, to: &CommitSha) -> Result<Vec<String>, String> {
-        let folder = format!("{}/", artefacts::folder(&self.task));
-        let changed = git.changed_paths(from, to).await.map_err(|e| e.to_string())?;
-        Ok(changed.into_iter().map(|c| c.path).filter(|p| !p.starts_with(&folder)).take(NAMED).collect())
     }
 
     /// Removes the workspace, unless it holds work that could not be taken out: then it stays for the next run, which

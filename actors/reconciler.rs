@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use orch_adapters::git::Owner;
 use orch_domain::ids::{Epoch, JobId, RunId, TaskId};
+use orch_domain::job::JobKind;
 use orch_domain::names::RepoName;
 use orch_domain::reconcile::{Correction, Observed, Plan, Recorded, RecordedJob, task_of_run};
-use orch_store::StoreError;
+use orch_domain::task::{State, Step};
+use orch_store::{JobRow, StoreError};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -241,7 +243,9 @@ async fn pass(
         if job.record.kind.is_window() {
             // It runs on to its own end, which somebody has to record.
             drop(ctx.runner.adopt(job.record.identity));
-        } else if job.record.task.as_ref().is_some_and(|task| live.contains(task)) {
+        } else if job.record.task.as_ref().is_some_and(|task| live.contains(task))
+            && !is_of_a_current_run(ctx, &job).await
+        {
             // Its task's actor settles what it needs itself; what the lane had begun for it nobody else would. No wait.
             let ctx = ctx.clone();
             tokio::spawn(async move { settle_job(&ctx, job).await });
@@ -259,6 +263,14 @@ async fn pass(
     }
     let board = take_up_board(ctx, directory, board).await?;
     Ok((format!("{} corrections in the last pass", plan.corrections.len()), board))
+}
+
+/// Whether it is the agent of a run under way: its task's actor goes on with that, or ends it.
+async fn is_of_a_current_run(ctx: &Context, job: &JobRow) -> bool {
+    let (JobKind::Agent, Some(id)) = (job.record.kind, &job.record.task) else { return false };
+    let stored = ctx.store.load_task(id).await.ok().flatten();
+    let state = stored.map(|stored| stored.task.state);
+    matches!(state, Some(State::Running { run, step: Step::Agent, .. }) if job.record.run.as_ref() == Some(&run))
 }
 
 async fn running_actors(directory: &Directory) -> BTreeSet<TaskId> {

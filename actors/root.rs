@@ -73,6 +73,8 @@ pub enum RootMsg {
     Stop {
         /// How firmly to begin with.
         level: Level,
+        /// Whether agents are left to the next start instead of being waited for.
+        leave: bool,
         /// How long tasks may go on before they are told to end.
         deadline: Duration,
         /// Told when all has ended.
@@ -150,13 +152,13 @@ impl Actor for RootSupervisor {
                 }
             }
             RootMsg::Restart { .. } => {}
-            RootMsg::Stop { level, deadline, done } => {
+            RootMsg::Stop { level, leave, deadline, done } => {
                 state.stopping = true;
                 state.teller.say("stopping", state.ctx.now());
                 let children: Vec<(Role, ActorCell)> = state.children.values().cloned().collect();
                 let (directory, ctx) = (state.directory.clone(), state.ctx.clone());
                 tokio::spawn(async move {
-                    stop_downwards(&ctx, &directory, children, level, deadline).await;
+                    stop_downwards(&ctx, &directory, children, (level, leave), deadline).await;
                     if myself.cast(RootMsg::AllStopped { done }).is_err() {
                         tracing::debug!("the root ended before its children had");
                     }
@@ -269,7 +271,7 @@ async fn stop_downwards(
     ctx: &Context,
     directory: &Directory,
     children: Vec<(Role, ActorCell)>,
-    level: Level,
+    (level, leave): (Level, bool),
     deadline: Duration,
 ) {
     let until = tokio::time::Instant::now() + deadline;
@@ -280,7 +282,7 @@ async fn stop_downwards(
     let mut level = level;
     loop {
         let (done, ended) = oneshot::channel();
-        if !directory.tell_router(RouterMsg::Stop { level, done: Some(done) }) {
+        if !directory.tell_router(RouterMsg::Stop { level, leave, done: Some(done) }) {
             break;
         }
         let wait = if level == Level::Drain { deadline } else { CANCEL_WAIT };

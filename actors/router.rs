@@ -12,9 +12,9 @@ use orch_domain::event::Event;
 use orch_domain::ids::TaskId;
 use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Level;
-use orch_domain::task::State;
+use orch_domain::task::{State, Status, Step};
 use orch_domain::time::Timestamp;
-use orch_store::{Change, Store};
+use orch_store::{Change, Store, Stored, TaskFilter};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
@@ -105,6 +105,8 @@ pub enum RouterMsg {
     Stop {
         /// How firmly.
         level: Level,
+        /// Whether agents are left to the next start instead of being waited for.
+        leave: bool,
         /// Told when the last TaskActor has ended.
         done: Option<oneshot::Sender<()>>,
     },
@@ -181,6 +183,17 @@ impl Actor for TaskRouter {
             stopping: None,
             stopped: Vec::new(),
         };
+        // Agents may work on from before: their slots are taken before the first one is asked for. Whoever resumes and does
+        // not need its own any more gives it back.
+        let running = TaskFilter { status: Some(Status::Running), live_only: true, ..TaskFilter::default() };
+        let stopping = TaskFilter { status: Some(Status::Stopping), ..running.clone() };
+        for filter in [running, stopping] {
+            for Stored { task, .. } in state.ctx.store.find_tasks(filter).await? {
+                if matches!(task.state, State::Running { step: Step::Agent, .. }) {
+                    state.slots.insert(task.id);
+                }
+            }
+        }
         // Re-own every live task: the same way a restart of the process and a restart of this actor go.
         for (task, _) in state.ctx.store.live_ids().await? {
             state.start(&myself, &task, 0).await;
@@ -258,8 +271,8 @@ impl Actor for TaskRouter {
                     state.start(&myself, &task, count).await;
                 }
             }
-            RouterMsg::Stop { level, done } => {
-                state.stop(level);
+            RouterMsg::Stop { level, leave, done } => {
+                state.stop(level, leave);
                 state.stopped.extend(done);
                 state.report_stopped();
             }
@@ -281,7 +294,7 @@ impl Actor for TaskRouter {
             SupervisionEvent::ActorFailed(who, why) => (who, why.to_string()),
             _ => return Ok(()),
         };
-        if let Some(task) = state.child_ended(&who)
+        if let Some(task) = state.child_ended(&who, why == CLOSED)
             && why != CLOSED
             && state.stopping.is_none()
         {
@@ -347,11 +360,14 @@ impl RouterState {
         }
     }
 
-    fn child_ended(&mut self, who: &ActorCell) -> Option<TaskId> {
+    fn child_ended(&mut self, who: &ActorCell, closed: bool) -> Option<TaskId> {
         let task = self.by_actor.remove(&who.get_id())?;
         self.children.remove(&task);
-        // Whatever it held is given to others; its successor asks again.
-        self.give_back(&task);
+        if closed || !self.slots.contains(&task) {
+            // Its successor asks again.
+            self.give_back(&task);
+        }
+        // Else its agent may work on: the successor goes on with it, or gives the slot back.
         self.turn_queue.retain(|(t, _)| *t != task);
         Some(task)
     }
@@ -447,14 +463,14 @@ impl RouterState {
         });
     }
 
-    fn stop(&mut self, level: Level) {
+    fn stop(&mut self, level: Level, leave: bool) {
         if self.stopping.is_some_and(|now| now >= level) {
             return;
         }
         self.stopping = Some(level);
         self.resting.clear();
         for child in self.children.values() {
-            if child.cast(TaskMsg::Stop { level }).is_err() {
+            if child.cast(TaskMsg::Stop { level, leave }).is_err() {
                 tracing::debug!("a task ended before it could be told to stop");
             }
         }

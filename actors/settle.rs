@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use orch_adapters::ports::{EndLevel, Observed};
-use orch_domain::ids::TaskId;
+use orch_domain::ids::{JobId, TaskId};
 use orch_domain::job::{JobEnd, JobExit, JobIdentity};
 use orch_store::JobRow;
 
@@ -17,10 +17,16 @@ const WAIT: Duration = Duration::from_secs(90);
 
 /// Ends the live jobs of a task, all but those of windows, and records how they ended. Returns what could not be proven.
 pub async fn settle_jobs(ctx: &Context, task: &TaskId) -> Vec<String> {
-    let jobs = match mine(ctx, task).await {
+    settle_others(ctx, task, None).await
+}
+
+/// The same, but for one job that goes on.
+pub async fn settle_others(ctx: &Context, task: &TaskId, but: Option<&JobId>) -> Vec<String> {
+    let mut jobs = match mine(ctx, task).await {
         Ok(jobs) => jobs,
         Err(why) => return vec![why],
     };
+    jobs.retain(|job| but != Some(&job.record.identity.job));
     let ended = futures::future::join_all(jobs.into_iter().map(|job| settle_job(ctx, job))).await;
     ended.into_iter().flatten().collect()
 }

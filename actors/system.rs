@@ -54,9 +54,18 @@ impl System {
     /// Stops: no new work at once; tasks may go on until the deadline; windows are waited for. Reads are answered until the
     /// store is closed. May be called again with a firmer level.
     pub async fn stop(&self, level: Level, deadline: Duration) {
+        self.end(level, false, deadline).await;
+    }
+
+    /// Stops as `Drain` does, but leaves agents at work to the next start, which goes on with their runs.
+    pub async fn hand_over(&self, deadline: Duration) {
+        self.end(Level::Drain, true, deadline).await;
+    }
+
+    async fn end(&self, level: Level, leave: bool, deadline: Duration) {
         self.handle.close_intake();
         let (done, ended) = oneshot::channel();
-        if self.root.cast(RootMsg::Stop { level, deadline, done }).is_ok() && ended.await.is_err() {
+        if self.root.cast(RootMsg::Stop { level, leave, deadline, done }).is_ok() && ended.await.is_err() {
             tracing::warn!("the root supervisor ended before everything below it had");
         }
         if self.root.wait(Some(Duration::from_secs(5))).await.is_err() {

@@ -3,13 +3,14 @@
 //! when its epoch is stale, or with the router. Never waits for long work in a handler, and never performs what is not
 //! committed.
 
+mod resume;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::run_rows;
 use orch_domain::decide::{Decision, Nothing, decide};
 use orch_domain::effect::Effect;
-use orch_domain::event::{Event, RunFacts};
+use orch_domain::event::Event;
 use orch_domain::ids::{Epoch, TaskId, Version};
 use orch_domain::stop::Level;
 use orch_domain::task::{State, Step, Task};
@@ -18,13 +19,14 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use crate::agent::{AgentActor, AgentArgs, AgentMsg, RUN_OVER};
+use crate::agent::{AgentArgs, AgentMsg, RUN_LEFT, RUN_OVER};
+use crate::attempt::Attached;
 use crate::checks;
 use crate::context::Context;
 use crate::directory::Directory;
 use crate::lane::LaneMsg;
 use crate::router::RouterMsg;
-use crate::settle::settle_jobs;
+use crate::run_rows;
 use crate::snapshots::{Snapshots, Teller};
 use crate::stop_saga;
 
@@ -44,10 +46,17 @@ pub enum TaskMsg {
         /// Told what came of it, once that is durable.
         reply: Option<oneshot::Sender<Answer>>,
     },
+    /// What else the run had started is gone: go on with the run by its job. Sent to itself.
+    Attach {
+        /// The job.
+        attached: Box<Attached>,
+    },
     /// The system stops.
     Stop {
         /// How firmly.
         level: Level,
+        /// Whether an agent is left to the next start instead of being waited for.
+        leave: bool,
     },
     /// Its AgentActor has ended, and whatever that had sent before has been heard.
     AgentGone,
@@ -99,6 +108,10 @@ pub struct TaskState {
     /// Whether a check of this task is under way in this process.
     checking: bool,
     stopping: Option<Level>,
+    /// Whether the system's stop leaves agents to the next start.
+    leaving: bool,
+    /// Whether the run under way was left to the next start.
+    left: bool,
     /// Events that could not be committed yet (disk full): kept in order.
     unsaved: Vec<Event>,
 }
@@ -137,6 +150,8 @@ impl Actor for TaskActor {
             stop_saga: false,
             checking: false,
             stopping: None,
+            leaving: false,
+            left: false,
             unsaved: Vec::new(),
         })
     }
@@ -164,7 +179,8 @@ impl Actor for TaskActor {
                 Box::pin(state.hear(&myself, *event)).await?;
             }
             TaskMsg::AgentGone => state.maybe_stopped(&myself),
-            TaskMsg::Stop { level } => state.stop(&myself, level),
+            TaskMsg::Attach { attached } => Box::pin(state.attach(&myself, *attached)).await?,
+            TaskMsg::Stop { level, leave } => state.stop(&myself, level, leave),
         }
         Ok(())
     }
@@ -177,7 +193,10 @@ impl Actor for TaskActor {
     ) -> Result<(), ActorProcessingErr> {
         let (who, failure) = match &event {
             SupervisionEvent::ActorFailed(who, why) => (who, Some(why.to_string())),
-            SupervisionEvent::ActorTerminated(who, _, Some(reason)) if reason == RUN_OVER => (who, None),
+            SupervisionEvent::ActorTerminated(who, _, Some(reason)) if reason == RUN_OVER || reason == RUN_LEFT => {
+                state.left = reason == RUN_LEFT;
+                (who, None)
+            }
             SupervisionEvent::ActorTerminated(who, _, reason) => {
                 (who, Some(reason.clone().unwrap_or_else(|| "it ended before its run did".to_owned())))
             }
@@ -215,40 +234,6 @@ impl Drop for TaskState {
 }
 
 impl TaskState {
-    /// Takes ownership and goes on from the stored state. A run or check that was under way is settled first: its jobs
-    /// are proven gone before a new one may begin.
-    async fn load(&mut self, myself: &ActorRef<TaskMsg>) -> Result<(), ActorProcessingErr> {
-        let owned = self.ctx.store.own_task(&self.id, self.ctx.now()).await?;
-        let name = format!("task {}/{}", owned.task.key, owned.task.generation);
-        self.teller = Some(self.snapshots.register(&name, "resuming", self.ctx.now(), self.restarts));
-        let under_way = matches!(owned.task.state, State::Running { .. });
-        if let State::Running { run, step, .. } = &owned.task.state {
-            let jobs = self.ctx.store.jobs_of(&self.id).await?;
-            let begun = jobs.iter().any(|job| job.record.run.as_ref() == Some(run));
-            if let (false, Step::Check | Step::Command | Step::Security, Some(head), None) =
-                (begun, *step, owned.task.head.clone(), &owned.task.stop)
-            {
-                // Decided upon, and then the supervisor stopped: beginning it now interrupts nothing.
-                let effect = Effect::StartCheck { run: run.clone(), step: *step, head };
-                self.row = Some(Row { task: owned.task, version: owned.version, epoch: owned.epoch });
-                self.carry_out(myself, vec![effect]).await;
-                return Ok(());
-            }
-            run_rows::interrupted(&self.ctx, run).await;
-        }
-        self.row = Some(Row { task: owned.task, version: owned.version, epoch: owned.epoch });
-        if !under_way {
-            self.hear(myself, Event::Resumed { run_attached: false }).await?;
-            return Ok(());
-        }
-        let (ctx, id, myself) = (self.ctx.clone(), self.id.clone(), myself.clone());
-        tokio::spawn(async move {
-            prove_gone(&ctx, &id).await;
-            send(&myself, Event::Resumed { run_attached: false });
-        });
-        Ok(())
-    }
-
     /// Decides on what could not be saved before, in order; whatever runs goes on running.
     async fn save_again(&mut self, myself: &ActorRef<TaskMsg>) -> Result<(), ActorProcessingErr> {
         self.reload().await?;
@@ -424,12 +409,10 @@ impl TaskState {
                     epoch: row.epoch,
                     run,
                     attempt,
+                    attached: None,
                     report_to: myself.clone(),
                 };
-                match Actor::spawn_linked(None, AgentActor, args, myself.get_cell()).await {
-                    Ok((agent, _)) => self.agent = Some(agent),
-                    Err(why) => self.run_lost(myself, why.to_string()),
-                }
+                self.begin_agent(myself, args).await;
             }
             Effect::StartCheck { run, step, head } => {
                 let kind = match step {
@@ -512,37 +495,13 @@ impl TaskState {
         tokio::spawn(saga.carry_out());
     }
 
-    /// The run's actor failed: its jobs are ended and proven gone before the run is said to be over.
-    fn run_lost(&self, myself: &ActorRef<TaskMsg>, why: String) {
-        let Some(Row { task: Task { state: State::Running { run, .. }, .. }, .. }) = &self.row else { return };
-        let (ctx, id, run, myself) = (self.ctx.clone(), self.id.clone(), run.clone(), myself.clone());
-        tokio::spawn(async move {
-            prove_gone(&ctx, &id).await;
-            let facts = RunFacts {
-                end: None,
-                trouble: Some(format!("the run's actor failed: {why}")),
-                report: orch_domain::agent::AgentReport::default(),
-                base: None,
-                start: None,
-                head: None,
-                foreign_paths: Vec::new(),
-                artefact: orch_domain::event::ArtefactFact::NotAsked,
-                output_tail: String::new(),
-            };
-            send(&myself, Event::RunEnded { run, facts: Box::new(facts) });
-        });
-    }
-
-    fn stop(&mut self, myself: &ActorRef<TaskMsg>, level: Level) {
+    fn stop(&mut self, myself: &ActorRef<TaskMsg>, level: Level, leave: bool) {
         if self.stopping.is_some_and(|now| now >= level) {
             return;
         }
         self.stopping = Some(level);
-        if let (Some(agent), true) = (&self.agent, level >= Level::Cancel)
-            && agent.cast(AgentMsg::End { level }).is_err()
-        {
-            tracing::debug!(task.id = %self.id, "the agent of task {} ended before it could be told to", self.id);
-        }
+        self.leaving |= leave;
+        self.tell_agent();
         self.maybe_stopped(myself);
     }
 
@@ -556,7 +515,7 @@ impl TaskState {
         });
         let waits = match (level, step) {
             (Level::Kill, _) => false,
-            (_, Some(Step::Agent)) => true,
+            (_, Some(Step::Agent)) => !self.left,
             (Level::Drain, Some(Step::Check | Step::Command | Step::Security)) => self.checking,
             _ => self.stop_saga,
         };
@@ -569,18 +528,6 @@ impl TaskState {
 /// Whether an event only lets something new begin; losing it loses nothing that is not asked for again.
 const fn begins_something(event: &Event) -> bool {
     matches!(event, Event::SlotGranted | Event::TurnCame | Event::TimerFired | Event::DependenciesSeen { .. })
-}
-
-/// Settles a task's jobs until nothing of them can be left: only then may something new begin.
-async fn prove_gone(ctx: &Context, task: &TaskId) {
-    loop {
-        let unproven = settle_jobs(ctx, task).await;
-        if unproven.is_empty() {
-            return;
-        }
-        tracing::warn!(task.id = %task, ?unproven, "jobs of task {task} are not proven gone yet; looking again");
-        tokio::time::sleep(PROVE_AGAIN).await;
-    }
 }
 
 /// Sends an event to a task's actor; when it has ended, its successor resumes from the store.

@@ -145,8 +145,7 @@ pub struct Limits {
     /// Longest silence of an agent; a running tool call extends it.
     #[serde(with = "units::duration")]
     pub agent_stall: Millis,
-    /// How long agents go on without their supervisor. Not at all by default: none is adopted yet, so they would spend for
-    /// nothing.
+    /// How long agents work on without their supervisor, for the next start to go on with their runs.
     #[serde(with = "units::duration")]
     pub agent_orphan_grace: Millis,
     /// Longest run of a repository's setup and check commands.
@@ -202,7 +201,7 @@ impl Default for Limits {
             task_agent_time: None,
             agent_time: Millis::from_mins(120),
             agent_stall: Millis::from_mins(15),
-            agent_orphan_grace: Millis(0),
+            agent_orphan_grace: Millis::from_mins(5),
             check_time: Millis::from_mins(20),
             test_time: Millis::from_mins(60),
             deploy_time: Millis::from_mins(30),

@@ -104,7 +104,7 @@ pub const KEYS: &[Key] = &[
     with_env("limits.task_agent_time", "ORCH_TASK_AGENT_TIME", Duration, "Wall time of one task's agent runs together. Absent: no ceiling."),
     with_env("limits.agent_time", "ORCH_AGENT_TIME", Duration, "Longest agent run."),
     with_env("limits.agent_stall", "ORCH_AGENT_STALL", Duration, "Longest silence of an agent; a running tool call extends it."),
-    key("limits.agent_orphan_grace", Duration, "How long agents go on without their supervisor. This version does not adopt them: its next start ends those that still run and goes on with their work."),
+    key("limits.agent_orphan_grace", Duration, "How long agents work on without their supervisor. The next start goes on with their runs, output and exit code included; nobody comes: they are ended."),
     key("limits.check_time", Duration, "Longest run of a repository's setup and check commands."),
     key("limits.test_time", Duration, "Longest run of a repository's test and coverage commands."),
     key("limits.deploy_time", Duration, "Longest run of a repository's staging, deploy and rollback commands."),

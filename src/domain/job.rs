@@ -234,4 +234,7 @@ pub struct JobRecord {
     pub label: String,
     /// When it was recorded.
     pub at: Timestamp,
+    /// What its owner needs to go on with it after a restart, in the owner's own form; without secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<serde_json::Value>,
 }

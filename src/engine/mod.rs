@@ -86,6 +86,11 @@ impl Running {
         self.system.stop(level, deadline).await;
     }
 
+    /// Stops as for an upgrade: agents at work are left to the next start, everything else ends as with `Drain`.
+    pub async fn hand_over(&self, deadline: Duration) {
+        self.system.hand_over(deadline).await;
+    }
+
     /// Closes the store: the last thing that is done.
     pub fn close(&self) {
         self.system.close();

@@ -80,7 +80,8 @@ fn an_interrupted_agent_is_resumed_with_what_it_had_left() {
         "attempts:\n\
          - - write: {path: left.txt, content: \"half\\n\"}\n  - wait_for: {path: /nowhere/never}\n\
          - - run: {cmd: 'grep -q half left.txt && mkdir made && echo whole > made/$ORCH_TASK'}\n  - commit: {message: Go on}\n",
-    );
+    )
+    .agents_end_with_it();
     world.start();
     let key = world.submit("Be interrupted");
     let spaces = world.data().join("workspaces");
@@ -103,7 +104,8 @@ fn work_that_was_taken_in_before_its_run_was_recorded_is_not_lost() {
          - - write: {path: taken.txt, content: \"whole\\n\"}\n  - commit: {message: Take me in}\n  \
            - write: {path: ready, content: \"x\\n\"}\n  - wait_for: {path: /nowhere/never}\n\
          - - run: {cmd: 'grep -q whole taken.txt && mkdir made && echo made > made/$ORCH_TASK'}\n  - commit: {message: Go on}\n",
-    );
+    )
+    .agents_end_with_it();
     world.start();
     let key = world.submit("Be taken in");
     let spaces = world.data().join("workspaces");

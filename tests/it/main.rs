@@ -2,6 +2,7 @@
 //!
 //! One binary, one file per behaviour; each test reads like a story told to the [`world`].
 
+mod adopt;
 mod board;
 mod chaos;
 mod checks;

@@ -134,6 +134,17 @@ impl RepoGit {
         Ok(self.weigh(header.head, spec).await?)
     }
 
+    /// The facts about what was taken in of a run before, whoever did it; `None`: nothing was.
+    ///
+    /// # Errors
+    /// As any read of our own repositories.
+    pub async fn taken_in(&self, spec: &ImportSpec) -> Result<Option<Imported>, GitError> {
+        match self.imported_head(&spec.task, &spec.run).await? {
+            Some(head) => self.weigh(head, spec).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The facts about a head that is here.
     async fn weigh(&self, head: CommitSha, spec: &ImportSpec) -> Result<Imported, GitError> {
         let (base, start) = (spec.base.clone(), spec.start.clone());

@@ -15,6 +15,7 @@ use std::time::Duration;
 use orch_domain::ids::JobId;
 use orch_domain::job::{JobExit, JobIdentity, JobRecord};
 use orch_shim::record::{STDERR_FILE, STDOUT_FILE};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
@@ -98,11 +99,19 @@ impl Runner {
     /// # Errors
     /// `NotStarted` and `Refused`: nothing has run. `Unreachable`: it was ended again, but may have run for a moment.
     pub async fn start(&self, spec: JobSpec) -> Result<RunningJob, JobError> {
+        self.start_noted(spec, None).await
+    }
+
+    /// The same, recorded with what its owner needs to go on with it after a restart.
+    ///
+    /// # Errors
+    /// As [`Runner::start`].
+    pub async fn start_noted(&self, spec: JobSpec, notes: Option<Value>) -> Result<RunningJob, JobError> {
         let (reply, answer) = oneshot::channel();
         let (runner, id) = (self.clone(), spec.id.clone());
         // Detached, so that a caller that goes away cannot leave a job between two steps.
         tokio::spawn(async move {
-            if let Err(Ok(unheard)) = reply.send(runner.launch(spec).await) {
+            if let Err(Ok(unheard)) = reply.send(runner.launch(spec, notes).await) {
                 let _ = unheard.end(EndLevel::Term).await;
             }
         });
@@ -117,7 +126,7 @@ impl Runner {
         self.attend(identity)
     }
 
-    async fn launch(&self, spec: JobSpec) -> Result<RunningJob, JobError> {
+    async fn launch(&self, spec: JobSpec, notes: Option<Value>) -> Result<RunningJob, JobError> {
         let identity = self.placement.prepare(&spec).await?;
         let record = JobRecord {
             identity: identity.clone(),
@@ -127,6 +136,7 @@ impl Runner {
             epoch: spec.epoch,
             label: spec.label,
             at: self.clock.now(),
+            notes,
         };
         if let Err(error) = self.ledger.prepared(record).await {
             // Not recorded, so nobody is told; the idle shim would leave by itself, this is only sooner.

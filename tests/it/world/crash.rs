@@ -62,6 +62,21 @@ impl Outside {
         file
     }
 
+    /// Changes a text of the settings: for the next start.
+    pub(crate) fn change_settings(&self, from: &str, to: &str) {
+        let file = self.root.path().join("orch.yaml");
+        let text = std::fs::read_to_string(&file).expect("settings");
+        assert!(text.contains(from), "the world's settings have no `{from}`: {text}");
+        std::fs::write(&file, text.replace(from, to)).expect("written");
+    }
+
+    /// Agents end with their supervisor instead of waiting to be gone on with.
+    #[must_use]
+    pub(crate) fn agents_end_with_it(self) -> Self {
+        self.change_settings("limits: {", "limits: {agent_orphan_grace: 0s, ");
+        self
+    }
+
     pub(crate) fn root(&self) -> &Path {
         self.root.path()
     }

@@ -171,7 +171,7 @@ pub(crate) fn job(id: &str, kind: JobKind, owned: Option<&Stored>, epoch: Epoch)
         containment: Containment::Shim,
     };
     let task = owned.map(|owned| owned.task.id.clone());
-    JobRecord { identity, kind, task, run: None, epoch, label: "a job".to_owned(), at: at(1) }
+    JobRecord { identity, kind, task, run: None, epoch, label: "a job".to_owned(), at: at(1), notes: None }
 }
 
 pub(crate) fn exit(end: JobEnd) -> JobExit {
