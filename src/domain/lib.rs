@@ -4,8 +4,8 @@
 
 pub mod agent;
 pub mod artefact;
+pub mod coverage;
 pub mod decide;
-pub mod deps;
 pub mod detect;
 pub mod effect;
 pub mod event;
@@ -22,7 +22,6 @@ pub mod stop;
 pub mod table;
 pub mod task;
 pub mod testcount;
-pub mod testnames;
 pub mod time;
 pub mod tombstone;
 pub mod view;

@@ -1,0 +1,28 @@
+//! Line coverage: one model for every report format, and the rules by which a change is held to it.
+//!
+//! Owns [`Coverage`] (per file: which lines count and which of them ran), [`judge`] (did it fall?), [`ratchet`] (what a
+//! landing does to the baseline), [`Comparison`] (where it fell), [`rules`] (which command measures, by which
+//! configuration) and [`start`] (a tool that never started). Invariants: integers and cross-multiplication, never a float;
+//! more covered lines never turn a pass into a failure; what is shown is rounded down, so that it never contradicts the
+//! verdict. Refuses to read files: the parsers live in `adapters/reports/coverage`.
+
+mod compare;
+mod judge;
+mod lines;
+mod model;
+mod ratchet;
+pub mod rules;
+mod show;
+pub mod start;
+mod stored;
+
+pub use compare::{Change, Changes, Comparison, FileDelta, Hunk, Ranges};
+pub use judge::{CoverageMode, CoveragePolicy, Judgement, Reason, judge};
+pub use lines::Lines;
+pub use model::{Coverage, Format, MOST_LINES, Totals, TotalsError};
+pub use ratchet::{Because, Landed, Mark, Rebase, Standing, Step, ratchet};
+pub use show::{percent, percent_pair, points};
+pub use stored::{About, Measurement, StoredError};
+
+#[cfg(test)]
+mod tests;
