@@ -4,11 +4,9 @@ mod advance;
 mod fake;
 mod local;
 mod note;
-mod remote;
 
 #[cfg(test)]
 mod tests;
 
 pub use fake::{FakeForge, Fault};
 pub use local::{ForgeSetupError, LocalForge};
-pub use remote::{RemoteForge, check_url};

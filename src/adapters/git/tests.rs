@@ -60,10 +60,6 @@ pub(crate) fn branch(name: &str) -> BranchName {
     name.parse().expect("a branch name")
 }
 
-pub(crate) fn protected() -> ProtectedBranches {
-    ProtectedBranches::new(branch("main"), None)
-}
-
 /// Repositories of ours. The whole suite can be run with another git: put it first in `PATH` and name it in
 /// `ORCH_TEST_GIT`.
 pub(crate) fn rooms(dir: &Path, mut settings: GitSettings) -> GitRooms {
@@ -790,7 +786,7 @@ async fn a_task_branch_is_pushed_replaced_and_deleted_only_from_where_it_is_expe
     let base = world.base().await;
     let one = world.worked("one", &base, |dir| write(&dir.join("b.txt"), "1")).await;
     let two = world.worked("two", &base, |dir| write(&dir.join("b.txt"), "2")).await;
-    let mine = TaskBranch::new(branch("orch/orc-1/1"), &protected()).expect("ours");
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[branch("main")]).expect("ours");
     let git = &world.git;
     assert_eq!(git.push_task_branch(&mine, &one, None).await.expect("pushed"), BranchPush::Pushed);
     assert_eq!(git.push_task_branch(&mine, &one, None).await.expect("again"), BranchPush::Pushed);
@@ -821,7 +817,7 @@ async fn a_push_is_refused_with_the_forges_words_and_shared_repositories_take_re
     let one = world.worked("one", &base, |dir| write(&dir.join("b.txt"), "1")).await;
     let two = world.worked("two", &base, |dir| write(&dir.join("b.txt"), "2")).await;
     sh(&world.forge(), &["config", "receive.denyNonFastForwards", "true"]);
-    let mine = TaskBranch::new(branch("orch/orc-1/1"), &protected()).expect("ours");
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[]).expect("ours");
     assert_eq!(world.git.push_task_branch(&mine, &one, None).await.expect("pushed"), BranchPush::Pushed);
     assert_eq!(world.git.push_task_branch(&mine, &two, Some(&one)).await.expect("replaced"), BranchPush::Pushed);
     hook(&world.forge(), "pre-receive", "echo 'closed for today' >&2; exit 1");
@@ -851,7 +847,7 @@ async fn of_two_racing_pushes_one_wins_and_the_other_is_told() {
     std::fs::create_dir_all(&meet).expect("a folder");
     let script = format!("touch '{0}'/$$; while [ $(ls '{0}' | wc -l) -lt 2 ]; do :; done", meet.display());
     hook(&world.forge(), "pre-receive", &script);
-    let mine = TaskBranch::new(branch("orch/orc-1/1"), &protected()).expect("ours");
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[branch("main")]).expect("ours");
     let (first, second) =
         tokio::join!(world.git.push_task_branch(&mine, &one, None), world.git.push_task_branch(&mine, &two, None));
     let (first, second) = (first.expect("an answer"), second.expect("an answer"));
@@ -867,7 +863,7 @@ async fn a_task_branch_is_never_put_where_main_has_been() {
     let world = World::new().await;
     let base = world.base().await;
     let head = world.worked("one", &base, |dir| write(&dir.join("b.txt"), "1")).await;
-    let mine = TaskBranch::new(branch("orch/orc-1/1"), &protected()).expect("ours");
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[branch("main")]).expect("ours");
     let err = world.git.push_task_branch(&mine, &base, None).await.expect_err("main has it");
     assert!(matches!(&err, GitError::Invalid(why) if why.contains("look merged")), "{err}");
     assert_eq!(world.git.push_task_branch(&mine, &head, None).await.expect("pushed"), BranchPush::Pushed);
@@ -1003,4 +999,36 @@ async fn salvage_over_its_cap_keeps_nothing() {
     let err = world.git.salvage(&salvage_spec(&workspace)).await.expect_err("too much");
     assert!(matches!(&err, SalvageError::OverCap { cap } if cap == "3 files"), "{err}");
     assert!(world.git.list_salvage().await.expect("listed").is_empty());
+}
+
+#[tokio::test]
+async fn changed_lines_are_told_by_their_numbers_and_renames_are_followed() {
+    let world = World::new().await;
+    let person = world.person();
+    let many: String = (1..=40).map(|n| format!("line {n}\n")).collect();
+    write(&person.join("moved.txt"), &many);
+    write(&person.join("gone.txt"), "x\n");
+    write(&person.join("picture"), b"\0\x01\x02");
+    let from = commit_all(&person, "Before");
+    write(&person.join("a.txt"), "zero\none\ntwo\nfour\nFIVE\nsix\nseven\n");
+    write(&person.join("new.txt"), "a\nb\n");
+    std::fs::remove_file(person.join("gone.txt")).expect("removed");
+    std::fs::rename(person.join("moved.txt"), person.join("sub moved ü.txt")).expect("renamed");
+    write(&person.join("sub moved ü.txt"), many.replace("line 20\n", ""));
+    write(&person.join("picture"), b"\0\x01\x03");
+    let to = commit_all(&person, "After");
+    sh(&person, &["push", "--quiet", "origin", "main"]);
+    world.base().await;
+    let found = world.git.changed_lines(&from, &to).await.expect("compared");
+    let hunks = |name: &str| -> Vec<(u32, u32, u32, u32)> {
+        let change = &found.changes[&name.parse().expect("a path")];
+        change.hunks.iter().map(|h| (h.old_start, h.old_lines, h.new_start, h.new_lines)).collect()
+    };
+    assert_eq!(hunks("a.txt"), [(0, 0, 1, 1), (3, 1, 3, 0), (5, 1, 5, 1)]);
+    assert_eq!(hunks("new.txt"), [(0, 0, 1, 2)]);
+    assert_eq!(hunks("sub moved ü.txt"), [(20, 1, 19, 0)]);
+    let old = &found.changes[&"sub moved ü.txt".parse().expect("a path")].old;
+    assert_eq!(old.as_ref().map(ToString::to_string).as_deref(), Some("moved.txt"));
+    let gone: Vec<String> = found.gone.iter().map(ToString::to_string).collect();
+    assert_eq!((gone, found.left_out, found.changes.len()), (vec!["gone.txt".into(), "moved.txt".into()], 1, 3));
 }

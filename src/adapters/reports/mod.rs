@@ -2,8 +2,10 @@
 //!
 //! A report is YAML front matter (the verdict's single source of truth) and a body for people. [`write_report`] puts it
 //! in place atomically and durably; [`read_report`] is strict: whatever is missing, broken, duplicated, oversized or
-//! about another commit is an error, and callers treat every error as failed. [`junit`] sums test results.
+//! about another commit is an error, and callers treat every error as failed. [`junit`] sums test results, [`coverage`]
+//! reads coverage reports.
 
+pub mod coverage;
 pub mod junit;
 mod text;
 
