@@ -401,7 +401,7 @@ impl Deploy<'_> {
     }
 
     async fn close(&self, window: &WindowId, outcome: Value) -> Result<(), WindowError> {
-        let close = WindowClose { id: window.clone(), epoch: self.epoch, outcome, landing: None, baseline: None };
+        let close = WindowClose { id: window.clone(), epoch: self.epoch, outcome, landing: None };
         match self.landing.ctx.store.close_window(close, self.landing.ctx.now()).await {
             Ok(_) | Err(WindowError::AlreadyClosed) => Ok(()),
             Err(error) => Err(error),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use orch_adapters::git::{BranchPush, CatchUp, CatchUpSpec, CommitLine, Owner, RepoGit, TaskBranch};
 use orch_adapters::ports::Advance;
+use orch_domain::coverage::Landed as Measured;
 use orch_domain::event::LandingEnd;
 use orch_domain::ids::{CommitSha, Epoch, TaskId};
 use orch_domain::job::JobKind;
@@ -86,6 +87,14 @@ fn proof_of(window: &Window, tries: Tries) -> serde_json::Value {
         fields.insert("attached".to_owned(), json!(true));
     }
     proof
+}
+
+/// What the coverage gate measured on the tree that lands, as noted when the window was opened.
+fn coverage_of(window: &Window) -> Option<Measured> {
+    let noted = window.detail.as_ref()?.get("coverage").filter(|noted| !noted.is_null())?;
+    let read = serde_json::from_value(noted.clone());
+    read.inspect_err(|error| tracing::error!(window.id = %window.id, %error, "what coverage measured is not readable"))
+        .ok()
 }
 
 /// What was judged and may land.
@@ -211,7 +220,7 @@ impl Landing {
         // Where nothing is left to land, main's own head must not show up as a task branch.
         let left = head != main_at;
         if left {
-            self.publish_branch(git, task, &head, epoch).await?;
+            self.publish_branch(git, task, main, &head, epoch).await?;
         }
         self.border().await?;
         let judged = self.judge(task, &main_at, &head, &caught_up).await?;
@@ -302,10 +311,16 @@ impl Landing {
     }
 
     /// Pushes the task branch, replacing only what we know. A branch with somebody's own commits is theirs.
-    async fn publish_branch(&self, git: &RepoGit, task: &Task, head: &CommitSha, epoch: Epoch) -> Result<(), Halt> {
+    async fn publish_branch(
+        &self,
+        git: &RepoGit,
+        task: &Task,
+        main: &BranchName,
+        head: &CommitSha,
+        epoch: Epoch,
+    ) -> Result<(), Halt> {
         self.say("pushing the task branch");
-        let protected = self.repo.forge.protected().await.map_err(could_not_run)?;
-        let branch = TaskBranch::new(task.branch(), &protected).map_err(could_not_run)?;
+        let branch = TaskBranch::new(task.branch(), std::slice::from_ref(main)).map_err(could_not_run)?;
         let at = git.remote_head(branch.name()).await.map_err(could_not_run)?;
         if at.as_ref() == Some(head) {
             return Ok(());
@@ -435,6 +450,7 @@ impl Landing {
             tree: tree.clone(),
             base: expected.clone(),
             proof,
+            coverage: coverage_of(window),
         };
         self.close(window, epoch, json!({"landed": true, "main_at": at}), Some(landing)).await?;
         if let Some(note) = self.repo.forge.landing_note(expected, &window.sha).await {
@@ -450,7 +466,7 @@ impl Landing {
         outcome: serde_json::Value,
         landing: Option<NewLanding>,
     ) -> Result<(), Halt> {
-        let close = WindowClose { id: window.id.clone(), epoch, outcome, landing, baseline: None };
+        let close = WindowClose { id: window.id.clone(), epoch, outcome, landing };
         match self.ctx.store.close_window(close, self.ctx.now()).await {
             Ok(_) | Err(WindowError::AlreadyClosed | WindowError::AlreadyLanded) => Ok(()),
             Err(error) => Err(could_not_run(error)),

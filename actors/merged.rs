@@ -33,6 +33,7 @@ impl Landing {
                 "merged_by": "a person", "branch": main, "main_at": main_at, "main_tree": there,
                 "main_is_as_judged": as_judged,
             }),
+            coverage: None,
         };
         let recorded = self.ctx.store.append_landing(&self.repo.settings.name, landing, self.ctx.now()).await;
         recorded.map_err(could_not_run)?;

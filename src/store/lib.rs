@@ -5,6 +5,7 @@
 //! [`Store`]. The room never reads a clock (callers hand the time in) and lets no SQLite type out.
 
 mod backup;
+mod coverage;
 mod error;
 mod evidence;
 mod inbox;
@@ -37,6 +38,7 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use backup::{BackupReport, Stats};
+pub use coverage::{Baseline, BaselineSet, HistoryLine, NewBaseline, Ratcheted};
 pub use error::{CommitError, CreateError, JobError, LeaseError, OpenError, StoreError, WindowError};
 pub use evidence::{EvidenceKey, NewVerdict, Verdict, VerdictOutcome};
 pub use inbox::{Delivered, Delivery};
@@ -44,7 +46,7 @@ pub use jobs::JobRow;
 pub use journal::Subject;
 pub use leases::{Acquire, Holder, Lease};
 pub use limits::{Ceiling, Reserve, Spend};
-pub use modes::{Baseline, BaselineSet, LaneMode, NewBaseline, RepoMode};
+pub use modes::{LaneMode, RepoMode};
 pub use open::{DB_FILE, StoreConfig};
 pub use outbox::Pending as PendingEffect;
 pub use prune::{JobTrace, Keep, Life, Pruned};

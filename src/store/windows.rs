@@ -5,6 +5,7 @@
 //! fenced by the lease's epoch; a land or deploy window is not opened under STOP, a rollback's is; one life lands at most
 //! once; each proof line carries the hash of the one before it.
 
+use orch_domain::coverage::Landed;
 use orch_domain::ids::{CommitSha, Epoch, Generation, JobId, TaskId, WindowId};
 use orch_domain::journal::Entry;
 use orch_domain::names::{RepoName, TaskKey};
@@ -15,9 +16,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::Store;
+use crate::coverage::{self, Ratcheted};
 use crate::error::{StoreError, WindowError};
 use crate::journal::{append, subject_of};
-use crate::modes::{self, BaselineSet, NewBaseline};
 use crate::row::{
     all, execute, first, get, get_json_opt, get_parsed, get_parsed_opt, get_time, get_time_opt, json, read_json,
 };
@@ -108,15 +109,13 @@ pub struct WindowClose {
     pub outcome: Value,
     /// The proof line, when it landed.
     pub landing: Option<NewLanding>,
-    /// The coverage baseline to set with it; losing that race does not undo the landing.
-    pub baseline: Option<NewBaseline>,
 }
 
 /// What closing did besides closing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// What became of the baseline, if one was to be set.
-    pub baseline: Option<BaselineSet>,
+    /// What the landing did to the coverage baseline, if coverage was measured.
+    pub coverage: Option<Ratcheted>,
 }
 
 /// A proof line to append.
@@ -132,6 +131,8 @@ pub struct NewLanding {
     pub base: CommitSha,
     /// Gates with report hashes, switches that were off, remarks.
     pub proof: Value,
+    /// What the coverage gate measured on that tree: moves the baseline in the same transaction.
+    pub coverage: Option<Landed>,
 }
 
 /// A proof line as stored.
@@ -210,15 +211,12 @@ impl Store {
             let window = open_and_fenced(tx.conn, &close.id, close.epoch)?;
             let sql = "UPDATE windows SET closed_at = ?2, outcome = ?3 WHERE id = ?1";
             execute(tx.conn, sql, (close.id.as_str(), now.0, json(&close.outcome)))?;
-            if let Some(landing) = &close.landing {
-                insert_landing(tx, &window.repo, landing, now)?;
-            }
-            let baseline =
-                close.baseline.as_ref().map(|new| modes::set_baseline(tx, &window.repo, new, now)).transpose()?;
+            let landed = close.landing.as_ref().map(|landing| insert_landing(tx, &window.repo, landing, now));
+            let coverage = landed.transpose()?.flatten();
             let text = format!("{} window closed for {}", window.kind.as_str(), window.sha.short());
             let entry = Entry::new("window-closed", text).with(close.outcome.clone());
             append(tx, &subject_of(tx.conn, &window.task)?, &[entry], now)?;
-            Ok(Closed { baseline })
+            Ok(Closed { coverage })
         })
         .await
     }
@@ -261,7 +259,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let repo = repo.clone();
         self.write(Urgency::Needed, move |tx| match insert_landing(tx, &repo, &landing, now) {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(WindowError::AlreadyLanded) => Ok(false),
             Err(WindowError::Store(err)) => Err(err),
             Err(other) => Err(StoreError::Refused { why: other.to_string() }),
@@ -319,7 +317,12 @@ fn landed(conn: &Connection, task: &TaskId) -> Result<bool, StoreError> {
     Ok(first(conn, "SELECT 1 AS yes FROM landings WHERE task = ?1", [task.as_str()], |_| Ok(()))?.is_some())
 }
 
-fn insert_landing(tx: &Tx<'_>, repo: &RepoName, new: &NewLanding, now: Timestamp) -> Result<(), WindowError> {
+fn insert_landing(
+    tx: &Tx<'_>,
+    repo: &RepoName,
+    new: &NewLanding,
+    now: Timestamp,
+) -> Result<Option<Ratcheted>, WindowError> {
     if landed(tx.conn, &new.task)? {
         return Err(WindowError::AlreadyLanded);
     }
@@ -358,7 +361,9 @@ fn insert_landing(tx: &Tx<'_>, repo: &RepoName, new: &NewLanding, now: Timestamp
     execute(tx.conn, sql, row)?;
     let text = format!("landed as {}", line.sha.short());
     append(tx, &subject, &[Entry::new("landed", text).with(new.proof.clone())], now)?;
-    Ok(())
+    let by = (&line.task, line.key.as_str());
+    let measured = new.coverage.as_ref().map(|landed| coverage::land(tx, repo, by, &line.sha, landed, now));
+    Ok(measured.transpose()?)
 }
 
 /// The chain value of a line: everything in it except its number, after the value before it.

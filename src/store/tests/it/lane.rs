@@ -7,8 +7,8 @@ use orch_domain::job::{Containment, JobEnd, JobExit, JobIdentity, JobKind, JobRe
 use orch_domain::journal::Entry;
 use orch_domain::task::State;
 use orch_store::{
-    Acquire, BaselineSet, Holder, JobError, LeaseError, NewBaseline, NewLanding, NewWindow, Store, Stored, Subject,
-    WindowClose, WindowError, WindowKind,
+    Acquire, Holder, JobError, LeaseError, NewLanding, NewWindow, Store, Stored, Subject, WindowClose, WindowError,
+    WindowKind,
 };
 use serde_json::json;
 
@@ -18,26 +18,26 @@ fn holder(purpose: &str) -> Holder {
     Holder { task: None, purpose: purpose.to_owned() }
 }
 
-async fn acquire(store: &Store, purpose: &str) -> Epoch {
+pub(crate) async fn acquire(store: &Store, purpose: &str) -> Epoch {
     match store.acquire_lease(&repo(), holder(purpose), at(60_000), at(1)).await.unwrap() {
         Acquire::Acquired { epoch } => epoch,
         Acquire::Busy(lease) => panic!("busy: {lease:?}"),
     }
 }
 
-fn window(id: &str, kind: WindowKind, owned: &Stored, epoch: Epoch) -> NewWindow {
+pub(crate) fn window(id: &str, kind: WindowKind, owned: &Stored, epoch: Epoch) -> NewWindow {
     let id: WindowId = id.parse().unwrap();
     let (task, detail) = (owned.task.id.clone(), json!({"noted": id.as_str()}));
     NewWindow { id, kind, repo: repo(), task, sha: sha('a'), expected: Some(sha('b')), epoch, detail }
 }
 
-fn close(id: &str, epoch: Epoch, landing: Option<NewLanding>) -> WindowClose {
-    WindowClose { id: id.parse().unwrap(), epoch, outcome: json!({"kind": "landed"}), landing, baseline: None }
+pub(crate) fn close(id: &str, epoch: Epoch, landing: Option<NewLanding>) -> WindowClose {
+    WindowClose { id: id.parse().unwrap(), epoch, outcome: json!({"kind": "landed"}), landing }
 }
 
-fn landing(owned: &Stored) -> NewLanding {
+pub(crate) fn landing(owned: &Stored) -> NewLanding {
     let proof = json!({"gates": {"security": "passed"}});
-    NewLanding { task: owned.task.id.clone(), sha: sha('a'), tree: sha('c'), base: sha('b'), proof }
+    NewLanding { task: owned.task.id.clone(), sha: sha('a'), tree: sha('c'), base: sha('b'), proof, coverage: None }
 }
 
 #[tokio::test]
@@ -87,21 +87,13 @@ async fn a_window_is_opened_once_attached_to_and_closed_with_its_proof() {
     let next = acquire(&store, "landing").await;
     let late = store.close_window(close("win1", epoch, None), at(5)).await;
     assert_eq!(late, Err(WindowError::StaleEpoch { current: next }));
-    let baseline = NewBaseline {
-        replaces: None,
-        covered: 90,
-        total: 100,
-        sha: sha('a'),
-        set_by: "ORC-1".into(),
-        reason: "landed".into(),
-    };
-    let closing = WindowClose { baseline: Some(baseline), ..close("win1", next, Some(landing(&owned))) };
+    let closing = close("win1", next, Some(landing(&owned)));
     let closed = store.close_window(closing.clone(), at(6)).await.unwrap();
-    assert_eq!(closed.baseline, Some(BaselineSet::Set(1)));
+    assert_eq!(closed.coverage, None, "no coverage was measured");
     assert_eq!(store.close_window(closing, at(7)).await, Err(WindowError::AlreadyClosed));
     assert_eq!(store.open_windows(&repo()).await.unwrap(), []);
     assert_eq!(store.landing_of(&owned.task.id).await.unwrap().unwrap().tree, sha('c'));
-    assert_eq!(store.baseline(&repo()).await.unwrap().unwrap().covered, 90);
+    assert_eq!(store.baseline(&repo()).await.unwrap(), None);
     let again = store.open_window(window("win3", WindowKind::Land, &owned, next), at(8)).await;
     assert_eq!(again, Err(WindowError::AlreadyLanded));
     assert_eq!(store.windows_of(&owned.task.id).await.unwrap().len(), 1);
@@ -132,29 +124,6 @@ async fn proof_lines_are_chained_and_a_changed_one_is_found() {
     let conn = rusqlite::Connection::open(dir.path().join("data").join(orch_store::DB_FILE)).unwrap();
     conn.execute("UPDATE landings SET proof = '{\"gates\":{}}' WHERE id = 2", []).unwrap();
     assert_eq!(store.verify_landings(&repo()).await.unwrap(), Some(2));
-}
-
-#[tokio::test]
-async fn a_lost_race_for_the_baseline_does_not_undo_the_landing() {
-    let (_dir, store) = fresh();
-    let owned = owned(&store, "task1", "ORC-1").await;
-    let epoch = acquire(&store, "landing").await;
-    let new = NewBaseline {
-        replaces: None,
-        covered: 1,
-        total: 2,
-        sha: sha('d'),
-        set_by: "ann".into(),
-        reason: "by hand".into(),
-    };
-    assert_eq!(store.set_baseline(&repo(), new.clone(), at(1)).await.unwrap(), BaselineSet::Set(1));
-    store.open_window(window("win1", WindowKind::Land, &owned, epoch), at(2)).await.unwrap();
-    let closing = WindowClose { baseline: Some(new.clone()), ..close("win1", epoch, Some(landing(&owned))) };
-    let closed = store.close_window(closing, at(3)).await.unwrap();
-    assert_eq!(closed.baseline, Some(BaselineSet::Moved(Some(1))));
-    assert!(store.landing_of(&owned.task.id).await.unwrap().is_some());
-    let next = NewBaseline { replaces: Some(1), covered: 2, ..new };
-    assert_eq!(store.set_baseline(&repo(), next, at(4)).await.unwrap(), BaselineSet::Set(2));
 }
 
 pub(crate) fn job(id: &str, kind: JobKind, owned: Option<&Stored>, epoch: Epoch) -> JobRecord {

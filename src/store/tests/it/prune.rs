@@ -87,7 +87,8 @@ async fn what_is_over_goes_and_what_is_live_or_proven_stays() {
     let closed = furnish(&store, "done1", "ORC-2").await;
     close(&store, &closed).await;
     let proof = json!({"gates": {"merge": "passed"}});
-    let landing = NewLanding { task: closed.task.id.clone(), sha: sha('a'), tree: sha('c'), base: sha('b'), proof };
+    let (task, sha, tree, base) = (closed.task.id.clone(), sha('a'), sha('c'), sha('b'));
+    let landing = NewLanding { task, sha, tree, base, proof, coverage: None };
     store.append_landing(&repo(), landing, at(19)).await.unwrap();
     let loose = job("loose", JobKind::Git, None, Epoch(0));
     store.job_prepared(loose.clone(), None).await.unwrap();
