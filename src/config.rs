@@ -6,6 +6,7 @@
 //! from files of mode 0600 alone).
 
 mod check;
+mod coverage;
 mod embedded;
 mod gates;
 mod keys;
@@ -26,8 +27,9 @@ use orch_domain::policy::{Backoff, Budget, DeployMode, LandMode, OnCancelledDepe
 use orch_domain::time::Millis;
 use serde::{Deserialize, Serialize};
 
+pub use coverage::CoverageGate;
 pub use embedded::EmbeddedRepo;
-pub use gates::{CoverageGate, GateScope, Gates, SecurityGate};
+pub use gates::{GateScope, Gates, SecurityGate};
 pub use keys::{KEYS, Key, Kind, OUTER, Outer};
 pub use problem::ConfigError;
 pub use render::{InitFacts, env_text, reference_text};
@@ -302,7 +304,7 @@ pub struct RateConfig {
 pub struct RepoConfig {
     /// A repository on this machine, bare or not. Either this or `url`.
     pub path: Option<PathBuf>,
-    /// A repository elsewhere, by any address that git knows but helper programs; never with credentials.
+    /// A repository elsewhere; never with credentials.
     pub url: Option<String>,
     /// The branch that tasks land on; asked of the repository when absent.
     pub main: Option<BranchName>,
@@ -371,7 +373,7 @@ impl Default for RepoConfig {
 }
 
 /// Shell lines of one repository; those left out are detected (test) or skipped.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Commands {
     /// Prepares a fresh checkout.
@@ -382,8 +384,12 @@ pub struct Commands {
     pub test: Option<String>,
     /// Where the test command leaves JUnit XML, relative to the checkout.
     pub junit: Option<String>,
-    /// The test suite with a coverage report.
+    /// The test suite with a coverage report, or the name of a preset; detected when absent.
     pub coverage: Option<String>,
+    /// Where that command leaves its report, relative to the checkout.
+    pub coverage_report: Option<String>,
+    /// Whether that command runs the whole test suite.
+    pub coverage_runs_tests: bool,
     /// Deploys a task's head to a staging place.
     pub staging: Option<String>,
     /// Deploys what has landed.
@@ -394,6 +400,25 @@ pub struct Commands {
     pub rollback: Option<String>,
     /// Tells whether a deploy took effect when its outcome is unknown.
     pub deploy_status: Option<String>,
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        Self {
+            setup: None,
+            check: None,
+            test: None,
+            junit: None,
+            coverage: None,
+            coverage_report: None,
+            coverage_runs_tests: true,
+            staging: None,
+            deploy: None,
+            health: None,
+            rollback: None,
+            deploy_status: None,
+        }
+    }
 }
 
 /// Where a custom pipeline comes from: `{file: PATH}`, or its stages written in place.

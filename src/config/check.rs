@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use orch_domain::agent::AgentKind;
-use orch_domain::names::RepoName;
+use orch_domain::names::{RepoName, RepoPath};
 use orch_domain::pipeline::Pipeline;
 use orch_domain::time::Millis;
 
@@ -195,6 +195,25 @@ fn url(url: &str, schemes: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
+fn repo_url(text: &str) -> Result<(), String> {
+    if text.starts_with('-') {
+        return Err("a leading `-` would be read as an option".to_owned());
+    }
+    if text.starts_with("http") {
+        return url(text, &["https://", "http://"]);
+    }
+    if text.starts_with("ssh://") {
+        return url(text, &["ssh://"]);
+    }
+    // The short form of ssh, `git@host:path`; `ext::` and other helper transports run commands and stay out.
+    match text.split_once(':') {
+        Some((host, path)) if !host.is_empty() && !path.is_empty() && !path.starts_with(':') && !host.contains('/') => {
+            Ok(())
+        }
+        _ => Err("write https://..., ssh://... or user@host:path; for a folder use `path`".to_owned()),
+    }
+}
+
 fn complete_repo(
     config: &Config,
     name: &RepoName,
@@ -205,7 +224,7 @@ fn complete_repo(
     match (&repo.path, &repo.url) {
         (None, None) => return Err(wrong("", "it needs `path` (on this machine) or `url`")),
         (Some(_), Some(_)) => return Err(wrong("", "it has both `path` and `url`; keep one")),
-        (None, Some(url)) => orch_adapters::forge::check_url(url).map_err(|what| wrong(".url", &what))?,
+        (None, Some(url)) => repo_url(url).map_err(|what| wrong(".url", &what))?,
         (Some(path), None) => repo.path = Some(source.path(path)),
     }
     if let Some(agent) = &repo.agent
@@ -236,11 +255,19 @@ fn complete_repo(
             return Err(wrong(&format!(".commands.{part}"), "it is empty; write a shell line or leave the key out"));
         }
     }
+    if let Some(path) = &repo.commands.coverage_report {
+        path.parse::<RepoPath>().map_err(|error| wrong(".commands.coverage_report", &error.to_string()))?;
+    }
     Ok(())
 }
 
 fn gate_scopes(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> {
     let gates = &config.gates;
+    if gates.coverage.epsilon > 10_000 {
+        let what =
+            format!("{} basis points are more than all lines; 10 are 0.10 percentage points", gates.coverage.epsilon);
+        return Err(source.wrong("gates.coverage.epsilon", &what));
+    }
     let scopes = [
         ("security", &gates.security.repos),
         ("merge", &gates.merge.repos),

@@ -8,6 +8,7 @@ use orch_domain::names::RepoName;
 use orch_domain::policy::GatePlan;
 use serde::{Deserialize, Serialize};
 
+use super::coverage::CoverageGate;
 use super::units;
 
 /// Scope of the four gates. An empty list of repositories means those marked `self_hosting`; `*` means all.
@@ -81,24 +82,5 @@ pub struct SecurityGate {
 impl Default for SecurityGate {
     fn default() -> Self {
         Self { enabled: true, repos: Vec::new(), dep_audit_fail_closed: false }
-    }
-}
-
-/// The coverage gate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CoverageGate {
-    /// Whether it is on at all.
-    pub enabled: bool,
-    /// Repositories by name, or `*`.
-    #[serde(deserialize_with = "units::or_empty")]
-    pub repos: Vec<String>,
-    /// Whether a coverage tool that could not start fails the gate instead of passing it with a warning.
-    pub fail_closed: bool,
-}
-
-impl Default for CoverageGate {
-    fn default() -> Self {
-        Self { enabled: true, repos: Vec::new(), fail_closed: false }
     }
 }

@@ -20,6 +20,8 @@ pub enum Kind {
     Size,
     /// US dollars.
     Money,
+    /// A share in percent, with at most two decimals.
+    Percent,
     /// One of these words.
     Word(&'static str),
     /// A list of texts; in the environment separated by commas.
@@ -40,6 +42,7 @@ impl Kind {
             Self::Duration => "duration",
             Self::Size => "size",
             Self::Money => "US dollars",
+            Self::Percent => "percent",
             Self::Word(words) => words,
             Self::List => "list",
             Self::Other => "see meaning",
@@ -79,7 +82,7 @@ const fn with_env(path: &'static str, env: &'static str, kind: Kind, doc: &'stat
     Key { path, env: Some(env), kind, doc }
 }
 
-use Kind::{Duration, List, Money, Number, Other, Path, Size, Switch, Text, Word};
+use Kind::{Duration, List, Money, Number, Other, Path, Percent, Size, Switch, Text, Word};
 
 /// Every key, in the order of the file.
 #[rustfmt::skip]
@@ -133,7 +136,7 @@ pub const KEYS: &[Key] = &[
     key("agents.<name>.rates.<model>.cached", Money, "Price of a million tokens read from a cache."),
     key("agents.<name>.rates.<model>.output", Money, "Price of a million tokens written."),
     key("repos.<name>.path", Path, "A repository on this machine, bare or not. Either this or `url`."),
-    key("repos.<name>.url", Text, "A repository elsewhere: `https://`, `ssh://`, `git://`, `file://` or `user@host:path`, without credentials."),
+    key("repos.<name>.url", Text, "A repository elsewhere, without credentials."),
     key("repos.<name>.main", Text, "The branch that tasks land on. Absent: the repository is asked."),
     key("repos.<name>.agent", Text, "Agent by name. Absent: `default_agent`."),
     key("repos.<name>.pipeline", Text, "Pipeline by name: `full`, `lite` or one of `pipelines`."),
@@ -141,7 +144,9 @@ pub const KEYS: &[Key] = &[
     key("repos.<name>.commands.check", Text, "Shell line of the quick check after development. Absent: skipped."),
     key("repos.<name>.commands.test", Text, "Shell line of the test suite. Absent: detected (Cargo.toml, pytest, package.json, go.mod, Makefile)."),
     key("repos.<name>.commands.junit", Text, "Where the test command leaves JUnit XML, relative to the checkout. Absent: tests are counted from its output."),
-    key("repos.<name>.commands.coverage", Text, "Shell line of the test suite with a coverage report."),
+    key("repos.<name>.commands.coverage", Text, "Shell line of the test suite with a coverage report, or the name of a preset: `pytest`, `c8`, `cargo-llvm-cov`, `none`. Absent: detected where the repository names pytest-cov or c8."),
+    key("repos.<name>.commands.coverage_report", Text, "Where that command leaves its report, relative to the checkout. Absent: `$ORCH_COVERAGE_REPORT`, then the usual places."),
+    key("repos.<name>.commands.coverage_runs_tests", Switch, "Whether that command runs the whole test suite, so that it stands for `test` where coverage is measured: one run instead of two."),
     key("repos.<name>.commands.staging", Text, "Shell line that deploys a task's head to a staging place."),
     key("repos.<name>.commands.deploy", Text, "Shell line that deploys what has landed. Absent: landing is the end."),
     key("repos.<name>.commands.health", Text, "Shell line that tells by its exit code whether the deploy is healthy."),
@@ -170,6 +175,11 @@ pub const KEYS: &[Key] = &[
     with_env("gates.coverage.enabled", "ORCH_COVERAGE_GATE_ENABLED", Switch, "The gate against falling line coverage."),
     with_env("gates.coverage.repos", "ORCH_COVERAGE_GATE_REPOS", List, "Its scope."),
     with_env("gates.coverage.fail_closed", "ORCH_COVERAGE_FAIL_CLOSED", Switch, "A coverage tool that could not start fails the gate instead of passing it with a warning."),
+    with_env("gates.coverage.mode", "ORCH_COVERAGE_MODE", Word("absolute, baseline, both"), "Which rule holds: at least `min`, not below the baseline, or both. Without a baseline only `min` holds, in every mode."),
+    with_env("gates.coverage.min", "ORCH_COVERAGE_MIN", Percent, "The least share of covered lines, for `absolute` and `both`, and as long as there is no baseline."),
+    with_env("gates.coverage.epsilon", "ORCH_COVERAGE_EPSILON", Number, "How far below the baseline is let pass, in basis points: 10 are 0.10 percentage points."),
+    key("gates.coverage.removal_rule", Switch, "Whether a change passes that leaves fewer lines and no more uncovered ones, although the share falls. Its landing sets the baseline anew, flagged."),
+    with_env("gates.coverage.timeout", "ORCH_COVERAGE_TIMEOUT", Duration, "Longest run of a coverage command. Absent: that of the repository's tests."),
     with_env("gates.image-freshness.enabled", "ORCH_IMAGE_FRESHNESS_GATE_ENABLED", Switch, "The gate that compares the deployed image with the commit."),
     with_env("gates.image-freshness.repos", "ORCH_IMAGE_FRESHNESS_GATE_REPOS", List, "Its scope."),
     key("retention.logs", Duration, "How long after its task is closed a job's logs are kept, and what was taken in from workspaces; also how long sent effects and deliveries that were acted upon are remembered."),

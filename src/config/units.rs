@@ -101,6 +101,28 @@ pub fn money_text(micros: u64) -> String {
     format!("{}.{part}", micros / 1_000_000)
 }
 
+/// Reads a share in percent (`85`, `85.5`, `85.25 %`) into basis points.
+fn parse_percent(text: &str) -> Result<u32, String> {
+    let wrong =
+        || format!("`{text}` is not a share in percent: write 0 to 100 with at most two decimals, such as 85 or 85.25");
+    let trimmed = text.trim().trim_end_matches('%').trim_end();
+    let (whole, part) = trimmed.split_once('.').unwrap_or((trimmed, ""));
+    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 3 || part.len() > 2 || !digits(whole) || !digits(part) {
+        return Err(wrong());
+    }
+    let whole: u32 = whole.parse().map_err(|_| wrong())?;
+    let part: u32 = format!("{part:0<2}").parse().map_err(|_| wrong())?;
+    Some(whole * 100 + part).filter(|share| *share <= 10_000).ok_or_else(wrong)
+}
+
+fn percent_text(share: u32) -> String {
+    match share % 100 {
+        0 => (share / 100).to_string(),
+        part => format!("{}.{part:02}", share / 100),
+    }
+}
+
 /// Takes text, or a bare number as its text; everything else is refused by the visitor's own words.
 struct Texts<T>(fn(&str) -> Result<T, String>, &'static str);
 
@@ -184,6 +206,18 @@ macro_rules! unit_modules {
 
 unit_modules!(duration, maybe_duration, Millis, parse_duration, duration_text, "a duration such as 90s, 10m or 2h");
 unit_modules!(size, maybe_size, u64, parse_size, size_text, "a size such as 64MiB");
+
+pub(super) mod percent {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer>(value: &u32, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&percent_text(*value))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+        d.deserialize_any(Texts(parse_percent, "a share in percent such as 85.25"))
+    }
+}
 
 pub(super) mod money {
     use super::*;

@@ -13,7 +13,6 @@ mod input;
 mod lane;
 mod order;
 mod pipeline;
-mod race;
 mod retries;
 mod stop;
 mod upkeep;
