@@ -97,7 +97,7 @@ impl Look<'_> {
             return None;
         }
         let meta = fs::symlink_metadata(&whole).ok()?;
-        meta.is_file().then(|| (path, meta.len()))
+        meta.is_file().then_some((path, meta.len()))
     }
 
     /// Whether a folder is the checkout or a real folder below it.
