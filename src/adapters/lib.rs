@@ -8,3 +8,4 @@ pub mod jobs;
 pub mod notify;
 pub mod ports;
 pub mod reports;
+pub mod secrets;

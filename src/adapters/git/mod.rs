@@ -9,7 +9,7 @@ mod exec;
 mod import;
 mod lines;
 mod push;
-mod read;
+pub(crate) mod read;
 mod rooms;
 mod runner;
 mod strip;
@@ -33,7 +33,7 @@ pub use vault::{DOT_GIT, Salvage, SalvageError, SalvageSpec, Salvaged};
 pub use workspace::{Checkout, Workspace, WorkspaceSpec};
 
 pub(crate) use error::words;
-pub(crate) use exec::{GitCommand, utf8};
+pub(crate) use exec::{GitCommand, mint_job, utf8};
 pub(crate) use push::{PushSaid, shell_quote};
 pub(crate) use read::commit as commit_of;
 pub(crate) use rooms::{Place, find_repository};
