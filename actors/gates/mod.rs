@@ -16,6 +16,7 @@ mod output;
 mod pool;
 mod queue;
 mod scratch;
+mod site;
 mod verdict;
 
 #[cfg(test)]

@@ -30,30 +30,30 @@ impl Outcome {
 
 impl Check<'_> {
     fn evidence(&self) -> Evidence {
-        let settings = &self.repo.settings;
+        let settings = &self.site.repo.settings;
         Evidence {
-            gate: self.gate,
+            gate: self.site.gate,
             tree: self.tree.clone(),
             settings: pin_hash(&(&self.command.line, &settings.commands.junit, settings.limits.test)),
-            environment: surroundings(self.ctx, &self.repo),
+            environment: surroundings(self.site.ctx, &self.site.repo),
         }
     }
 
     /// The answer of an earlier run on the same evidence, if its report still says so.
     pub(super) async fn known(&self) -> Option<GateAnswer> {
         // Staging changes the world: it is done as often as it is asked for.
-        if self.gate == GateName::Staging {
+        if self.site.gate == GateName::Staging {
             return None;
         }
-        conclude::known(self.ctx, self.req, &self.evidence()).await
+        conclude::known(self.site.ctx, self.req, &self.evidence()).await
     }
 
     /// Writes the report, reads it back, records the row; what was read back is the answer.
     pub(super) async fn conclude(&self, mut outcome: Outcome) -> GateAnswer {
         let mut notes = self.command.notes.clone();
         notes.append(&mut outcome.notes);
-        if let (Some(base), true) = (&self.req.base, self.gate == GateName::Tests) {
-            match command::drift(&self.git, base, &self.req.head).await {
+        if let (Some(base), true) = (&self.req.base, self.site.gate == GateName::Tests) {
+            match command::drift(&self.site.git, base, &self.req.head).await {
                 Ok(drift) => notes.extend(drift),
                 Err(error) => notes.push(format!("what the branch changed about its tests is not known: {error}")),
             }
@@ -68,7 +68,7 @@ impl Check<'_> {
         });
         let body = self.body(&outcome);
         let found = Found { counts, notes, body, ..Found::new(outcome.verdict, outcome.text, self.started) };
-        conclude::conclude(self.ctx, self.req, &self.evidence(), found).await
+        conclude::conclude(self.site.ctx, self.req, &self.evidence(), found).await
     }
 
     fn body(&self, outcome: &Outcome) -> String {
