@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use orch_domain::ids::{CommitSha, Epoch, JobId, Seq, TaskId};
 use orch_domain::job::{Containment, JobKind, JobStatus};
 use orch_domain::journal::Record;
+use orch_domain::lane::LaneMode;
 use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Receipt;
 use orch_domain::task::ApprovalOf;
 use orch_domain::time::{Millis, Timestamp};
+use orch_domain::turns::LaneStatistics;
 use orch_domain::view::{TaskDetail, TaskView, Why};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -144,6 +146,32 @@ pub struct LeaseView {
     pub queue: Vec<TaskKey>,
 }
 
+/// Whether a lane takes work, and who said so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeView {
+    /// `running`, `draining` or `paused`.
+    pub mode: LaneMode,
+    /// Who set it; `None`: nobody ever did.
+    pub who: Option<String>,
+    /// Why.
+    pub why: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+}
+
+impl std::fmt::Display for ModeView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.mode.as_str())?;
+        if let (Some(who), Some(since)) = (&self.who, self.since) {
+            write!(f, " by {who} since {since}")?;
+        }
+        match self.why.as_deref() {
+            Some(why) if !why.is_empty() => write!(f, ": {why}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// One repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoView {
@@ -153,10 +181,46 @@ pub struct RepoView {
     pub location: String,
     /// The branch that tasks land on, when known.
     pub main: Option<String>,
-    /// `running`, `draining` or `paused`.
-    pub mode: String,
-    /// Who set the mode, why, since when.
-    pub mode_note: Option<String>,
+    /// Whether its lane takes work.
+    pub lane: ModeView,
+}
+
+/// One change that has landed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LandingView {
+    /// The task.
+    pub key: TaskKey,
+    /// What `main` was moved to.
+    pub sha: CommitSha,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A task that was put off and comes back to the lane by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeferredView {
+    /// The task.
+    pub key: TaskKey,
+    /// When it comes back.
+    pub available_at: Timestamp,
+    /// Why it was put off.
+    pub why: String,
+}
+
+/// One repository's lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneView {
+    /// Its lease and its queue.
+    #[serde(flatten)]
+    pub lease: LeaseView,
+    /// Whether it takes work.
+    pub lane: ModeView,
+    /// The last landings, newest first.
+    pub landings: Vec<LandingView>,
+    /// Who was put off.
+    pub deferred: Vec<DeferredView>,
+    /// Figures over its newest turns.
+    pub statistics: LaneStatistics,
 }
 
 /// Slots of one kind.
@@ -185,8 +249,8 @@ pub struct QueueView {
     pub agents: Slots,
     /// Gate slots.
     pub gates: Slots,
-    /// Lanes.
-    pub merge: Vec<LeaseView>,
+    /// Lanes to `main`.
+    pub merge: Vec<LaneView>,
     /// STOPs being carried out.
     pub stop: Vec<TaskKey>,
     /// Whether new work is taken, and if not, why.
@@ -263,6 +327,14 @@ pub trait Control: Send + Sync + 'static {
     async fn leases(&self) -> Result<Vec<LeaseView>, ControlError>;
     /// Repositories.
     async fn repos(&self) -> Result<Vec<RepoView>, ControlError>;
+    /// Sets whether a repository's lane takes work.
+    async fn set_lane_mode(
+        &self,
+        repo: &RepoName,
+        mode: LaneMode,
+        why: &str,
+        by: &str,
+    ) -> Result<RepoView, ControlError>;
     /// Actors, by their last snapshots.
     async fn actors(&self) -> Result<Vec<ActorView>, ControlError>;
     /// The event stream after a position, over all tasks.

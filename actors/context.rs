@@ -191,6 +191,8 @@ pub struct Limits {
     pub restart_window: Millis,
     /// Catch-ups of one landing before it is deferred, because `main` keeps moving.
     pub catch_ups: u32,
+    /// How often a task that is ready to land may be overtaken by one that came later.
+    pub most_overtaken: u32,
     /// How long agents go on without a supervisor.
     pub agent_orphan_grace: Millis,
 }
@@ -205,6 +207,7 @@ impl Default for Limits {
             restarts: 5,
             restart_window: Millis::from_mins(5),
             catch_ups: 5,
+            most_overtaken: 10,
             agent_orphan_grace: Millis::from_mins(5),
         }
     }

@@ -14,7 +14,8 @@ use orch_domain::event::Event;
 use orch_domain::ids::{CommitSha, Generation, Seq, TaskId};
 use orch_domain::job::JobKind;
 use orch_domain::journal::Record;
-use orch_domain::names::TaskKey;
+use orch_domain::lane::LaneMode;
+use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Receipt;
 use orch_domain::task::{ApprovalOf, State, Status, Step, Task, WaitFor};
 use orch_domain::time::Timestamp;
@@ -30,9 +31,10 @@ use crate::context::Context;
 use crate::directory::Directory;
 use crate::disk::WAY_OUT;
 use crate::intake;
-use crate::lane::LaneMsg;
 use crate::snapshots::Snapshots;
 use crate::task::Answer;
+
+mod lanes;
 
 /// Most tasks in one list.
 const LIST: usize = 500;
@@ -109,7 +111,8 @@ impl Handle {
 
     async fn why_of(&self, task: &Task) -> Why {
         let holders = Holders { held_by: self.holder_of(task).await, activity: self.snapshots.activity(&task.id) };
-        self.or_short_of_space(task, why(task, &holders))
+        let told = self.or_short_of_space(task, why(task, &holders));
+        self.or_closed_lane(task, told).await
     }
 
     /// Whatever slots are free: none is given while the disk is short of space.
@@ -205,31 +208,6 @@ impl Handle {
             }
             None => Err(ControlError::Unavailable(format!("{} did not answer in time; ask again", task.key))),
         }
-    }
-
-    async fn lease_views(&self) -> Result<Vec<LeaseView>, ControlError> {
-        let leases = self.ctx.store.leases().await.map_err(store_error)?;
-        let mut views = Vec::new();
-        for name in self.ctx.repos.keys() {
-            let lease = leases.iter().find(|l| l.repo == *name);
-            let holder = match lease.and_then(|l| l.holder.task.clone()) {
-                Some(id) => self.ctx.store.load_task(&id).await.map_err(store_error)?.map(|s| s.task.key),
-                None => None,
-            };
-            let (reply, queue) = tokio::sync::oneshot::channel();
-            let heard = self.directory.tell_lane(name, LaneMsg::Queue { reply });
-            let queue = if heard { queue.await.unwrap_or_default() } else { Vec::new() };
-            views.push(LeaseView {
-                repo: name.clone(),
-                epoch: lease.map(|l| l.epoch).unwrap_or_default(),
-                holder,
-                purpose: lease.map(|l| l.holder.purpose.clone()),
-                since: lease.map(|l| l.since),
-                expires: lease.map(|l| l.expires),
-                queue,
-            });
-        }
-        Ok(views)
     }
 
     fn intake_state(&self) -> String {
@@ -369,6 +347,7 @@ impl Control for Handle {
         }
         let live = self.ctx.store.live_tasks().await.map_err(store_error)?;
         let (mut running, mut waiting, mut stop) = (Vec::new(), Vec::new(), Vec::new());
+        let deferred = lanes::deferred(live.iter().map(|s| &s.task));
         // Said once for all that wait for a slot: there may be thousands.
         let held_by = self.slot_holders(live.iter().map(|s| &s.task));
         for Stored { task, .. } in live {
@@ -390,7 +369,7 @@ impl Control for Handle {
             waiting,
             agents: self.snapshots.agent_slots(),
             gates,
-            merge: self.lease_views().await?,
+            merge: self.lane_views(&deferred).await?,
             stop,
             intake: self.intake_state(),
         })
@@ -418,19 +397,17 @@ impl Control for Handle {
     }
 
     async fn repos(&self) -> Result<Vec<RepoView>, ControlError> {
-        let modes = self.ctx.store.repo_modes().await.map_err(store_error)?;
-        let mut views = Vec::new();
-        for (name, repo) in &self.ctx.repos {
-            let mode = modes.iter().find(|m| m.repo == *name);
-            views.push(RepoView {
-                name: name.clone(),
-                location: repo.settings.location.clone(),
-                main: repo.main().await.ok().map(|b| b.to_string()),
-                mode: mode.map_or("running", |m| m.mode.as_str()).to_owned(),
-                mode_note: mode.map(|m| format!("{}: {} (since {})", m.who, m.why, m.since)),
-            });
-        }
-        Ok(views)
+        self.repo_views().await
+    }
+
+    async fn set_lane_mode(
+        &self,
+        repo: &RepoName,
+        mode: LaneMode,
+        why: &str,
+        by: &str,
+    ) -> Result<RepoView, ControlError> {
+        self.set_mode(repo, mode, why, by).await
     }
 
     async fn actors(&self) -> Result<Vec<ActorView>, ControlError> {

@@ -31,6 +31,7 @@ use crate::directory::Directory;
 use crate::ids::mint;
 use crate::lease::LeaseGuard;
 use crate::snapshots::Snapshots;
+use crate::turns::TurnNotes;
 
 /// How often a compare-and-swap without an answer is repeated before the landing steps aside, its window still open.
 const REPEATS: u32 = 12;
@@ -46,6 +47,8 @@ pub enum Halted {
     Task,
     /// The supervisor stops; the task stays where it is and lands after the next start.
     System,
+    /// The lane was paused; the task stays where it is and lands when the lane runs again.
+    Lane,
 }
 
 /// One landing to be carried out.
@@ -64,6 +67,8 @@ pub struct Landing {
     pub finish: bool,
     /// Set when it should end at its next border.
     pub halted: watch::Receiver<Option<Halted>>,
+    /// What is to be known of this turn afterwards.
+    pub turn: TurnNotes,
 }
 
 /// How the saga leaves its straight way. `None`: nothing is to be said, the task stays in the lane.
@@ -159,9 +164,11 @@ impl Landing {
         };
         if let Some(landing) = self.ctx.store.landing_of(&self.task).await.map_err(could_not_run)? {
             let landed = Landed { sha: landing.sha, tree: landing.tree, at: landing.at };
+            self.turn.deploys_only();
             return Ok(self.after_landing(&task, landed, epoch).await);
         }
         if step == Step::Deploy {
+            self.turn.deploys_only();
             let why = "the deploy was asked for, but no landing is recorded".to_owned();
             return Ok(LandingEnd::OutcomeUnknown { why, landed: None });
         }
@@ -199,6 +206,7 @@ impl Landing {
             if let Some(landed) = self.finish_window(&main, &stored, epoch, Tries::First).await? {
                 return Ok(self.after_landing(&task, landed, epoch).await);
             }
+            self.turn.reset("main-moved");
             self.note("main-moved", "main moved during the landing; catching up again, nobody is blamed".to_owned())
                 .await;
         }
@@ -211,6 +219,7 @@ impl Landing {
         let git = &self.repo.lane_git;
         self.say("fetching main");
         let main_at = git.fetch_main(main).await.map_err(could_not_run)?;
+        self.turn.main_is(&main_at);
         let Some(own) = task.head.clone() else {
             return Err(could_not_run("the task has no commit to land"));
         };
@@ -224,6 +233,7 @@ impl Landing {
         }
         self.border().await?;
         let judged = self.judge(task, &main_at, &head, &caught_up).await?;
+        self.turn.proven(&head);
         self.border().await?;
         if left && task.policy.land == LandMode::Approval && !task.is_approved(ApprovalOf::Land, &head) {
             return Err(Some(LandingEnd::ApprovalVoid { head }));
@@ -265,6 +275,7 @@ impl Landing {
                 (main_at.clone(), "nothing is left to land".to_owned())
             }
             CatchUp::Conflict { paths, ours, theirs } => {
+                self.turn.conflict();
                 let findings = format!(
                     "The branch conflicts with main at {}.\nConflicting paths:\n{}\nYour commits on them:\n{}\nCommits on main:\n{}\nMerge or rebase `origin/main` and resolve the conflict.",
                     main_at,
@@ -503,7 +514,7 @@ impl Landing {
 
     fn halt_now(&self) -> Halt {
         match *self.halted.borrow() {
-            Some(Halted::System) | None => None,
+            Some(Halted::System | Halted::Lane) | None => None,
             Some(Halted::Task) => Some(LandingEnd::Stopped),
         }
     }

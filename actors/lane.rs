@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch_domain::event::{Event, LandingEnd};
-use orch_domain::ids::TaskId;
+use orch_domain::ids::{CommitSha, TaskId};
+use orch_domain::lane::{Lane, LaneMode, Ready, overtake, plan};
 use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Level;
-use orch_domain::task::{State, Status};
+use orch_domain::task::{State, Status, Task};
 use orch_domain::time::Timestamp;
-use orch_store::LaneMode;
+use orch_domain::turns::{Turn, TurnEnd};
+use orch_store::StoreError;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
@@ -21,23 +23,40 @@ use crate::context::Context;
 use crate::directory::{Directory, UnderWay};
 use crate::landing::{Halted, Landing};
 use crate::snapshots::{Snapshots, Teller};
+use crate::turns::{Memory, REMEMBERED, TurnNotes};
 
 /// Between looks at the store for waiting tasks and for the lane's mode.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// A task that wants to land (or to deploy what has landed: its row says which).
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Which.
+    pub task: TaskId,
+    /// Its key, for people.
+    pub key: TaskKey,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Since when it waits for this turn.
+    pub since: Timestamp,
+    /// The commit it brings.
+    pub head: Option<CommitSha>,
+}
+
+impl Waiting {
+    /// A task that is in the lane's hands; `None`: it is not.
+    #[must_use]
+    pub fn of(task: &Task) -> Option<Self> {
+        let State::Landing { since, .. } = task.state else { return None };
+        let (id, key, head) = (task.id.clone(), task.key.clone(), task.head.clone());
+        Some(Self { task: id, key, priority: task.priority, since, head })
+    }
+}
+
 /// What a lane hears.
 pub enum LaneMsg {
-    /// A task wants to land (or to deploy what has landed: its row says which).
-    Land {
-        /// Which.
-        task: TaskId,
-        /// Its key, for people.
-        key: TaskKey,
-        /// Higher goes first.
-        priority: i32,
-        /// Earlier goes first among equals.
-        since: Timestamp,
-    },
+    /// A task waits for its turn.
+    Land(Waiting),
     /// A stopped task is to leave the lane: answered when the lane has nothing of it any more.
     LetGo {
         /// Which.
@@ -58,16 +77,13 @@ pub enum LaneMsg {
     Ended {
         /// With which task.
         task: TaskId,
+        /// How.
+        end: TurnEnd,
     },
     /// Look for waiting tasks, and at the lane's mode.
     Look,
     /// What a look found.
-    Found {
-        /// Waiting tasks of this repository.
-        waiting: Vec<LaneMsg>,
-        /// Whether landings may begin.
-        open: bool,
-    },
+    Found(Found),
     /// Who waits, in order.
     Queue {
         /// Told the keys.
@@ -80,6 +96,16 @@ pub enum LaneMsg {
         /// Told when nothing is under way.
         done: oneshot::Sender<()>,
     },
+}
+
+/// What a look at the store found.
+pub struct Found {
+    /// Tasks of this repository that wait.
+    waiting: Vec<Waiting>,
+    /// The lane's mode.
+    mode: LaneMode,
+    /// Its turns, when they were asked for.
+    turns: Option<Vec<Turn>>,
 }
 
 /// What a lane is started with.
@@ -98,11 +124,11 @@ pub struct LaneArgs {
 pub struct RepoLeaseActor;
 
 struct Request {
-    task: TaskId,
+    ready: Ready,
     key: TaskKey,
-    priority: i32,
-    since: Timestamp,
-    /// Only an open window is to be brought to its end; with who waits for that.
+    /// Since when it waits for this turn.
+    queued: Timestamp,
+    /// Who waits for the end of its open window.
     finish: Option<oneshot::Sender<String>>,
 }
 
@@ -110,6 +136,18 @@ struct Current {
     task: TaskId,
     halt: watch::Sender<Option<Halted>>,
     let_go: Vec<oneshot::Sender<String>>,
+    finish: bool,
+    /// What its turn will be recorded as; `None`: an earlier life of this lane began it, and records it.
+    turn: Option<Begun>,
+}
+
+/// A turn that has begun.
+struct Begun {
+    ready: Timestamp,
+    key: TaskKey,
+    queued: Timestamp,
+    began: Timestamp,
+    notes: TurnNotes,
 }
 
 /// Its state.
@@ -121,7 +159,9 @@ pub struct LaneState {
     teller: Teller,
     queue: Vec<Request>,
     current: Option<Current>,
-    open: bool,
+    /// `None` until the first look: nothing begins before the mode and the earlier turns are known.
+    mode: Option<LaneMode>,
+    memory: Memory,
     stopping: Vec<oneshot::Sender<()>>,
     stop: bool,
     clock: AbortHandle,
@@ -145,11 +185,11 @@ impl Actor for RepoLeaseActor {
             let (task, halt, me) = (under_way.task.clone(), under_way.halt.clone(), myself.clone());
             tokio::spawn(async move {
                 under_way.halt.closed().await;
-                if me.cast(LaneMsg::Ended { task: under_way.task }).is_err() {
+                if me.cast(LaneMsg::Ended { task: under_way.task, end: TurnEnd::Left }).is_err() {
                     tracing::debug!("the lane ended during a landing that it had attached to");
                 }
             });
-            Current { task, halt, let_go: Vec::new() }
+            Current { task, halt, let_go: Vec::new(), finish: false, turn: None }
         });
         let clock = tokio::spawn(async move {
             while myself.cast(LaneMsg::Look).is_ok() {
@@ -164,8 +204,8 @@ impl Actor for RepoLeaseActor {
             teller,
             queue: Vec::new(),
             current,
-            // Closed until the first look has read the lane's mode.
-            open: false,
+            mode: None,
+            memory: Memory::default(),
             stopping: Vec::new(),
             stop: false,
             clock: clock.abort_handle(),
@@ -179,37 +219,36 @@ impl Actor for RepoLeaseActor {
         state: &mut LaneState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            LaneMsg::Land { task, key, priority, since } => {
-                state.enqueue(Request { task, key, priority, since, finish: None });
+            LaneMsg::Land(waiting) => {
+                state.enqueue(waiting);
                 state.next(&myself);
             }
             LaneMsg::LetGo { task, reply } => state.let_go(&task, reply),
             LaneMsg::Finish { task, key, reply } => {
-                state.queue.retain(|r| r.task != task);
+                state.queue.retain(|r| r.ready.task != task);
                 let (priority, since) = (i32::MAX, state.ctx.now());
-                state.queue.push(Request { task, key, priority, since, finish: Some(reply) });
+                let ready = Ready { task, priority, since, overtaken: 0, head: None, finish: true };
+                state.queue.push(Request { ready, key, queued: since, finish: Some(reply) });
                 state.next(&myself);
             }
-            LaneMsg::Ended { task } => {
+            LaneMsg::Ended { task, end } => {
                 if let Some(current) = state.current.take_if(|c| c.task == task) {
                     for reply in current.let_go {
                         answer(reply, "its landing was under way and has ended".to_owned());
+                    }
+                    if let Some(begun) = current.turn {
+                        state.record(task, begun, end);
                     }
                 }
                 state.next(&myself);
             }
             LaneMsg::Look => state.look(&myself),
-            LaneMsg::Found { waiting, open } => {
-                state.open = open;
-                for request in waiting {
-                    if let LaneMsg::Land { task, key, priority, since } = request {
-                        state.enqueue(Request { task, key, priority, since, finish: None });
-                    }
-                }
+            LaneMsg::Found(found) => {
+                state.found(found);
                 state.next(&myself);
             }
             LaneMsg::Queue { reply } => {
-                if reply.send(state.queue.iter().map(|r| r.key.clone()).collect()).is_err() {
+                if reply.send(state.order()).is_err() {
                     tracing::debug!("nobody waits for the lane's queue any more");
                 }
             }
@@ -235,32 +274,97 @@ fn answer(reply: oneshot::Sender<String>, how: String) {
 }
 
 impl LaneState {
-    fn enqueue(&mut self, request: Request) {
-        let known = self.queue.iter().any(|r| r.task == request.task)
-            || self.current.as_ref().is_some_and(|c| c.task == request.task);
+    fn enqueue(&mut self, waiting: Waiting) {
+        let Waiting { task, key, priority, since: queued, head } = waiting;
+        let known =
+            self.queue.iter().any(|r| r.ready.task == task) || self.current.as_ref().is_some_and(|c| c.task == task);
         if !known {
-            self.queue.push(request);
+            let (since, overtaken) = self.memory.seniority(&task, queued);
+            let ready = Ready { task, priority, since, overtaken, head, finish: false };
+            self.queue.push(Request { ready, key, queued, finish: None });
         }
+    }
+
+    fn found(&mut self, found: Found) {
+        if let Some(turns) = found.turns {
+            self.memory = Memory::of(turns);
+            // Who came before the turns were known is ranked by them now.
+            for request in self.queue.iter_mut().filter(|r| !r.ready.finish) {
+                let (since, overtaken) = self.memory.seniority(&request.ready.task, request.queued);
+                (request.ready.since, request.ready.overtaken) = (since, overtaken);
+            }
+        }
+        if self.mode != Some(found.mode) {
+            tracing::info!(repo = %self.repo, mode = found.mode.as_str(), "the lane of {} is {}", self.repo, found.mode.as_str());
+        }
+        self.mode = Some(found.mode);
+        for waiting in found.waiting {
+            self.enqueue(waiting);
+        }
+        // Nothing moves: what may still be undone is, and comes again when the lane runs.
+        if found.mode == LaneMode::Paused
+            && let Some(current) = self.current.as_ref().filter(|c| !c.finish && c.halt.borrow().is_none())
+        {
+            current.halt.send_replace(Some(Halted::Lane));
+            self.end_tests_of(&current.task);
+        }
+    }
+
+    /// Tests under way are no irreversible step: ending them brings a landing to its border at once.
+    fn end_tests_of(&self, task: &TaskId) {
+        if let Some(gates) = self.directory.gates() {
+            let task = task.clone();
+            tokio::spawn(async move { gates.cancel_for(&task).await });
+        }
+    }
+
+    /// Takes note of a turn that is over, here and, in a side task, in the store.
+    fn record(&mut self, task: TaskId, begun: Begun, end: TurnEnd) {
+        let Begun { ready, key, queued, began, notes } = begun;
+        let turn = Turn { task, key, ready, queued, began, ended: self.ctx.now(), end, facts: notes.facts() };
+        self.memory.add(turn.clone());
+        let (store, repo) = (self.ctx.store.clone(), self.repo.clone());
+        tokio::spawn(async move {
+            // Only figures and seniority follow from it.
+            if let Err(error) = store.insert_turn(&repo, turn).await {
+                tracing::warn!(%repo, %error, "a turn of the lane of {repo} was not recorded");
+            }
+        });
     }
 
     fn let_go(&mut self, task: &TaskId, reply: oneshot::Sender<String>) {
         if let Some(current) = self.current.as_mut().filter(|c| c.task == *task) {
             current.halt.send_replace(Some(Halted::Task));
             current.let_go.push(reply);
-            // Tests under way are no irreversible step: ending them brings the landing to its border at once.
-            if let Some(gates) = self.directory.gates() {
-                let task = task.clone();
-                tokio::spawn(async move { gates.cancel_for(&task).await });
-            }
+            self.end_tests_of(task);
             return;
         }
         let before = self.queue.len();
-        self.queue.retain(|r| r.task != *task);
+        self.queue.retain(|r| r.ready.task != *task);
         let how = if self.queue.len() < before { "it was waiting in the lane" } else { "the lane had nothing of it" };
         answer(reply, how.to_owned());
     }
 
-    /// Begins the next landing: priority first, then age.
+    /// The domain's plan for what waits now.
+    fn plan(&self) -> orch_domain::lane::Plan {
+        let queue: Vec<Ready> = self.queue.iter().map(|r| r.ready.clone()).collect();
+        plan(&Lane {
+            queue: &queue,
+            proven: self.memory.proven(),
+            main: self.memory.main(),
+            slots: usize::from(self.current.is_none()),
+            mode: self.mode.unwrap_or(LaneMode::Draining),
+            most_overtaken: self.ctx.limits.most_overtaken,
+        })
+    }
+
+    /// Keys of those who wait, in the order of the plan.
+    fn order(&self) -> Vec<TaskKey> {
+        let key = |id: &TaskId| self.queue.iter().find(|r| r.ready.task == *id).map(|r| r.key.clone());
+        self.plan().order.iter().filter_map(key).collect()
+    }
+
+    /// Begins the next turn, if there is one to begin.
     fn next(&mut self, myself: &ActorRef<LaneMsg>) {
         if self.current.is_some() {
             return;
@@ -273,77 +377,92 @@ impl LaneState {
             }
             return;
         }
-        self.queue.sort_by(|a, b| b.priority.cmp(&a.priority).then(a.since.cmp(&b.since)));
-        // A closed lane begins nothing, but ends what was begun.
-        let Some(at) = self.queue.iter().position(|r| self.open || r.finish.is_some()) else { return };
+        let Some(first) = self.plan().begin.into_iter().next() else { return };
+        let Some(at) = self.queue.iter().position(|r| r.ready.task == first) else { return };
         let Some(repo) = self.ctx.repo(&self.repo).cloned() else { return };
         let request = self.queue.remove(at);
+        for waiting in &mut self.queue {
+            overtake(std::slice::from_mut(&mut waiting.ready), &request.ready);
+        }
         let (halt, halted) = watch::channel(None);
+        let notes = TurnNotes::default();
+        let task = request.ready.task.clone();
         let landing = Landing {
             ctx: self.ctx.clone(),
             directory: self.directory.clone(),
             snapshots: self.snapshots.clone(),
             repo,
-            task: request.task.clone(),
-            finish: request.finish.is_some(),
+            task: task.clone(),
+            finish: request.ready.finish,
             halted,
+            turn: notes.clone(),
         };
-        self.directory.note_landing(&self.repo, UnderWay { task: request.task.clone(), halt: halt.clone() });
-        let (directory, myself, task) = (self.directory.clone(), myself.clone(), request.task.clone());
+        self.directory.note_landing(&self.repo, UnderWay { task: task.clone(), halt: halt.clone() });
+        let (directory, myself, id) = (self.directory.clone(), myself.clone(), task.clone());
         let work = tokio::spawn(landing.carry_out());
         tokio::spawn(async move {
             let end = work.await.unwrap_or_else(|error| {
                 Some(LandingEnd::CouldNotRun { why: format!("the landing's side task failed: {error}") })
             });
+            let came_to = TurnEnd::of(end.as_ref());
             if let Some(end) = end
-                && !directory.deliver(&task, Event::LandingEnded { end })
+                && !directory.deliver(&id, Event::LandingEnded { end })
             {
-                tracing::debug!(task.id = %task, "the router is being restarted; task {task} asks the lane again");
+                tracing::debug!(task.id = %id, "the router is being restarted; task {id} asks the lane again");
             }
-            if myself.cast(LaneMsg::Ended { task }).is_err() {
+            if myself.cast(LaneMsg::Ended { task: id, end: came_to }).is_err() {
                 tracing::debug!("the lane was restarted during a landing; its successor has the next turn");
             }
         });
-        self.current = Some(Current { task: request.task, halt, let_go: request.finish.into_iter().collect() });
+        let finish = request.ready.finish;
+        let began = self.ctx.now();
+        let turn = Begun { ready: request.ready.since, key: request.key, queued: request.queued, began, notes };
+        let turn = Some(turn).filter(|_| !finish);
+        self.current = Some(Current { task, halt, let_go: request.finish.into_iter().collect(), finish, turn });
     }
 
-    /// Looks in the store for tasks that wait for this lane, and at its mode, in a side task.
+    /// Looks in the store for tasks that wait for this lane, and at its mode, in a side task; the first time also at its
+    /// earlier turns.
     fn look(&self, myself: &ActorRef<LaneMsg>) {
-        let (ctx, repo, myself) = (self.ctx.clone(), self.repo.clone(), myself.clone());
+        let (ctx, repo, myself, first) = (self.ctx.clone(), self.repo.clone(), myself.clone(), self.mode.is_none());
         tokio::spawn(async move {
-            let landing = orch_store::TaskFilter {
-                repo: Some(repo.clone()),
-                status: Some(Status::Landing),
-                live_only: true,
-                ..Default::default()
-            };
-            let (tasks, modes) = match (ctx.store.find_tasks(landing).await, ctx.store.repo_modes().await) {
-                (Ok(tasks), Ok(modes)) => (tasks, modes),
-                (Err(error), _) | (_, Err(error)) => {
-                    tracing::warn!(%repo, %error, "the lane of {repo} could not look at the store");
-                    return;
+            match look(&ctx, &repo, first).await {
+                Ok(found) => {
+                    if myself.cast(LaneMsg::Found(found)).is_err() {
+                        tracing::debug!("the lane ended while it looked at the store");
+                    }
                 }
-            };
-            let open = modes.iter().find(|m| m.repo == repo).is_none_or(|m| m.mode == LaneMode::Running);
-            let waiting = tasks.into_iter().map(|s| s.task).filter(|t| t.stop.is_none());
-            let waiting = waiting.filter_map(|t| match t.state {
-                State::Landing { since, .. } => {
-                    Some(LaneMsg::Land { task: t.id, key: t.key, priority: t.priority, since })
-                }
-                _ => None,
-            });
-            if myself.cast(LaneMsg::Found { waiting: waiting.collect(), open }).is_err() {
-                tracing::debug!("the lane ended while it looked at the store");
+                Err(error) => tracing::warn!(%repo, %error, "the lane of {repo} could not look at the store"),
             }
         });
     }
 
     fn publish(&self) {
-        let text = match (&self.current, self.open) {
-            (Some(current), _) => format!("landing {}, {} waiting", current.task, self.queue.len()),
-            (None, true) => format!("idle, {} waiting", self.queue.len()),
-            (None, false) => format!("closed, {} waiting", self.queue.len()),
+        let waiting = self.queue.len();
+        let text = match (&self.current, self.mode) {
+            (Some(current), _) => format!("landing {}, {waiting} waiting", current.task),
+            (None, Some(LaneMode::Running)) => format!("idle, {waiting} waiting"),
+            (None, Some(closed)) => format!("{}, {waiting} waiting", closed.as_str()),
+            (None, None) => format!("starting, {waiting} waiting"),
         };
         self.teller.say(text, self.ctx.now());
     }
+}
+
+async fn look(ctx: &Context, repo: &RepoName, first: bool) -> Result<Found, StoreError> {
+    let landing = orch_store::TaskFilter {
+        repo: Some(repo.clone()),
+        status: Some(Status::Landing),
+        live_only: true,
+        ..Default::default()
+    };
+    let tasks = ctx.store.find_tasks(landing).await?;
+    let modes = ctx.store.repo_modes().await?;
+    let turns = match first {
+        true => Some(ctx.store.turns(repo, REMEMBERED).await?),
+        false => None,
+    };
+    let waiting = tasks.iter().filter(|s| s.task.stop.is_none()).filter_map(|s| Waiting::of(&s.task));
+    let mode = modes.into_iter().find(|m| m.repo == *repo).map(|m| m.mode).unwrap_or_default();
+    Ok(Found { waiting: waiting.collect(), mode, turns })
 }

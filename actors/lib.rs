@@ -46,4 +46,5 @@ pub mod snapshots;
 pub mod stop_saga;
 pub mod system;
 pub mod task;
+pub mod turns;
 pub mod upkeep;

@@ -24,7 +24,7 @@ use crate::attempt::Attached;
 use crate::checks;
 use crate::context::Context;
 use crate::directory::Directory;
-use crate::lane::LaneMsg;
+use crate::lane::{LaneMsg, Waiting};
 use crate::router::RouterMsg;
 use crate::run_rows;
 use crate::snapshots::{Snapshots, Teller};
@@ -449,12 +449,8 @@ impl TaskState {
 
     fn ask_lane(&self, myself: &ActorRef<TaskMsg>) {
         let Some(row) = &self.row else { return };
-        let message = LaneMsg::Land {
-            task: self.id.clone(),
-            key: row.task.key.clone(),
-            priority: row.task.priority,
-            since: row.task.state.since(),
-        };
+        let Some(waiting) = Waiting::of(&row.task) else { return };
+        let message = LaneMsg::Land(waiting);
         if !self.directory.tell_lane(&row.task.repo, message) {
             // The lane is being restarted. It finds waiting tasks in the store when it is back; ask again all the same.
             let (myself, again) = (myself.clone(), Event::Resumed { run_attached: false });

@@ -133,6 +133,8 @@ pub struct Limits {
     /// Longest delay between them.
     #[serde(with = "units::duration")]
     pub deferral_delay_max: Millis,
+    /// How often a task that is ready to land may be overtaken by one that came later.
+    pub max_overtaken: u32,
     /// Tokens that one task may use, as its agents report them.
     pub task_tokens: Option<u64>,
     /// US dollars that one task may use, as its agents report them.
@@ -198,6 +200,7 @@ impl Default for Limits {
             deferrals: policy.deferral.tries,
             deferral_delay: policy.deferral.first,
             deferral_delay_max: policy.deferral.most,
+            max_overtaken: 10,
             task_tokens: None,
             task_cost_usd: None,
             task_agent_time: None,

@@ -21,6 +21,9 @@ use crate::context::{Context, RepoRuntime};
 /// changes with time.
 pub(crate) const EVIDENCE_LIFE: Millis = Millis::from_mins(24 * 60);
 
+/// How an answer says that it was found and not made.
+const AGAIN: &str = "judged before, by run ";
+
 /// Most notes that a header holds.
 const MOST_NOTES: usize = 20;
 
@@ -109,13 +112,21 @@ pub(crate) async fn known(ctx: &Context, subject: &GateSubject, evidence: &Evide
         .inspect_err(|error| tracing::warn!(task.id = %subject.task, %error, "an earlier verdict does not count"))
         .ok()?;
     let text = row.verdict.findings.unwrap_or_default();
-    let again = format!("judged before, by run {}", read.header.run);
+    let again = format!("{AGAIN}{}", read.header.run);
     let end = match read.verdict {
         Verdict::Passed => CheckEnd::passed(format!("{text} ({again})")),
         Verdict::Failed => CheckEnd::Failed { findings: format!("{text}\n({again})") },
         Verdict::CouldNotRun => return None,
     };
     Some(GateAnswer { end, report: Some(report) })
+}
+
+/// Whether an answer rests on an earlier run, its own or that of the tests which it asked for.
+pub(crate) fn was_known(answer: &GateAnswer) -> bool {
+    match &answer.end {
+        CheckEnd::Passed { note: text, .. } | CheckEnd::Failed { findings: text } => text.contains(AGAIN),
+        CheckEnd::CouldNotRun { .. } | CheckEnd::NotConfigured { .. } => false,
+    }
 }
 
 /// Reads a report again and compares all of it: what every decision on an older verdict rests on.

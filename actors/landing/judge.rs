@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Halt, Landing, could_not_run};
 use crate::checks::{Asked, subject_of};
-use crate::gates::conclude::reread;
+use crate::gates::conclude::{reread, was_known};
 use crate::gates::{GateAnswer, GateSubject, ReportRef, merge};
 
 /// What the gates said about one candidate.
@@ -90,7 +90,12 @@ impl Landing {
     ) -> Result<GateAnswer, Halt> {
         let Some(gates) = self.directory.gates() else { return Err(could_not_run("the gate pool is being restarted")) };
         let asked = Asked { gates: &gates, snapshots: &self.snapshots, priority: task.priority, lease_holder: true };
-        Ok(asked.of(subject, gate.as_str(), work).await)
+        let began = self.ctx.now();
+        let answer = asked.of(subject, gate.as_str(), work).await;
+        if gate == GateName::Merge && !was_known(&answer) {
+            self.turn.tested(self.ctx.now().since(began));
+        }
+        Ok(answer)
     }
 
     /// Keeps an answer that lets the change pass; any other ends the landing.

@@ -1,6 +1,7 @@
 //! `orch ps`: what runs, what waits for what, and the live jobs. A thin client.
 
 use orch_actors::api::{JobView, QueueView};
+use orch_domain::lane::LaneMode;
 use serde::Serialize;
 
 use super::client::Client;
@@ -31,6 +32,9 @@ pub(super) async fn run(context: &Context, out: &mut Output) -> Result<u8, CliEr
         queue.gates.waiting,
         queue.intake
     ))?;
+    for lane in queue.merge.iter().filter(|l| l.lane.mode != LaneMode::Running) {
+        out.line(&format!("lane of {}: {}", lane.lease.repo, lane.lane))?;
+    }
     if !queue.running.is_empty() {
         out.block(&format!("\n{}", show::tasks(&queue.running)))?;
     }

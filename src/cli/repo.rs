@@ -1,31 +1,86 @@
-//! `orch repo list`: the repositories and the mode of their lanes. A thin client.
+//! `orch repo list|pause|resume`: the repositories and whether their lanes take work. A thin client.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use orch_actors::api::RepoView;
+use orch_domain::names::RepoName;
 
 use super::client::Client;
 use super::output::{CliError, Output};
 use super::{Context, show};
+use crate::http::{Pause, Resume, percent_encode};
 
 /// What to do with repositories.
 #[derive(Subcommand, Clone, Debug)]
 pub enum RepoVerb {
     /// List them
     List,
+    /// Let nothing land on one until it is resumed
+    Pause(PauseArgs),
+    /// Let a paused one land again
+    Resume(ResumeArgs),
+}
+
+/// What is paused.
+#[derive(Args, Clone, Debug)]
+pub struct PauseArgs {
+    /// Its name in the settings
+    pub repo: RepoName,
+    /// Why, for whoever waits
+    #[arg(long, value_name = "TEXT")]
+    pub why: String,
+    /// Let what is being landed end first
+    #[arg(long)]
+    pub drain: bool,
+}
+
+/// What is resumed.
+#[derive(Args, Clone, Debug)]
+pub struct ResumeArgs {
+    /// Its name in the settings
+    pub repo: RepoName,
+    /// Why, for the journal
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub why: String,
 }
 
 pub(super) async fn run(context: &Context, verb: &RepoVerb, out: &mut Output) -> Result<u8, CliError> {
-    let RepoVerb::List = verb;
-    let repos: Vec<RepoView> = Client::find(context)?.get("/repos").await?;
+    let client = Client::find(context)?;
+    let path = |repo: &RepoName, verb: &str| format!("/repos/{}/{verb}", percent_encode(repo.as_str()));
+    match verb {
+        RepoVerb::List => list(&client, out).await,
+        RepoVerb::Pause(args) => {
+            let body = Pause { why: args.why.clone(), drain: args.drain };
+            one(&client.post(&path(&args.repo, "pause"), Some(&body)).await?, out)
+        }
+        RepoVerb::Resume(args) => {
+            let body = Resume { why: args.why.clone() };
+            one(&client.post(&path(&args.repo, "resume"), Some(&body)).await?, out)
+        }
+    }
+}
+
+fn one(repo: &RepoView, out: &mut Output) -> Result<u8, CliError> {
+    match out.json {
+        true => out.json(repo)?,
+        false => out.line(&format!("the lane of {} is {}", repo.name, repo.lane))?,
+    }
+    Ok(0)
+}
+
+async fn list(client: &Client, out: &mut Output) -> Result<u8, CliError> {
+    let repos: Vec<RepoView> = client.get("/repos").await?;
     if out.json {
         out.json(&repos)?;
         return Ok(0);
     }
     let row = |r: &RepoView| {
         let main = r.main.clone().unwrap_or_else(|| "unknown".to_owned());
-        vec![r.name.to_string(), main, r.mode.clone(), r.location.clone(), r.mode_note.clone().unwrap_or_default()]
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_default();
+        let since = r.lane.since.map(show::time).unwrap_or_default();
+        let lane = r.lane.mode.as_str().to_owned();
+        vec![r.name.to_string(), main, r.location.clone(), lane, since, or_none(&r.lane.who), or_none(&r.lane.why)]
     };
     let rows: Vec<Vec<String>> = repos.iter().map(row).collect();
-    out.block(&show::table(&["REPO", "MAIN", "LANE", "WHERE", "NOTE"], &rows))?;
+    out.block(&show::table(&["REPO", "MAIN", "WHERE", "LANE", "SINCE", "BY", "WHY"], &rows))?;
     Ok(0)
 }

@@ -207,7 +207,7 @@ fn usage_errors_are_sixty_four_and_help_is_success() {
 async fn client_verbs_show_what_the_desk_says() {
     let place = Place::new();
     place.serve_in(&place.data()).await;
-    let verbs: [(&str, &[&str]); 12] = [
+    let verbs: [(&str, &[&str]); 14] = [
         ("task_list", &["task", "list", "--all"]),
         ("task_show", &["task", "show", "ORC-4"]),
         ("task_show_blocked", &["task", "show", "ORC-3"]),
@@ -218,6 +218,8 @@ async fn client_verbs_show_what_the_desk_says() {
         ("ps", &["ps"]),
         ("actors", &["actors"]),
         ("repo_list", &["repo", "list"]),
+        ("repo_pause", &["repo", "pause", "shop", "--why", "main is red", "--drain"]),
+        ("repo_resume", &["repo", "resume", "shop"]),
         ("logs", &["logs", "ORC-4", "-f"]),
         ("task_add", &["task", "add", "--title", "New", "--body", "Text", "--priority", "-3"]),
     ];
@@ -231,6 +233,8 @@ async fn client_verbs_show_what_the_desk_says() {
     let sha = "f".repeat(40);
     assert_eq!(place.orch(&["task", "approve", "ORC-1/1", "deploy", "--sha", &sha]).await.0, 0);
     let expected = [
+        "lane of shop draining: `main is red` by cli:me".to_owned(),
+        "lane of shop running: `` by cli:me".to_owned(),
         "submit `New` by cli:me".to_owned(),
         "stop ORC-2 by cli:me from cli".to_owned(),
         "retry ORC-3 by cli:me".to_owned(),

@@ -102,6 +102,7 @@ pub const KEYS: &[Key] = &[
     key("limits.deferrals", Number, "Repetitions when something was busy; they cost no attempt."),
     key("limits.deferral_delay", Duration, "Delay before the first of them; doubled each time."),
     key("limits.deferral_delay_max", Duration, "Longest delay between them."),
+    with_env("limits.max_overtaken", "ORCH_MAX_OVERTAKEN", Number, "Times that a task which is ready to land is overtaken by one that came later, of whatever priority. 0: first come, first served."),
     with_env("limits.task_tokens", "ORCH_TASK_TOKENS", Number, "Tokens that one task may use, as its agents report them. Absent: no ceiling."),
     with_env("limits.task_cost_usd", "ORCH_TASK_COST_USD", Money, "US dollars that one task may use, as its agents report them. Absent: no ceiling."),
     with_env("limits.task_agent_time", "ORCH_TASK_AGENT_TIME", Duration, "Wall time of one task's agent runs together. Absent: no ceiling."),

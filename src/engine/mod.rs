@@ -356,6 +356,7 @@ fn limits(config: &Config) -> Limits {
     Limits {
         agents: config.limits.max_concurrency,
         gates: config.limits.gate_slots,
+        most_overtaken: config.limits.max_overtaken,
         agent_orphan_grace: config.limits.agent_orphan_grace,
         ..Limits::default()
     }

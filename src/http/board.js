@@ -9,8 +9,8 @@ if (document.getElementById("tasks")) {
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!fresh.getElementById("tasks")) { location.reload(); return; }
     // A focused button must not vanish under the user's hand.
-    if (document.activeElement && document.activeElement.closest("#tasks")) { due = setTimeout(refresh, 2000); return; }
-    for (const id of ["tasks", "summary"]) {
+    if (document.activeElement && document.activeElement.closest("#tasks, #lanes")) { due = setTimeout(refresh, 2000); return; }
+    for (const id of ["tasks", "summary", "lanes"]) {
       const there = document.getElementById(id);
       const next = fresh.getElementById(id);
       if (there.innerHTML !== next.innerHTML) { there.replaceChildren(...next.childNodes); }

@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use orch_actors::api::{QueueView, TaskFilter};
+use orch_actors::api::{LaneView, QueueView, TaskFilter};
+use orch_domain::lane::LaneMode;
 use orch_domain::task::Status;
 use orch_domain::time::Timestamp;
 use orch_domain::view::TaskView;
@@ -15,7 +16,7 @@ use warp::reply::{Reply as _, Response};
 
 use super::Shared;
 use super::guard::COOKIE;
-use super::reply::{Answer, ApiError, media_type, percent_decode, percent_encode};
+use super::reply::{Answer, ApiError, form_field, media_type, percent_encode};
 
 const STYLE: &str = include_str!("board.css");
 const SCRIPT: &str = include_str!("board.js");
@@ -52,9 +53,7 @@ pub(super) async fn login(shared: Arc<Shared>, headers: HeaderMap, body: Vec<u8>
         let message = "send the login as a form (application/x-www-form-urlencoded)";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
-    let form = String::from_utf8(body).unwrap_or_default();
-    let token = form.split('&').find_map(|pair| pair.strip_prefix("token="));
-    let token = token.and_then(|t| percent_decode(&t.replace('+', " "))).unwrap_or_default();
+    let token = form_field(&headers, &body, "token").unwrap_or_default();
     if !shared.guard.token.is(token.trim()) {
         let form = login_form(Some("That is not the token."));
         return page("Log in", &form, StatusCode::UNAUTHORIZED);
@@ -141,8 +140,47 @@ fn board_body(tasks: &[TaskView], queue: &QueueView) -> String {
     if tasks.is_empty() {
         out.push_str("<tr><td colspan=\"8\">No tasks yet: <code>orch task add --title ...</code></td></tr>\n");
     }
+    out.push_str(
+        "</tbody>\n</table>\n<table>\n<caption>Lanes to main</caption>\n<thead><tr><th scope=\"col\">Repository</th>\
+         <th scope=\"col\">Lane, by whom and why</th><th scope=\"col\">Lands</th><th scope=\"col\">Wait for it</th>\
+         <th scope=\"col\">Last landing (UTC)</th><th scope=\"col\">Act</th></tr></thead>\n<tbody id=\"lanes\">\n",
+    );
+    for lane in &queue.merge {
+        lane_row(&mut out, lane);
+    }
     out.push_str("</tbody>\n</table>\n</main>\n");
     out
+}
+
+fn lane_row(out: &mut String, lane: &LaneView) {
+    let repo = escape(lane.lease.repo.as_str());
+    let link = percent_encode(lane.lease.repo.as_str());
+    let mode = lane.lane.mode.as_str();
+    let holder = lane.lease.holder.as_ref().map_or("nothing", |key| key.as_str());
+    let waiting: Vec<&str> = lane.lease.queue.iter().map(|key| key.as_str()).collect();
+    let waiting = if waiting.is_empty() { "nobody".to_owned() } else { waiting.join(", ") };
+    let last = lane.landings.first().map(|l| format!("{} {}", l.key, minutes(l.at))).unwrap_or_default();
+    let _ = write!(
+        out,
+        "<tr class=\"{mode}\"><th scope=\"row\">{repo}</th><td><span class=\"status\">{}</span></td><td>{}</td><td>{}</td>\
+         <td>{}</td><td>",
+        escape(&lane.lane.to_string()),
+        escape(holder),
+        escape(&waiting),
+        escape(&last),
+    );
+    let _ = match lane.lane.mode {
+        LaneMode::Running => write!(
+            out,
+            "<form method=\"post\" action=\"/repos/{link}/pause\"><input name=\"why\" required maxlength=\"200\" \
+             placeholder=\"why\" aria-label=\"Why pause {repo}\"><button aria-label=\"Pause {repo}\">Pause</button></form>"
+        ),
+        LaneMode::Draining | LaneMode::Paused => write!(
+            out,
+            "<form method=\"post\" action=\"/repos/{link}/resume\"><button aria-label=\"Resume {repo}\">Resume</button></form>"
+        ),
+    };
+    out.push_str("</td></tr>\n");
 }
 
 fn row(out: &mut String, task: &TaskView) {

@@ -6,19 +6,21 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use orch_actors::api::{
-    About, ActorView, Control, ControlError, JobView, LeaseView, LogPage, QueueView, Readiness, RepoView, Slots,
-    StopAnswer, Submit, TaskFilter,
+    About, ActorView, Control, ControlError, DeferredView, JobView, LandingView, LaneView, LeaseView, LogPage,
+    ModeView, QueueView, Readiness, RepoView, Slots, StopAnswer, Submit, TaskFilter,
 };
 use orch_domain::agent::Usage;
 use orch_domain::ids::{CommitSha, Epoch, Generation, Seq};
 use orch_domain::job::{Containment, JobKind, JobStatus};
 use orch_domain::journal::{Entry, Record};
+use orch_domain::lane::LaneMode;
 use orch_domain::names::RepoName;
 use orch_domain::pipeline::Pipeline;
 use orch_domain::policy::Policy;
 use orch_domain::stop::{Receipt, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{ApprovalOf, Blocked, Landed, NewTask, State, Status, Step, StopMark, Task};
 use orch_domain::time::{Millis, Timestamp};
+use orch_domain::turns::{LaneStatistics, Turn, TurnEnd, TurnFacts};
 use orch_domain::view::{Holders, RunView, TaskDetail, TaskView, Why, why};
 use tokio::sync::watch;
 
@@ -30,6 +32,36 @@ pub(crate) fn later(secs: i64) -> Timestamp {
 
 fn sha(digit: char) -> CommitSha {
     digit.to_string().repeat(40).parse().expect("hex")
+}
+
+fn paused() -> ModeView {
+    let (who, why) = (Some("ann".to_owned()), Some("main is <red>".to_owned()));
+    ModeView { mode: LaneMode::Paused, who, why, since: Some(later(80)) }
+}
+
+fn lane(lease: LeaseView) -> LaneView {
+    let put_off = DeferredView {
+        key: "ORC-9".parse().expect("valid"),
+        available_at: later(500),
+        why: "main moved 5 times while it was being landed".to_owned(),
+    };
+    let turn = Turn {
+        task: "t004".parse().expect("valid"),
+        key: "ORC-4".parse().expect("valid"),
+        ready: later(290),
+        queued: later(290),
+        began: later(295),
+        ended: later(299),
+        end: TurnEnd::Landed,
+        facts: TurnFacts { tests: 1, test_ms: Millis(3_000), ..TurnFacts::default() },
+    };
+    LaneView {
+        lease,
+        lane: paused(),
+        landings: vec![LandingView { key: "ORC-4".parse().expect("valid"), sha: sha('a'), at: later(299) }],
+        deferred: vec![put_off],
+        statistics: LaneStatistics::of(&[turn]),
+    }
 }
 
 #[derive(Default)]
@@ -270,7 +302,7 @@ impl Control for FakeControl {
             waiting: vec![self.why("ORC-1").await?],
             agents: Slots { used: 1, total: 2, waiting: 1 },
             gates: Slots { used: 0, total: 2, waiting: 0 },
-            merge: self.leases().await?,
+            merge: vec![lane(self.leases().await?.remove(0))],
             stop: Vec::new(),
             intake: "open".to_owned(),
         })
@@ -306,9 +338,25 @@ impl Control for FakeControl {
             name: "shop".parse().expect("valid"),
             location: "/srv/shop".to_owned(),
             main: Some("main".to_owned()),
-            mode: "running".to_owned(),
-            mode_note: None,
+            lane: paused(),
         }])
+    }
+
+    async fn set_lane_mode(
+        &self,
+        repo: &RepoName,
+        mode: LaneMode,
+        why: &str,
+        by: &str,
+    ) -> Result<RepoView, ControlError> {
+        let mut view = self.repos().await?.remove(0);
+        if *repo != view.name {
+            return Err(ControlError::NotFound(format!("there is no repository `{repo}`; known: {}", view.name)));
+        }
+        self.desk.lock().expect("sound").asked.push(format!("lane of {repo} {}: `{why}` by {by}", mode.as_str()));
+        let (who, why) = (Some(by.to_owned()), Some(why.to_owned()));
+        view.lane = ModeView { mode, who, why, since: Some(later(90)) };
+        Ok(view)
     }
 
     async fn actors(&self) -> Result<Vec<ActorView>, ControlError> {

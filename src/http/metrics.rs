@@ -5,7 +5,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use orch_actors::api::{About, QueueView, Slots};
+use orch_actors::api::{About, LaneView, QueueView, Slots};
+use orch_domain::lane::LaneMode;
 use orch_domain::task::Status;
 use warp::http::{HeaderValue, header};
 use warp::reply::Reply as _;
@@ -50,9 +51,48 @@ fn render(queue: &QueueView, about: &About, ready: bool) -> String {
             let _ = writeln!(out, "orch_slots{{kind=\"{kind}\",state=\"{state}\"}} {count}");
         }
     }
+    lanes(&mut out, &queue.merge);
     head(&mut out, "orch_stopping_tasks", "STOPs being carried out.");
     let _ = writeln!(out, "orch_stopping_tasks {}", queue.stop.len());
     out
+}
+
+/// Figures of the lanes. Those over turns are gauges: they look back over the newest turns only.
+fn lanes(out: &mut String, lanes: &[LaneView]) {
+    type Figure = fn(&LaneView) -> u64;
+    let figures: [(&str, &str, Figure); 13] = [
+        ("open", "Whether the lane takes work.", |l| u64::from(l.lane.mode == LaneMode::Running)),
+        ("queue", "Tasks that wait for their turn.", |l| l.lease.queue.len() as u64),
+        ("held", "Whether somebody has the lease.", |l| u64::from(l.lease.holder.is_some())),
+        ("deferred", "Tasks that were put off.", |l| l.deferred.len() as u64),
+        ("turns", "Turns that the figures are counted from.", |l| u64::from(l.statistics.turns)),
+        ("landed", "Landings among them.", |l| u64::from(l.statistics.landed)),
+        ("wait_p50_milliseconds", "Median wait of what landed.", |l| l.statistics.wait_p50_ms.0),
+        ("wait_p95_milliseconds", "Wait that nineteen of twenty did not exceed.", |l| l.statistics.wait_p95_ms.0),
+        ("test_milliseconds", "Mean time of judging a combined tree.", |l| l.statistics.test_ms.0),
+        ("tests", "Combined trees that were judged.", |l| u64::from(l.statistics.tests)),
+        ("own_failures", "Turns that sent the work back for its own failure.", |l| {
+            u64::from(l.statistics.own_failures)
+        }),
+        ("conflicts", "Turns that ended in a conflict with main.", |l| u64::from(l.statistics.conflicts)),
+        ("landings_per_1000_test_times", "Landings in a thousand test times of a busy lane.", |l| {
+            l.statistics.landings_per_1000_test_times
+        }),
+    ];
+    for (name, help, figure) in figures {
+        let name = format!("orch_lane_{name}");
+        head(out, &name, help);
+        for lane in lanes {
+            let _ = writeln!(out, "{name}{{repo=\"{}\"}} {}", escaped(lane.lease.repo.as_str()), figure(lane));
+        }
+    }
+    head(out, "orch_lane_resets", "Times that a turn began anew or was put off, by cause.");
+    for lane in lanes {
+        for (cause, times) in &lane.statistics.resets {
+            let repo = escaped(lane.lease.repo.as_str());
+            let _ = writeln!(out, "orch_lane_resets{{repo=\"{repo}\",cause=\"{}\"}} {times}", escaped(cause));
+        }
+    }
 }
 
 fn escaped(text: &str) -> String {

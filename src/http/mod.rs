@@ -29,7 +29,7 @@ use warp::reply::Response;
 
 pub use files::{Token, TokenError, read_address, write_address};
 pub use reply::percent_encode;
-pub use write::{Approve, BackupTo, SETTINGS_HEADER};
+pub use write::{Approve, BackupTo, Pause, Resume, SETTINGS_HEADER};
 
 use guard::{Caller, Guard};
 use reply::{refusal, send};
@@ -173,7 +173,7 @@ fn finished(path: warp::path::FullPath, mut response: Response) -> Response {
 fn allowed_methods(path: &str) -> &'static str {
     match path.rsplit('/').next() {
         Some("tasks") => "GET, POST",
-        Some("stop" | "retry" | "approve" | "login" | "logout" | "backup") => "POST",
+        Some("stop" | "retry" | "approve" | "pause" | "resume" | "login" | "logout" | "backup") => "POST",
         _ => "GET",
     }
 }
@@ -288,7 +288,22 @@ fn control_routes(shared: &Arc<Shared>) -> Route {
             Err(e) => e.response(),
         }
     });
-    submit.or(stop).unify().or(retry).unify().or(approve).unify().or(backup).unify().boxed()
+    let pause = warp::path!("repos" / String / "pause").and(warp::post()).and(who()).and(s());
+    let pause = pause.and(headers()).and(body()).then(|n, c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
+        match b {
+            Ok(b) => send(write::pause(s, c, n, h, b).await),
+            Err(e) => e.response(),
+        }
+    });
+    let resume = warp::path!("repos" / String / "resume").and(warp::post()).and(who()).and(s());
+    let resume = resume.and(headers()).and(body()).then(|n, c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
+        match b {
+            Ok(b) => send(write::resume(s, c, n, h, b).await),
+            Err(e) => e.response(),
+        }
+    });
+    let of_tasks = submit.or(stop).unify().or(retry).unify().or(approve).unify();
+    of_tasks.or(backup).unify().or(pause).unify().or(resume).unify().boxed()
 }
 
 #[cfg(test)]

@@ -139,6 +139,16 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
+/// A field of a body that is a form; `None`: it is none, or has no such field.
+pub(super) fn form_field(headers: &HeaderMap, bytes: &[u8], name: &str) -> Option<String> {
+    if media_type(headers).as_deref() != Some("application/x-www-form-urlencoded") {
+        return None;
+    }
+    let form = std::str::from_utf8(bytes).ok()?;
+    let mut fields = form.split('&').filter_map(|pair| pair.split_once('='));
+    fields.find(|(field, _)| *field == name).and_then(|(_, value)| percent_decode(&value.replace('+', " ")))
+}
+
 /// Reads a JSON body.
 pub(super) fn from_json<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, ApiError> {
     match media_type(headers).as_deref() {

@@ -94,12 +94,20 @@ async fn commands_reach_the_desk_with_their_caller() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let to = serde_json::json!({"to": dir.path().join("b.sqlite")});
     assert_eq!(with_token("POST", "/backup").json(&to).reply(&app).await.status(), 201);
+    let pause = serde_json::json!({"why": "main is red"});
+    assert_eq!(with_token("POST", "/repos/shop/pause").json(&pause).reply(&app).await.status(), 200);
+    let drain = serde_json::json!({"why": "release", "drain": true});
+    assert_eq!(with_token("POST", "/repos/shop/pause").json(&drain).reply(&app).await.status(), 200);
+    assert_eq!(with_token("POST", "/repos/shop/resume").reply(&app).await.status(), 200);
     let expected = [
         "submit `New` by cli:me",
         "stop ORC-2 by cli:me from cli",
         "retry ORC-3 by http",
         "approve land of ORC-1/1 at what waits by http",
         "backup b.sqlite",
+        "lane of shop paused: `main is red` by http",
+        "lane of shop draining: `release` by http",
+        "lane of shop running: `` by http",
     ];
     assert_eq!(control.asked(), expected);
 }
@@ -120,6 +128,8 @@ async fn without_the_token_nothing_is_told_not_even_which_paths_exist() {
         ("POST", "/tasks/ORC-1/stop"),
         ("POST", "/tasks/ORC-1/approve"),
         ("POST", "/backup"),
+        ("POST", "/repos/shop/pause"),
+        ("POST", "/repos/shop/resume"),
         ("GET", "/no/such/path"),
         ("DELETE", "/tasks"),
         ("POST", "/healthz"),

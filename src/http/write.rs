@@ -1,4 +1,4 @@
-//! Control: new tasks, STOP, retry, approval, backup.
+//! Control: new tasks, STOP, retry, approval, lanes, backup.
 //!
 //! Owns the bodies of these requests. Each is durable before it is answered: [`Control`](orch_actors::api::Control)
 //! promises that, this file only hands on. Refuses unknown members of a body.
@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use orch_actors::api::Submit;
 use orch_domain::ids::CommitSha;
+use orch_domain::lane::LaneMode;
+use orch_domain::names::RepoName;
 use orch_domain::task::ApprovalOf;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,7 +17,7 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Shared;
 use super::guard::Caller;
-use super::reply::{Answer, ApiError, from_json, json, ok, percent_encode, task_key};
+use super::reply::{Answer, ApiError, form_field, from_json, json, ok, percent_decode, percent_encode, task_key};
 
 /// Digest of the settings that a task asks to be worked on with.
 pub const SETTINGS_HEADER: &str = "x-orch-settings";
@@ -37,6 +39,26 @@ pub struct Approve {
 pub struct BackupTo {
     /// Absolute path of a file that does not exist yet, on the supervisor's host.
     pub to: PathBuf,
+}
+
+/// The body of `POST /repos/{name}/pause`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Why, for whoever waits.
+    pub why: String,
+    /// Whether what is under way may end by itself.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+/// The body of `POST /repos/{name}/resume`; may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// Why, for the journal.
+    #[serde(default)]
+    pub why: String,
 }
 
 /// `POST /tasks`.
@@ -90,6 +112,44 @@ pub(super) async fn approve(
     let key = task_key(&part)?;
     let approve: Approve = from_json(&headers, &body)?;
     ok(&shared.control.approve(&key, approve.what, approve.sha, &caller.by).await?)
+}
+
+/// The repository of a path.
+fn repo_name(part: &str) -> Result<RepoName, ApiError> {
+    let text = percent_decode(part).unwrap_or_else(|| part.to_owned());
+    text.parse().map_err(|error: orch_domain::names::NameError| ApiError::bad(error.to_string()))
+}
+
+/// `POST /repos/{name}/pause`.
+pub(super) async fn pause(
+    shared: Arc<Shared>,
+    caller: Caller,
+    part: String,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> Answer {
+    let repo = repo_name(&part)?;
+    let asked = match form_field(&headers, &body, "why").filter(|_| caller.board) {
+        Some(why) => Pause { why, drain: false },
+        None => from_json(&headers, &body)?,
+    };
+    let mode = if asked.drain { LaneMode::Draining } else { LaneMode::Paused };
+    let set = shared.control.set_lane_mode(&repo, mode, &asked.why, &caller.by).await?;
+    after(&caller, ok(&set)?)
+}
+
+/// `POST /repos/{name}/resume`.
+pub(super) async fn resume(
+    shared: Arc<Shared>,
+    caller: Caller,
+    part: String,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> Answer {
+    let repo = repo_name(&part)?;
+    let Resume { why } = if body.is_empty() { Resume::default() } else { from_json(&headers, &body)? };
+    let set = shared.control.set_lane_mode(&repo, LaneMode::Running, &why, &caller.by).await?;
+    after(&caller, ok(&set)?)
 }
 
 /// `POST /backup`.

@@ -25,6 +25,7 @@ mod space;
 mod tasks;
 mod tombstone;
 mod tracker;
+mod turns;
 mod windows;
 mod writer;
 
@@ -46,7 +47,7 @@ pub use jobs::JobRow;
 pub use journal::Subject;
 pub use leases::{Acquire, Holder, Lease};
 pub use limits::{Ceiling, Reserve, Spend};
-pub use modes::{LaneMode, RepoMode};
+pub use modes::RepoMode;
 pub use open::{DB_FILE, StoreConfig};
 pub use outbox::Pending as PendingEffect;
 pub use prune::{JobTrace, Keep, Life, Pruned};

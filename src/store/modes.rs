@@ -3,40 +3,16 @@
 //! Owns the lane's mode (who, why, since). Refuses to act on it: the lane reads it.
 
 use orch_domain::journal::Entry;
+use orch_domain::lane::LaneMode;
 use orch_domain::names::RepoName;
 use orch_domain::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::Store;
 use crate::error::StoreError;
 use crate::journal::{Subject, append};
 use crate::row::{all, execute, get, get_parsed, get_time, read_json};
 use crate::writer::Urgency;
-
-/// Whether a repository's lane takes work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LaneMode {
-    /// It does.
-    #[default]
-    Running,
-    /// What is under way ends, nothing new begins.
-    Draining,
-    /// Nothing moves.
-    Paused,
-}
-
-impl LaneMode {
-    /// The word as stored and shown.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Draining => "draining",
-            Self::Paused => "paused",
-        }
-    }
-}
 
 /// A repository's mode as set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

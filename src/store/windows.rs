@@ -274,6 +274,16 @@ impl Store {
             .await
     }
 
+    /// A repository's newest proof lines, newest first.
+    pub async fn last_landings(&self, repo: &RepoName, limit: u32) -> Result<Vec<Landing>, StoreError> {
+        let repo = repo.clone();
+        self.read(move |conn| {
+            let sql = "SELECT * FROM landings WHERE repo = ?1 ORDER BY id DESC LIMIT ?2";
+            all(conn, sql, (repo.as_str(), limit), landing)
+        })
+        .await
+    }
+
     /// A task's proof line.
     pub async fn landing_of(&self, task: &TaskId) -> Result<Option<Landing>, StoreError> {
         let task = task.clone();

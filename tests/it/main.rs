@@ -11,6 +11,7 @@ mod deploy;
 mod full;
 mod input;
 mod lane;
+mod modes;
 mod order;
 mod pipeline;
 mod retries;

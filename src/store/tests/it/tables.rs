@@ -3,11 +3,13 @@
 use orch_domain::agent::Usage;
 use orch_domain::effect::{Outgoing, ShownState};
 use orch_domain::ids::RunId;
+use orch_domain::lane::LaneMode;
 use orch_domain::stop::{ReceiptLine, StepResult, StopStep};
 use orch_domain::time::Millis;
+use orch_domain::turns::{Turn, TurnEnd, TurnFacts};
 use orch_store::{
-    Ceiling, Change, Delivered, EvidenceKey, LaneMode, Moved, NewBoardItem, NewRun, NewVerdict, RepoMode, Reserve,
-    Spend, StoreError, VerdictOutcome,
+    Ceiling, Change, Delivered, EvidenceKey, Moved, NewBoardItem, NewRun, NewVerdict, RepoMode, Reserve, Spend,
+    StoreError, VerdictOutcome,
 };
 use serde_json::json;
 
@@ -257,4 +259,27 @@ async fn a_lane_mode_says_who_and_why() {
     store.set_repo_mode(mode(LaneMode::Paused, "main is red")).await.unwrap();
     store.set_repo_mode(mode(LaneMode::Running, "fixed")).await.unwrap();
     assert_eq!(store.repo_modes().await.unwrap(), [mode(LaneMode::Running, "fixed")]);
+}
+
+#[tokio::test]
+async fn the_newest_turns_are_kept_oldest_first_and_of_one_repository() {
+    let (_dir, store) = fresh_inline();
+    let task = owned(&store, "task0001", "WEB-1").await.task;
+    let turn = |n: i64| Turn {
+        task: task.id.clone(),
+        key: task.key.clone(),
+        ready: at(n),
+        queued: at(n + 1),
+        began: at(n + 2),
+        ended: at(n + 3),
+        end: TurnEnd::SentBack,
+        facts: TurnFacts { conflict: true, main: Some(sha('a')), ..TurnFacts::default() },
+    };
+    for n in 0..1_100 {
+        store.insert_turn(&repo(), turn(n)).await.unwrap();
+    }
+    store.insert_turn(&"other".parse().unwrap(), turn(0)).await.unwrap();
+    assert_eq!(store.turns(&repo(), 2).await.unwrap(), [turn(1_098), turn(1_099)]);
+    assert_eq!(store.turns(&repo(), 5_000).await.unwrap().len(), 1_000);
+    assert_eq!(store.turns(&"other".parse().unwrap(), 9).await.unwrap(), [turn(0)]);
 }

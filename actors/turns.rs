@@ -1,0 +1,113 @@
+//! What a landing notes about its turn, and the lane's memory of turns.
+//!
+//! Owns the notes that a landing and its lane share, and the newest turns with what follows from them: seniority, and which
+//! heads are known to pass on which `main`. The store has the same rows; this copy is read at the lane's start. Refuses to
+//! decide who goes next: that is the domain's plan.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use orch_domain::ids::{CommitSha, TaskId};
+use orch_domain::lane::Proven;
+use orch_domain::time::{Millis, Timestamp};
+use orch_domain::turns::{Turn, TurnFacts, proven, seniority};
+
+/// Turns that are remembered: enough for any bound on overtaking that makes sense.
+pub const REMEMBERED: u32 = 500;
+
+/// The notes of one turn; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct TurnNotes(Arc<Mutex<TurnFacts>>);
+
+impl TurnNotes {
+    fn note(&self, note: impl FnOnce(&mut TurnFacts)) {
+        note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Only what has landed already is deployed.
+    pub fn deploys_only(&self) {
+        self.note(|facts| facts.deploy_only = true);
+    }
+
+    /// Where `main` is.
+    pub fn main_is(&self, main: &CommitSha) {
+        self.note(|facts| {
+            facts.main = Some(main.clone());
+            facts.proven = None;
+        });
+    }
+
+    /// The combined tree was judged anew, for so long.
+    pub fn tested(&self, took: Millis) {
+        self.note(|facts| {
+            facts.tests += 1;
+            facts.test_ms = Millis(facts.test_ms.0.saturating_add(took.0));
+        });
+    }
+
+    /// Every gate passed this head on the `main` that was noted.
+    pub fn proven(&self, head: &CommitSha) {
+        self.note(|facts| facts.proven = Some(head.clone()));
+    }
+
+    /// The work and `main` do not go together as text.
+    pub fn conflict(&self) {
+        self.note(|facts| facts.conflict = true);
+    }
+
+    /// The turn begins anew, for this cause.
+    pub fn reset(&self, cause: &str) {
+        self.note(|facts| *facts.resets.entry(cause.to_owned()).or_default() += 1);
+    }
+
+    /// What was noted so far.
+    #[must_use]
+    pub fn facts(&self) -> TurnFacts {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The newest turns of a lane.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    turns: VecDeque<Turn>,
+    proven: BTreeSet<Proven>,
+    main: Option<CommitSha>,
+}
+
+impl Memory {
+    /// What the store remembers, oldest first.
+    pub(crate) fn of(turns: Vec<Turn>) -> Self {
+        let mut memory = Self { turns: turns.into(), ..Self::default() };
+        memory.refresh();
+        memory
+    }
+
+    /// Adds a turn.
+    pub(crate) fn add(&mut self, turn: Turn) {
+        self.turns.push_back(turn);
+        while self.turns.len() > REMEMBERED as usize {
+            self.turns.pop_front();
+        }
+        self.refresh();
+    }
+
+    fn refresh(&mut self) {
+        let turns = self.turns.make_contiguous();
+        self.proven = proven(turns);
+        self.main = turns.iter().rev().find_map(|turn| turn.facts.main.clone());
+    }
+
+    /// Since when a task is ready, and how often it was overtaken since.
+    pub(crate) fn seniority(&mut self, task: &TaskId, queued: Timestamp) -> (Timestamp, u32) {
+        seniority(self.turns.make_contiguous(), task, queued)
+    }
+
+    pub(crate) const fn proven(&self) -> &BTreeSet<Proven> {
+        &self.proven
+    }
+
+    pub(crate) const fn main(&self) -> Option<&CommitSha> {
+        self.main.as_ref()
+    }
+}
