@@ -4,12 +4,12 @@
 //! answers are domain views. Reads never wait for an actor's work; commands are durable before they are acknowledged.
 
 use async_trait::async_trait;
-use orch_domain::ids::{CommitSha, Epoch, JobId, Seq, TaskId};
+use orch_domain::ids::{CommitSha, Epoch, Generation, JobId, Seq, TaskId};
 use orch_domain::job::{Containment, JobKind, JobStatus};
 use orch_domain::journal::Record;
 use orch_domain::lane::LaneMode;
 use orch_domain::names::{RepoName, TaskKey};
-use orch_domain::stop::Receipt;
+use orch_domain::stop::{Receipt, StopStep};
 use orch_domain::task::ApprovalOf;
 use orch_domain::time::{Millis, Timestamp};
 use orch_domain::turns::LaneStatistics;
@@ -251,10 +251,105 @@ pub struct QueueView {
     pub gates: Slots,
     /// Lanes to `main`.
     pub merge: Vec<LaneView>,
-    /// STOPs being carried out.
-    pub stop: Vec<TaskKey>,
+    /// STOPs.
+    pub stop: StopBlock,
     /// Whether new work is taken, and if not, why.
     pub intake: String,
+}
+
+/// STOPs: what is being carried out, and what still waits for a remote part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopBlock {
+    /// Whether the tracker's STOP status is obeyed; the command line and HTTP always are.
+    pub status_enabled: bool,
+    /// Tasks being stopped, oldest STOP first.
+    pub under_way: Vec<StopUnderWay>,
+    /// Steps of closed tasks that wait for a remote part.
+    pub pending: Vec<StopPending>,
+}
+
+/// A STOP being carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopUnderWay {
+    /// The task.
+    pub key: TaskKey,
+    /// Its life.
+    pub generation: Generation,
+    /// When the STOP was recorded.
+    pub since: Timestamp,
+    /// Who asked.
+    pub by: String,
+    /// Where it came from.
+    pub source: String,
+    /// What is being done, or what it is deferred by.
+    pub doing: String,
+}
+
+/// A step of a STOP that is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopPending {
+    /// The task.
+    pub key: TaskKey,
+    /// Its life.
+    pub generation: Generation,
+    /// Which step.
+    pub step: StopStep,
+    /// What is away.
+    pub why: String,
+    /// When it was last tried.
+    pub tried: Timestamp,
+    /// When it is tried again; `None`: with the next look, for the last time.
+    pub next: Option<Timestamp>,
+}
+
+/// The answer to a STOP of all tasks of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoStop {
+    /// The repository.
+    pub repo: RepoName,
+    /// One answer per task that was live, oldest first.
+    pub stopped: Vec<StopAnswer>,
+}
+
+/// The answer to a handover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandOver {
+    /// Tasks whose agent works on, for the next start to go on with.
+    pub agents: Vec<TaskKey>,
+    /// How long agents work on without a supervisor.
+    pub grace_ms: Millis,
+}
+
+/// A salvage: what a workspace held, or commits that never landed, kept in the vault of its repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SalvageView {
+    /// The repository.
+    pub repo: RepoName,
+    /// By which it is restored: `<key>/<generation>/<run>`.
+    pub id: String,
+    /// When it was made.
+    pub at: Timestamp,
+    /// The commit in the vault that holds it.
+    pub commit: CommitSha,
+    /// How many files were kept; `None`: it keeps commits.
+    pub files: Option<u64>,
+    /// Their bytes, as noted when it was made.
+    pub bytes: Option<u64>,
+    /// Commits that it keeps, newest work first; none when it keeps files.
+    pub heads: Vec<CommitSha>,
+    /// When it is let go of.
+    pub until: Timestamp,
+    /// What is known about it, for people.
+    pub about: String,
+}
+
+/// The answer to a restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// Where the files are now, on the supervisor's host.
+    pub into: std::path::PathBuf,
+    /// How many there are.
+    pub files: usize,
 }
 
 /// Whether the supervisor can take work.
@@ -309,6 +404,19 @@ pub trait Control: Send + Sync + 'static {
     async fn log(&self, key: &str, offset: u64, max_bytes: usize) -> Result<LogPage, ControlError>;
     /// Records a STOP and begins to carry it out.
     async fn stop(&self, key: &str, by: &str, source: &str) -> Result<StopAnswer, ControlError>;
+    /// Records a STOP for every live task of a repository.
+    async fn stop_repo(&self, repo: &RepoName, by: &str, source: &str) -> Result<RepoStop, ControlError>;
+    /// Asks the supervisor to end for an upgrade, leaving agents at work to the next start.
+    async fn hand_over(&self, by: &str) -> Result<HandOver, ControlError>;
+    /// What is kept in the vaults, newest first; of one repository or of all.
+    async fn salvages(&self, repo: Option<&RepoName>) -> Result<Vec<SalvageView>, ControlError>;
+    /// Writes the files of a salvage into a new folder on this host.
+    async fn restore_salvage(
+        &self,
+        repo: &RepoName,
+        id: &str,
+        into: std::path::PathBuf,
+    ) -> Result<Restored, ControlError>;
     /// Lets a blocked (or deferred) task go on.
     async fn retry(&self, key: &str, by: &str) -> Result<TaskView, ControlError>;
     /// Approves; without a commit, the one that is waited for.

@@ -3,6 +3,9 @@
 //! Owns the translation between requests and events, and between stored rows and views. Commands are durable before they
 //! are acknowledged; reads go to the store and to snapshots, never to a busy actor.
 
+mod salvages;
+mod stopping;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,8 +27,8 @@ use orch_store::{SpaceState, StoreError, Stored};
 use tokio::sync::watch;
 
 use crate::api::{
-    About, ActorView, Control, ControlError, JobView, LeaseView, LogPage, QueueView, Readiness, RepoView, Slots,
-    StopAnswer, Submit, TaskFilter,
+    About, ActorView, Control, ControlError, HandOver, JobView, LeaseView, LogPage, QueueView, Readiness, RepoStop,
+    RepoView, Restored, SalvageView, Slots, StopAnswer, Submit, TaskFilter,
 };
 use crate::context::Context;
 use crate::directory::Directory;
@@ -45,6 +48,8 @@ pub struct Handle {
     directory: Directory,
     snapshots: Snapshots,
     intake_open: AtomicBool,
+    /// Whether somebody asked for a handover.
+    handing_over: watch::Sender<bool>,
     started: Timestamp,
 }
 
@@ -58,7 +63,14 @@ fn store_error(error: StoreError) -> ControlError {
 impl Handle {
     pub(crate) fn new(ctx: Arc<Context>, directory: Directory, snapshots: Snapshots) -> Self {
         let started = ctx.now();
-        Self { ctx, directory, snapshots, intake_open: AtomicBool::new(true), started }
+        Self {
+            ctx,
+            directory,
+            snapshots,
+            intake_open: AtomicBool::new(true),
+            handing_over: watch::channel(false).0,
+            started,
+        }
     }
 
     /// From now on no task is taken.
@@ -110,7 +122,11 @@ impl Handle {
     }
 
     async fn why_of(&self, task: &Task) -> Why {
-        let holders = Holders { held_by: self.holder_of(task).await, activity: self.snapshots.activity(&task.id) };
+        let holders = Holders {
+            held_by: self.holder_of(task).await,
+            activity: self.snapshots.activity(&task.id),
+            window: self.window_of(task).await,
+        };
         let told = self.or_short_of_space(task, why(task, &holders));
         self.or_closed_lane(task, told).await
     }
@@ -305,10 +321,23 @@ impl Control for Handle {
 
     async fn stop(&self, key: &str, by: &str, source: &str) -> Result<StopAnswer, ControlError> {
         let task = self.newest(key).await?;
-        let first = intake::stop(&self.ctx, &self.directory, &task, by, source).await?;
-        let task = self.newest(&task.id.to_string()).await?;
-        let receipt = format!("/tasks/{}/receipt", task.id);
-        Ok(StopAnswer { task: TaskView::of(&task), first, receipt })
+        self.stop_one(&task, by, source).await
+    }
+
+    async fn stop_repo(&self, repo: &RepoName, by: &str, source: &str) -> Result<RepoStop, ControlError> {
+        self.stop_all_of(repo, by, source).await
+    }
+
+    async fn hand_over(&self, by: &str) -> Result<HandOver, ControlError> {
+        self.ask_for_handover(by).await
+    }
+
+    async fn salvages(&self, repo: Option<&RepoName>) -> Result<Vec<SalvageView>, ControlError> {
+        self.salvages_of(repo).await
+    }
+
+    async fn restore_salvage(&self, repo: &RepoName, id: &str, into: PathBuf) -> Result<Restored, ControlError> {
+        self.restore(repo, id, into).await
     }
 
     async fn retry(&self, key: &str, by: &str) -> Result<TaskView, ControlError> {
@@ -346,17 +375,17 @@ impl Control for Handle {
             }
         }
         let live = self.ctx.store.live_tasks().await.map_err(store_error)?;
-        let (mut running, mut waiting, mut stop) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut running, mut waiting, mut stopping) = (Vec::new(), Vec::new(), Vec::new());
         let deferred = lanes::deferred(live.iter().map(|s| &s.task));
         // Said once for all that wait for a slot: there may be thousands.
         let held_by = self.slot_holders(live.iter().map(|s| &s.task));
         for Stored { task, .. } in live {
             match (task.status(), &task.state) {
                 (Status::Running | Status::Landing, _) => running.push(TaskView::of(&task)),
-                (Status::Stopping, _) => stop.push(task.key.clone()),
+                (Status::Stopping, _) => stopping.push(task),
                 (_, State::Waiting { on: WaitFor::Slot, .. }) => {
                     let held_by = Some(held_by.clone());
-                    waiting.push(self.or_short_of_space(&task, why(&task, &Holders { held_by, activity: None })));
+                    waiting.push(self.or_short_of_space(&task, why(&task, &Holders { held_by, ..Holders::default() })));
                 }
                 _ => waiting.push(self.why_of(&task).await),
             }
@@ -370,7 +399,7 @@ impl Control for Handle {
             agents: self.snapshots.agent_slots(),
             gates,
             merge: self.lane_views(&deferred).await?,
-            stop,
+            stop: self.stop_block(stopping).await?,
             intake: self.intake_state(),
         })
     }

@@ -36,6 +36,7 @@ pub mod local_tracker;
 pub mod logs;
 mod merged;
 pub mod outbox;
+mod receipts;
 pub mod reconciler;
 pub mod restart;
 pub mod root;

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use orch_adapters::git::Owner;
 use orch_domain::ids::{Epoch, JobId, RunId, TaskId};
@@ -22,10 +23,10 @@ use crate::context::Context;
 use crate::directory::Directory;
 use crate::ids::nonce;
 use crate::intake;
+use crate::receipts::{finish_receipt, retry_pending};
 use crate::router::RouterMsg;
 use crate::settle::settle_job;
 use crate::snapshots::{Snapshots, Teller};
-use crate::stop_saga::finish_receipt;
 
 /// Board transitions read at a time.
 const PAGE: u32 = 200;
@@ -112,6 +113,8 @@ pub struct ReconcilerState {
     ready: bool,
     waiting: Vec<oneshot::Sender<()>>,
     board: i64,
+    /// Whether steps of STOPs that wait for a remote part are being tried again.
+    retrying: Arc<AtomicBool>,
     clock: AbortHandle,
 }
 
@@ -149,6 +152,7 @@ impl Actor for Reconciler {
             ready: false,
             waiting: Vec::new(),
             board: 0,
+            retrying: Arc::default(),
             clock: clock.abort_handle(),
         })
     }
@@ -162,6 +166,7 @@ impl Actor for Reconciler {
         match message {
             ReconcilerMsg::Look if !state.looking => {
                 state.looking = true;
+                retry_pending(&state.ctx, &state.retrying);
                 let (ctx, directory) = (state.ctx.clone(), state.directory.clone());
                 let (left, board) = (state.first.then(|| state.leftovers.clone()), state.board);
                 let pass = tokio::spawn(async move { pass(&ctx, &directory, left.as_deref(), board).await });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use orch_adapters::git::{BranchDeletion, Owner, RepoGit, TaskBranch};
 use orch_domain::event::Event;
-use orch_domain::ids::{CommitSha, RunId, TaskId};
+use orch_domain::ids::{CommitSha, RunId};
 use orch_domain::names::{BranchName, RepoName};
 use orch_domain::stop::{Level, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{Landed, Task};
@@ -416,7 +416,7 @@ impl StopSaga {
     /// Deletes our branch at the forge, at a commit that we know; anything else is a person's work.
     async fn remove_branch(&self, git: Option<&RepoGit>) {
         let result = match git {
-            None => StepResult::Nothing { proof: "its repository is not configured".to_owned() },
+            None => StepResult::Pending { why: not_configured(&self.task) },
             Some(git) => remove_task_branch(&self.ctx, git, &self.task).await,
         };
         self.line(StopStep::RemoteBranch, result).await;
@@ -439,28 +439,17 @@ impl StopSaga {
     }
 }
 
+/// Why nobody could look for a task's branch.
+pub(crate) fn not_configured(task: &Task) -> String {
+    format!("its repository `{}` is not configured, so nobody can look for {}", task.repo, task.branch())
+}
+
 fn of(landing: Landing) -> Landed {
     Landed { sha: landing.sha, tree: landing.tree, at: landing.at }
 }
 
 fn is_deployed(windows: &[Window]) -> bool {
     windows.iter().any(|w| w.kind == WindowKind::Deploy && deploy::succeeded(w))
-}
-
-/// Writes the last lines of a receipt whose supervisor ended between closing the task and proving it: the process that
-/// had its actors is gone, and none of this one has any.
-pub async fn finish_receipt(ctx: &Context, task: &TaskId) {
-    let Ok(Some(stored)) = ctx.store.load_task(task).await else { return };
-    let proofs = [
-        (StopStep::Tombstone, format!("{} is closed; its keys are free", stored.task.key)),
-        (StopStep::Actors, "the supervisor that had its actors has ended".to_owned()),
-    ];
-    for (step, proof) in proofs {
-        let line = ReceiptLine { step, at: ctx.now(), result: StepResult::Done { proof } };
-        if let Err(error) = ctx.store.put_receipt_line(task, line).await {
-            tracing::warn!(task.id = %task, %error, "the receipt of a stopped task could not be finished");
-        }
-    }
 }
 
 /// Deletes the branch of a life at the forge if it is at a commit of ours.

@@ -84,4 +84,10 @@ pub trait Engine: Send + Sync {
     /// runs end, and rises to `Cancel` by itself at the deadline; reads are answered until `Kill` has returned. Open
     /// windows are waited for at every level.
     async fn shutdown(&self, level: Level, deadline: Duration);
+
+    /// Ready once somebody has asked for a handover.
+    async fn handover_asked(&self);
+
+    /// Asks to stop as `Drain` does, but leaves agents at work: the next engine on the same data goes on with their runs.
+    async fn hand_over(&self, deadline: Duration);
 }

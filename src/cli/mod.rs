@@ -13,13 +13,16 @@ mod doctor;
 mod door;
 pub mod engine;
 mod follow;
+mod handover;
 mod init;
+mod inside;
 mod logs;
 pub mod output;
 mod ps;
 mod receipt;
 mod repo;
 mod run;
+mod salvage;
 mod serve;
 mod show;
 mod task;
@@ -96,6 +99,11 @@ pub enum Verb {
     Ps,
     /// The actors, by their last word
     Actors,
+    /// What is kept of stopped tasks' work
+    #[command(subcommand)]
+    Salvage(salvage::SalvageVerb),
+    /// End the supervisor for an upgrade; agents work on, and the next start goes on with them
+    Handover(handover::HandoverArgs),
     /// The repositories
     #[command(subcommand)]
     Repo(repo::RepoVerb),
@@ -212,6 +220,8 @@ async fn dispatch(context: &Context, verb: Verb, out: &mut Output) -> Result<u8,
         Verb::Receipt(args) => receipt::run(context, &args, out).await,
         Verb::Ps => ps::run(context, out).await,
         Verb::Actors => actors::run(context, out).await,
+        Verb::Salvage(verb) => salvage::run(context, verb, out).await,
+        Verb::Handover(args) => handover::run(context, &args, out).await,
         Verb::Repo(verb) => repo::run(context, &verb, out).await,
         Verb::Doctor => doctor::run(context, out).await,
         Verb::Config(verb) => config::run(context, verb, out),

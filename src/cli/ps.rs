@@ -52,6 +52,19 @@ pub(super) async fn run(context: &Context, out: &mut Output) -> Result<u8, CliEr
         let rows: Vec<Vec<String>> = queue.waiting.iter().map(row).collect();
         out.block(&format!("\n{}", show::table(&["TASK", "STATUS", "WAITS FOR", "HELD BY", "SINCE"], &rows)))?;
     }
+    let stop = &queue.stop;
+    let stopping = stop.under_way.iter().map(|s| {
+        vec![s.key.to_string(), "stopping".to_owned(), show::short(&s.doing, 60), s.by.clone(), show::time(s.since)]
+    });
+    let pending = stop.pending.iter().map(|s| {
+        let next = s.next.map_or_else(|| "for the last time".to_owned(), |at| format!("again at {}", show::time(at)));
+        let what = show::short(&format!("{}: {}", s.step.as_str(), s.why), 60);
+        vec![s.key.to_string(), "pending".to_owned(), what, next, show::time(s.tried)]
+    });
+    let rows: Vec<Vec<String>> = stopping.chain(pending).collect();
+    if !rows.is_empty() {
+        out.block(&format!("\n{}", show::table(&["STOP OF", "STATUS", "WHAT", "BY OR NEXT", "SINCE"], &rows)))?;
+    }
     if !jobs.is_empty() {
         let row = |j: &JobView| {
             vec![

@@ -1,12 +1,12 @@
-//! `orch repo list|pause|resume`: the repositories and whether their lanes take work. A thin client.
+//! `orch repo ...`: the repositories, whether their lanes take work, and STOP of all tasks of one. A thin client.
 
 use clap::{Args, Subcommand};
-use orch_actors::api::RepoView;
+use orch_actors::api::{RepoStop, RepoView};
 use orch_domain::names::RepoName;
 
 use super::client::Client;
 use super::output::{CliError, Output};
-use super::{Context, show};
+use super::{Context, inside, show};
 use crate::http::{Pause, Resume, percent_encode};
 
 /// What to do with repositories.
@@ -18,6 +18,15 @@ pub enum RepoVerb {
     Pause(PauseArgs),
     /// Let a paused one land again
     Resume(ResumeArgs),
+    /// Stop every live task of one for good
+    Stop(NameArgs),
+}
+
+/// A repository.
+#[derive(Args, Clone, Debug)]
+pub struct NameArgs {
+    /// Its name in the settings
+    pub repo: RepoName,
 }
 
 /// What is paused.
@@ -44,6 +53,9 @@ pub struct ResumeArgs {
 }
 
 pub(super) async fn run(context: &Context, verb: &RepoVerb, out: &mut Output) -> Result<u8, CliError> {
+    if let RepoVerb::Stop(_) = verb {
+        inside::refuse(&context.env, "repo stop")?;
+    }
     let client = Client::find(context)?;
     let path = |repo: &RepoName, verb: &str| format!("/repos/{}/{verb}", percent_encode(repo.as_str()));
     match verb {
@@ -56,6 +68,7 @@ pub(super) async fn run(context: &Context, verb: &RepoVerb, out: &mut Output) ->
             let body = Resume { why: args.why.clone() };
             one(&client.post(&path(&args.repo, "resume"), Some(&body)).await?, out)
         }
+        RepoVerb::Stop(args) => stopped(&client.post(&path(&args.repo, "stop"), None::<&()>).await?, out),
     }
 }
 
@@ -64,6 +77,18 @@ fn one(repo: &RepoView, out: &mut Output) -> Result<u8, CliError> {
         true => out.json(repo)?,
         false => out.line(&format!("the lane of {} is {}", repo.name, repo.lane))?,
     }
+    Ok(0)
+}
+
+fn stopped(answer: &RepoStop, out: &mut Output) -> Result<u8, CliError> {
+    if out.json {
+        out.json(answer)?;
+        return Ok(0);
+    }
+    for one in &answer.stopped {
+        out.line(&format!("{} {}: {}", one.task.key, super::task::recorded(one), one.task.doing))?;
+    }
+    out.line(&format!("{} tasks of {}; `orch receipt KEY` shows each proof", answer.stopped.len(), answer.repo))?;
     Ok(0)
 }
 

@@ -193,8 +193,16 @@ impl OneRun<'_> {
             }
         };
         let source = Source::Here(engine.control());
-        let went = self.follow(&source, None, out).await;
-        if matches!(went, Ok(Went::Over(130))) {
+        let went = tokio::select! {
+            went = self.follow(&source, None, out) => Some(went),
+            () = engine.handover_asked() => None,
+        };
+        let handed_over = went.is_none();
+        let went = went.unwrap_or(Ok(Went::Over(130)));
+        if handed_over {
+            out.note("handing over: agents work on, and the next run on this repository goes on with them");
+            serve::hand_over(engine, &mut self.signals, self.config.limits.drain_deadline.into()).await;
+        } else if matches!(went, Ok(Went::Over(130))) {
             out.note("interrupted: what runs may end; once more to interrupt it too");
             serve::end(engine, &mut self.signals, self.config.limits.drain_deadline.into()).await;
         } else {

@@ -1,7 +1,8 @@
 //! `orch serve`: the supervisor.
 //!
 //! Owns the order of start (settings, logs, engine, HTTP last) and of the end: the first SIGTERM or Ctrl-C drains until the
-//! deadline while reads are still answered, the second one cancels; then HTTP closes, then what is left ends.
+//! deadline while reads are still answered, a handover does the same but leaves agents at work, a (further) signal cancels;
+//! then HTTP closes, then what is left ends.
 
 use std::time::Duration;
 
@@ -44,12 +45,31 @@ pub(super) async fn run(context: &Context, _args: &ServeArgs, out: &mut Output) 
     };
     // Nobody has to read that line; a supervisor does not end because its standard output was closed.
     drop(told);
-    let signal = signals.next().await;
-    tracing::info!(signal, "draining: no new work; what runs may end until the deadline");
-    end(engine.as_ref(), &mut signals, config.limits.drain_deadline.into()).await;
+    let deadline = config.limits.drain_deadline.into();
+    tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "draining: no new work; what runs may end until the deadline");
+            end(engine.as_ref(), &mut signals, deadline).await;
+        }
+        () = engine.handover_asked() => {
+            tracing::info!("handing over: no new work; agents work on, what else runs may end until the deadline");
+            hand_over(engine.as_ref(), &mut signals, deadline).await;
+        }
+    }
     door.close().await;
     engine.shutdown(Level::Kill, LAST).await;
     Ok(0)
+}
+
+/// Leaves agents at work and drains the rest; a signal cancels what is left.
+pub(super) async fn hand_over(engine: &dyn Engine, signals: &mut Signals, deadline: Duration) {
+    tokio::select! {
+        () = engine.hand_over(deadline) => {}
+        signal = signals.next() => {
+            tracing::warn!(signal, "asked to end: interrupting what still runs");
+            engine.shutdown(Level::Cancel, LAST).await;
+        }
+    }
 }
 
 /// Drains; a further signal cancels.

@@ -77,7 +77,7 @@ pub(super) fn tasks(tasks: &[TaskView]) -> String {
     table(&["TASK", "REPO", "STAGE", "STATUS", "TITLE", "DOING"], &tasks.iter().map(row).collect::<Vec<_>>())
 }
 
-fn facts(pairs: &[(&str, String)]) -> String {
+pub(super) fn facts(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     pairs.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }

@@ -3,18 +3,23 @@
 //! Owns the arguments; everything else is the supervisor's. A thin client.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use orch_actors::api::{StopAnswer, Submit};
 use orch_domain::ids::CommitSha;
 use orch_domain::names::{RepoName, TaskKey};
-use orch_domain::task::ApprovalOf;
+use orch_domain::stop::Receipt;
+use orch_domain::task::{ApprovalOf, Status};
 use orch_domain::view::{TaskDetail, TaskView};
 
-use super::client::Client;
+use super::client::{Client, ClientError};
 use super::output::{CliError, Output};
-use super::{Context, show};
+use super::{Context, inside, show};
 use crate::http::{Approve, percent_encode};
+
+/// Between two looks at a receipt that grows.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What to do with tasks.
 #[derive(Subcommand, Clone, Debug)]
@@ -26,7 +31,7 @@ pub enum TaskVerb {
     /// Everything about one task
     Show(ShowArgs),
     /// Stop a task for good; prints where its receipt grows
-    Stop(KeyArgs),
+    Stop(StopArgs),
     /// Let a blocked or deferred task go on
     Retry(KeyArgs),
     /// Approve landing or deploy of a commit
@@ -38,6 +43,16 @@ pub enum TaskVerb {
 pub struct KeyArgs {
     /// Key, KEY/LIFE or task id
     pub key: String,
+}
+
+/// Which task, and whether to wait.
+#[derive(Args, Clone, Debug)]
+pub struct StopArgs {
+    /// Key, KEY/LIFE or task id
+    pub key: String,
+    /// Wait until it is closed and print the receipt; exit code 1 when a step is unproven
+    #[arg(long, short)]
+    pub wait: bool,
 }
 
 /// A new task.
@@ -213,17 +228,57 @@ async fn show(context: &Context, args: &ShowArgs, out: &mut Output) -> Result<u8
     Ok(0)
 }
 
-async fn stop(context: &Context, args: &KeyArgs, out: &mut Output) -> Result<u8, CliError> {
-    let path = Client::task_path(&args.key, "/stop");
-    let answer: StopAnswer = Client::find(context)?.post(&path, None::<&()>).await?;
-    if out.json {
-        out.json(&answer)?;
-        return Ok(0);
+/// Whether a STOP was the first, in words.
+pub(super) fn recorded(answer: &StopAnswer) -> &'static str {
+    match (answer.first, answer.task.status.is_closed()) {
+        (true, _) => "STOP is recorded",
+        (false, true) => "is closed",
+        (false, false) => "STOP was recorded before",
     }
-    let when = if answer.first { "STOP is recorded" } else { "STOP was recorded before" };
-    out.line(&format!(
-        "{} {when}: {}; `orch receipt {}` shows the proof",
-        answer.task.key, answer.task.doing, args.key
-    ))?;
-    Ok(0)
+}
+
+async fn stop(context: &Context, args: &StopArgs, out: &mut Output) -> Result<u8, CliError> {
+    inside::refuse(&context.env, "task stop")?;
+    let client = Client::find(context)?;
+    let path = Client::task_path(&args.key, "/stop");
+    let answer: StopAnswer = client.post(&path, None::<&()>).await?;
+    if !(args.wait && out.json) {
+        match out.json {
+            true => out.json(&answer)?,
+            false => out.line(&format!(
+                "{} {}: {}; `orch receipt {}` shows the proof",
+                answer.task.key,
+                recorded(&answer),
+                answer.task.doing,
+                args.key
+            ))?,
+        }
+    }
+    match args.wait {
+        true => wait_for_receipt(&client, &answer, out).await,
+        false => Ok(0),
+    }
+}
+
+/// Waits until a task is closed and its receipt has every line. A deferred STOP takes as long as what it waits for.
+async fn wait_for_receipt(client: &Client, answer: &StopAnswer, out: &mut Output) -> Result<u8, CliError> {
+    let id = answer.task.id.as_str();
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let receipt: Receipt = match client.get(&Client::task_path(id, "/receipt")).await {
+            Ok(receipt) => receipt,
+            // Closed before anybody asked for a STOP: there is nothing to prove.
+            Err(ClientError::Refused { status: 404, .. }) if answer.task.status.is_closed() => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        if receipt.outcome != Status::Stopping.as_str() && receipt.is_whole() {
+            match out.json {
+                true => out.json(&receipt)?,
+                false => out.block(&format!("\n{}", show::receipt(&receipt)))?,
+            }
+            return Ok(u8::from(receipt.unproven().next().is_some()));
+        }
+    }
 }

@@ -89,6 +89,14 @@ impl Engine for FakeEngine {
     async fn shutdown(&self, level: Level, _: Duration) {
         self.told.lock().expect("sound").push(format!("{level:?}"));
     }
+
+    async fn handover_asked(&self) {
+        std::future::pending().await
+    }
+
+    async fn hand_over(&self, _: Duration) {
+        self.told.lock().expect("sound").push("hand over".to_owned());
+    }
 }
 
 /// A place with settings, data folder, environment and starter.
@@ -207,7 +215,7 @@ fn usage_errors_are_sixty_four_and_help_is_success() {
 async fn client_verbs_show_what_the_desk_says() {
     let place = Place::new();
     place.serve_in(&place.data()).await;
-    let verbs: [(&str, &[&str]); 14] = [
+    let verbs: [(&str, &[&str]); 16] = [
         ("task_list", &["task", "list", "--all"]),
         ("task_show", &["task", "show", "ORC-4"]),
         ("task_show_blocked", &["task", "show", "ORC-3"]),
@@ -220,6 +228,8 @@ async fn client_verbs_show_what_the_desk_says() {
         ("repo_list", &["repo", "list"]),
         ("repo_pause", &["repo", "pause", "shop", "--why", "main is red", "--drain"]),
         ("repo_resume", &["repo", "resume", "shop"]),
+        ("salvage_list", &["salvage", "list"]),
+        ("salvage_show", &["salvage", "show", "orc-2/1/t002r0"]),
         ("logs", &["logs", "ORC-4", "-f"]),
         ("task_add", &["task", "add", "--title", "New", "--body", "Text", "--priority", "-3"]),
     ];
@@ -229,6 +239,8 @@ async fn client_verbs_show_what_the_desk_says() {
         insta::assert_snapshot!(name, out);
     }
     assert_eq!(place.orch(&["task", "stop", "ORC-2"]).await.0, 0);
+    assert_eq!(place.orch(&["repo", "stop", "shop"]).await.0, 0);
+    assert_eq!(place.orch(&["salvage", "restore", "orc-2/1/t002r1", "--into", "/tmp/back"]).await.0, 0);
     assert_eq!(place.orch(&["task", "retry", "ORC-3"]).await.0, 0);
     let sha = "f".repeat(40);
     assert_eq!(place.orch(&["task", "approve", "ORC-1/1", "deploy", "--sha", &sha]).await.0, 0);
@@ -237,6 +249,12 @@ async fn client_verbs_show_what_the_desk_says() {
         "lane of shop running: `` by cli:me".to_owned(),
         "submit `New` by cli:me".to_owned(),
         "stop ORC-2 by cli:me from cli".to_owned(),
+        "stop all of shop by cli:me from cli".to_owned(),
+        "stop ORC-1 by cli:me from cli".to_owned(),
+        "stop ORC-2 by cli:me from cli".to_owned(),
+        "stop ORC-3 by cli:me from cli".to_owned(),
+        "stop ORC-5 by cli:me from cli".to_owned(),
+        "restore orc-2/1/t002r1 of shop into back".to_owned(),
         "retry ORC-3 by cli:me".to_owned(),
         format!("approve deploy of ORC-1/1 at {sha} by cli:me"),
     ];
@@ -266,6 +284,18 @@ async fn refusals_are_one_line_with_their_exit_code() {
     place.env.remove("ORCH_TOKEN");
     let (code, _, err) = place.orch(&["task", "list"]).await;
     one_line(code, &err, 2, "or set ORCH_TOKEN");
+}
+
+#[tokio::test]
+async fn nobody_inside_a_job_stops_a_task_or_the_supervisor() {
+    let mut place = Place::new();
+    place.serve_in(&place.data()).await;
+    place.env.insert("ORCH_JOB".to_owned(), "j0001".to_owned());
+    for args in [&["task", "stop", "ORC-2"][..], &["repo", "stop", "shop"], &["handover"]] {
+        let (code, _, err) = place.orch(args).await;
+        one_line(code, &err, 1, "inside job j0001");
+    }
+    assert_eq!(place.control.asked(), Vec::<String>::new());
 }
 
 #[tokio::test]

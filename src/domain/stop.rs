@@ -1,14 +1,14 @@
 //! STOP: the levels for the whole system and the receipt of one task's STOP.
 //!
-//! Owns the ordered levels (they only rise) and the receipt's steps in their order. A receipt states facts with time and
-//! proof; a step that could not be done says why it was kept, one that waits for the outside says so. Refuses to call a
-//! local step done without proof.
+//! Owns the ordered levels (they only rise), the receipt's steps in their order, and when a step that waits for the
+//! outside is tried again. A receipt states facts with time and proof; a step that could not be done says why it was kept,
+//! one that waits for the outside says so. Refuses to call a local step done without proof, and to try for ever.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, TaskId};
 use crate::names::TaskKey;
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 /// How firmly the system (or a part of it) is asked to stop. Only rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -145,9 +145,51 @@ pub struct Receipt {
     pub lines: Vec<ReceiptLine>,
 }
 
+impl Receipt {
+    /// Whether every step has its line, so that nothing more comes but the end of what is pending.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        StopStep::ALL.iter().all(|step| self.lines.iter().any(|line| line.step == *step))
+    }
+
+    /// Steps that could not be proven.
+    pub fn unproven(&self) -> impl Iterator<Item = &ReceiptLine> {
+        self.lines.iter().filter(|line| matches!(line.result, StepResult::Unproven { .. }))
+    }
+}
+
+/// Shortest pause before a pending step is tried again.
+const RETRY_LEAST: Millis = Millis::from_secs(5);
+/// Longest such pause.
+const RETRY_MOST: Millis = Millis::from_mins(60);
+/// How long after its task was closed a pending step is tried.
+const RETRY_FOR: Millis = Millis::from_mins(7 * 24 * 60);
+
+/// When a step that waits for the outside is tried again: pauses double, up to an hour, for a week. `None`: it is left.
+#[must_use]
+pub fn retry_at(closed: Timestamp, last: Timestamp) -> Option<Timestamp> {
+    let tried_for = last.since(closed);
+    let pause = Millis(tried_for.0.clamp(RETRY_LEAST.0, RETRY_MOST.0));
+    (tried_for < RETRY_FOR).then(|| last.after(pause))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pending_step_is_tried_again_ever_more_rarely_and_not_for_ever() {
+        let closed = Timestamp(1_800_000_000_000);
+        let (mut last, mut tries, mut pause) = (closed, 0, Millis(0));
+        while let Some(next) = retry_at(closed, last) {
+            let now = next.since(last);
+            assert!(now >= pause && now >= RETRY_LEAST && now <= RETRY_MOST, "{now} after {pause}");
+            (last, pause, tries) = (next, now, tries + 1);
+        }
+        assert!((100..250).contains(&tries), "{tries} tries");
+        assert!(last.since(closed) >= RETRY_FOR);
+        assert_eq!(retry_at(closed, Timestamp(closed.0 - 5)), Some(Timestamp(closed.0 - 5).after(RETRY_LEAST)));
+    }
 
     #[test]
     fn levels_only_rise() {

@@ -300,6 +300,12 @@ impl Status {
         Self::Cancelled,
     ];
 
+    /// Whether nothing follows any more.
+    #[must_use]
+    pub const fn is_closed(self) -> bool {
+        matches!(self, Self::Done | Self::Cancelled)
+    }
+
     /// The word as shown.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -121,6 +121,8 @@ pub struct Holders {
     pub held_by: Option<String>,
     /// What its run or landing is doing right now.
     pub activity: Option<String>,
+    /// The irreversible step of it that is under way, by name.
+    pub window: Option<String>,
 }
 
 impl TaskView {
@@ -155,7 +157,7 @@ impl TaskView {
 /// Explains where a task is.
 #[must_use]
 pub fn why(task: &Task, holders: &Holders) -> Why {
-    let (waits_for, ends_by, hint) = explain(task);
+    let (waits_for, ends_by, hint) = explain(task, holders.window.as_deref());
     let waits_for = match &holders.activity {
         Some(activity) if !task.is_terminal() => format!("{waits_for} ({activity})"),
         _ => waits_for,
@@ -171,13 +173,13 @@ pub fn why(task: &Task, holders: &Holders) -> Why {
     }
 }
 
-fn explain(task: &Task) -> (String, String, Option<String>) {
+fn explain(task: &Task, window: Option<&str>) -> (String, String, Option<String>) {
     let key = &task.key;
     if let (Some(stop), false) = (&task.stop, task.is_terminal()) {
-        let deferred = matches!(task.state, State::Landing { .. });
-        let waits = match deferred {
-            true => "stopping: deferred until the lane's current step ends".to_owned(),
-            false => "stopping: its jobs, workspace and branch are being cleared away".to_owned(),
+        let waits = match (window, &task.state) {
+            (Some(step), _) => format!("stopping: deferred until the {step} ends"),
+            (None, State::Landing { .. }) => "stopping: until the lane's current step ends".to_owned(),
+            (None, _) => "stopping: its jobs, workspace and branch are being cleared away".to_owned(),
         };
         let ends = format!("the last step of its STOP (recorded {} by {}); see `orch receipt {key}`", stop.at, stop.by);
         return (waits, ends, None);

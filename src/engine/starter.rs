@@ -48,6 +48,14 @@ impl Engine for Running {
             self.close();
         }
     }
+
+    async fn handover_asked(&self) {
+        self.handle().handover_asked().await;
+    }
+
+    async fn hand_over(&self, deadline: Duration) {
+        self.hand_over(deadline).await;
+    }
 }
 
 #[async_trait]

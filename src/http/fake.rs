@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use orch_actors::api::{
-    About, ActorView, Control, ControlError, DeferredView, JobView, LandingView, LaneView, LeaseView, LogPage,
-    ModeView, QueueView, Readiness, RepoView, Slots, StopAnswer, Submit, TaskFilter,
+    About, ActorView, Control, ControlError, DeferredView, HandOver, JobView, LandingView, LaneView, LeaseView,
+    LogPage, ModeView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, Slots, StopAnswer, StopBlock,
+    StopPending, StopUnderWay, Submit, TaskFilter,
 };
 use orch_domain::agent::Usage;
 use orch_domain::ids::{CommitSha, Epoch, Generation, Seq};
@@ -232,7 +233,7 @@ impl Control for FakeControl {
 
     async fn why(&self, key: &str) -> Result<Why, ControlError> {
         let held_by = (key == "ORC-1").then(|| "ORC-2 and one other".to_owned());
-        Ok(why(&self.find(key)?, &Holders { held_by, activity: None }))
+        Ok(why(&self.find(key)?, &Holders { held_by, ..Holders::default() }))
     }
 
     async fn receipt(&self, key: &str) -> Result<Receipt, ControlError> {
@@ -269,6 +270,51 @@ impl Control for FakeControl {
         Ok(StopAnswer { task: TaskView::of(&task), first: true, receipt: format!("/tasks/{key}/receipt") })
     }
 
+    async fn stop_repo(&self, repo: &RepoName, by: &str, source: &str) -> Result<RepoStop, ControlError> {
+        if repo.as_str() != "shop" {
+            return Err(ControlError::NotFound(format!("repository `{repo}` is not configured")));
+        }
+        self.desk.lock().expect("sound").asked.push(format!("stop all of {repo} by {by} from {source}"));
+        let mut stopped = Vec::new();
+        for task in self.tasks(TaskFilter::default()).await? {
+            stopped.push(self.stop(task.key.as_str(), by, source).await?);
+        }
+        Ok(RepoStop { repo: repo.clone(), stopped })
+    }
+
+    async fn hand_over(&self, by: &str) -> Result<HandOver, ControlError> {
+        self.desk.lock().expect("sound").asked.push(format!("hand over by {by}"));
+        Ok(HandOver { agents: vec!["ORC-2".parse().expect("valid")], grace_ms: Millis::from_mins(5) })
+    }
+
+    async fn salvages(&self, repo: Option<&RepoName>) -> Result<Vec<SalvageView>, ControlError> {
+        let shop: RepoName = "shop".parse().expect("valid");
+        let of = |id: &str, files: Option<u64>, heads: Vec<CommitSha>| SalvageView {
+            repo: shop.clone(),
+            id: id.to_owned(),
+            at: later(500),
+            commit: sha('9'),
+            files,
+            bytes: files.map(|n| n * 100),
+            heads,
+            until: later(500 + 30 * 86_400),
+            about: "Salvage of ORC-2\n".to_owned(),
+        };
+        match repo.is_none_or(|repo| *repo == shop) {
+            true => Ok(vec![of("orc-2/1/t002r1", Some(3), Vec::new()), of("orc-2/1/t002r0", None, vec![sha('8')])]),
+            false => Err(ControlError::NotFound("there is no such repository".to_owned())),
+        }
+    }
+
+    async fn restore_salvage(&self, repo: &RepoName, id: &str, into: PathBuf) -> Result<Restored, ControlError> {
+        let name = into.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.desk.lock().expect("sound").asked.push(format!("restore {id} of {repo} into {name}"));
+        match into.is_absolute() {
+            true => Ok(Restored { into, files: 3 }),
+            false => Err(ControlError::Invalid(format!("`{}` is no absolute path", into.display()))),
+        }
+    }
+
     async fn retry(&self, key: &str, by: &str) -> Result<TaskView, ControlError> {
         let task = self.find(key)?;
         self.desk.lock().expect("sound").asked.push(format!("retry {key} by {by}"));
@@ -303,7 +349,25 @@ impl Control for FakeControl {
             agents: Slots { used: 1, total: 2, waiting: 1 },
             gates: Slots { used: 0, total: 2, waiting: 0 },
             merge: vec![lane(self.leases().await?.remove(0))],
-            stop: Vec::new(),
+            stop: StopBlock {
+                status_enabled: true,
+                under_way: vec![StopUnderWay {
+                    key: "ORC-6".parse().expect("valid"),
+                    generation: Generation(2),
+                    since: later(390),
+                    by: "cli:me".to_owned(),
+                    source: "cli".to_owned(),
+                    doing: "stopping: deferred until the deploy ends".to_owned(),
+                }],
+                pending: vec![StopPending {
+                    key: "ORC-7".parse().expect("valid"),
+                    generation: Generation(1),
+                    step: StopStep::RemoteBranch,
+                    why: "the forge is away".to_owned(),
+                    tried: later(350),
+                    next: Some(later(410)),
+                }],
+            },
             intake: "open".to_owned(),
         })
     }

@@ -53,7 +53,7 @@ fn render(queue: &QueueView, about: &About, ready: bool) -> String {
     }
     lanes(&mut out, &queue.merge);
     head(&mut out, "orch_stopping_tasks", "STOPs being carried out.");
-    let _ = writeln!(out, "orch_stopping_tasks {}", queue.stop.len());
+    let _ = writeln!(out, "orch_stopping_tasks {}", queue.stop.under_way.len());
     out
 }
 

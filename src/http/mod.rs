@@ -29,7 +29,7 @@ use warp::reply::Response;
 
 pub use files::{Token, TokenError, read_address, write_address};
 pub use reply::percent_encode;
-pub use write::{Approve, BackupTo, Pause, Resume, SETTINGS_HEADER};
+pub use write::{Approve, BackupTo, Pause, RestoreInto, Resume, SETTINGS_HEADER};
 
 use guard::{Caller, Guard};
 use reply::{refusal, send};
@@ -173,7 +173,8 @@ fn finished(path: warp::path::FullPath, mut response: Response) -> Response {
 fn allowed_methods(path: &str) -> &'static str {
     match path.rsplit('/').next() {
         Some("tasks") => "GET, POST",
-        Some("stop" | "retry" | "approve" | "pause" | "resume" | "login" | "logout" | "backup") => "POST",
+        Some("stop" | "retry" | "approve" | "pause" | "resume" | "login" | "logout") => "POST",
+        Some("backup" | "handover" | "restore") => "POST",
         _ => "GET",
     }
 }
@@ -235,11 +236,15 @@ fn inspection(shared: &Arc<Shared>) -> Route {
     let leases = warp::path!("leases").and(get()).and(s()).then(|s| async { send(read::leases(s).await) });
     let jobs = warp::path!("jobs").and(get()).and(s()).then(|s| async { send(read::jobs(s).await) });
     let repos = warp::path!("repos").and(get()).and(s()).then(|s| async { send(read::repos(s).await) });
+    let salvages = warp::path!("salvages").and(get()).and(s()).and(query());
+    let salvages = salvages.then(|s, q| async { send(read::salvages(s, q).await) });
+    let salvage = warp::path!("salvages" / String / String).and(get()).and(s());
+    let salvage = salvage.then(|r, i, s| async { send(read::salvage(s, r, i).await) });
     let metrics = warp::path!("metrics").and(get()).and(s()).then(|s| async { send(metrics::metrics(s).await) });
     let events = warp::path!("events").and(get()).and(s()).and(warp::header::headers_cloned()).and(query());
     let events = events.then(|s, h, q| async { send(events::events(s, h, q).await) });
     let whole = version.or(queue).unify().or(actors).unify().or(leases).unify().or(jobs).unify().or(repos).unify();
-    let whole = whole.or(metrics).unify().or(events).unify().boxed();
+    let whole = whole.or(metrics).unify().or(events).unify().or(salvages).unify().or(salvage).unify().boxed();
 
     let tasks = warp::path!("tasks").and(get()).and(s()).and(query());
     let tasks = tasks.then(|s, q| async { send(read::tasks(s, q).await) });
@@ -271,6 +276,20 @@ fn control_routes(shared: &Arc<Shared>) -> Route {
     });
     let stop = warp::path!("tasks" / String / "stop").and(warp::post()).and(who()).and(s());
     let stop = stop.then(|k, c, s| async { send(write::stop(s, c, k).await) });
+    let stop_repo = warp::path!("repos" / String / "stop").and(warp::post()).and(who()).and(s());
+    let stop_repo = stop_repo.then(|n, c, s| async { send(write::stop_repo(s, c, n).await) });
+    let hand_over = warp::path!("handover").and(warp::post()).and(who()).and(s());
+    let hand_over = hand_over.then(|c, s| async { send(write::hand_over(s, c).await) });
+    let restore = warp::path!("salvages" / String / String / "restore").and(warp::post()).and(who()).and(s());
+    let restore = restore.and(headers()).and(body()).then(
+        |r, i, _: Caller, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
+            match b {
+                Ok(b) => send(write::restore(s, r, i, h, b).await),
+                Err(e) => e.response(),
+            }
+        },
+    );
+    let ending = stop_repo.or(hand_over).unify().or(restore).unify().boxed();
     let retry = warp::path!("tasks" / String / "retry").and(warp::post()).and(who()).and(s());
     let retry = retry.then(|k, c, s| async { send(write::retry(s, c, k).await) });
     let approve = warp::path!("tasks" / String / "approve").and(warp::post()).and(who()).and(s());
@@ -303,7 +322,7 @@ fn control_routes(shared: &Arc<Shared>) -> Route {
         }
     });
     let of_tasks = submit.or(stop).unify().or(retry).unify().or(approve).unify();
-    of_tasks.or(backup).unify().or(pause).unify().or(resume).unify().boxed()
+    of_tasks.or(backup).unify().or(pause).unify().or(resume).unify().or(ending).unify().boxed()
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use orch_actors::api::TaskFilter;
+use orch_actors::api::{ControlError, TaskFilter};
 use orch_domain::ids::Seq;
 use serde_json::json;
 use warp::http::StatusCode;
 
 use super::Shared;
-use super::reply::{Answer, Query, json, ok, task_key};
+use super::reply::{Answer, Query, json, ok, printable, repo_name, salvage_of, task_key};
 
 /// Most entries of one journal page.
 const JOURNAL_PAGE: usize = 1_000;
@@ -62,7 +62,7 @@ pub(super) async fn task(shared: Arc<Shared>, part: String, raw: String) -> Answ
         return ok(&lives);
     }
     match lives.is_empty() {
-        true => Err(orch_actors::api::ControlError::NotFound(format!("there is no task `{key}`")).into()),
+        true => Err(ControlError::NotFound(format!("there is no task `{key}`")).into()),
         false => ok(&lives.swap_remove(0)),
     }
 }
@@ -93,6 +93,21 @@ pub(super) async fn log(shared: Arc<Shared>, part: String, raw: String) -> Answe
     let most = usize::try_from(query.number("max")?.unwrap_or(0)).unwrap_or(usize::MAX);
     let most = if most == 0 { LOG_PAGE } else { most.min(LOG_PAGE) };
     ok(&shared.control.log(&task_key(&part)?, offset, most).await?)
+}
+
+/// `GET /salvages?repo=`.
+pub(super) async fn salvages(shared: Arc<Shared>, raw: String) -> Answer {
+    let query = Query::parse(&raw, &["repo"])?;
+    let repo = query.text("repo").map(repo_name).transpose()?;
+    ok(&shared.control.salvages(repo.as_ref()).await?)
+}
+
+/// `GET /salvages/{repo}/{id}`.
+pub(super) async fn salvage(shared: Arc<Shared>, repo: String, id: String) -> Answer {
+    let (repo, id) = salvage_of(&repo, &id)?;
+    let found = shared.control.salvages(Some(&repo)).await?.into_iter().find(|salvage| salvage.id == id);
+    let missing = || ControlError::NotFound(format!("{repo} has no salvage {}; see GET /salvages", printable(&id)));
+    ok(&found.ok_or_else(missing)?)
 }
 
 /// `GET /actors`.

@@ -5,7 +5,7 @@
 
 use futures::{Stream, StreamExt as _};
 use orch_actors::api::ControlError;
-use orch_domain::names::TaskKey;
+use orch_domain::names::{RepoName, TaskKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use warp::http::{HeaderMap, StatusCode, header};
@@ -219,6 +219,22 @@ pub(super) fn task_key(part: &str) -> Result<String, ApiError> {
         return Err(ApiError::bad(format!("{} is no generation: write KEY or KEY/NUMBER", printable(generation))));
     }
     Ok(text)
+}
+
+/// A repository's name.
+pub(super) fn repo_name(text: &str) -> Result<RepoName, ApiError> {
+    text.parse().map_err(|e: orch_domain::names::NameError| ApiError::bad(e.to_string()))
+}
+
+/// The repository of a path.
+pub(super) fn repo_of(part: &str) -> Result<RepoName, ApiError> {
+    repo_name(&percent_decode(part).unwrap_or_else(|| part.to_owned()))
+}
+
+/// The repository and the salvage of a path; the `/` of a salvage's id are written as `%2F`.
+pub(super) fn salvage_of(repo: &str, id: &str) -> Result<(RepoName, String), ApiError> {
+    let wrong = || ApiError::bad(format!("{} is no valid percent-encoding", printable(id)));
+    Ok((repo_of(repo)?, percent_decode(id).ok_or_else(wrong)?))
 }
 
 /// A query's parameters, strict: each known, each at most once.

@@ -67,6 +67,8 @@ async fn every_answer_is_as_it_was_promised() {
         ("leases", "/leases"),
         ("jobs", "/jobs"),
         ("repos", "/repos"),
+        ("salvages", "/salvages?repo=shop"),
+        ("salvage", "/salvages/shop/orc-2%2F1%2Ft002r1"),
     ];
     for (name, path) in paths {
         let reply = with_token("GET", path).reply(&app).await;
@@ -86,9 +88,16 @@ async fn commands_reach_the_desk_with_their_caller() {
     assert_eq!((reply.status().as_u16(), reply.headers()["location"].as_bytes()), (201, &b"/tasks/ORC-5"[..]));
     insta::assert_json_snapshot!("submitted", value(&reply));
     let stop = with_token("POST", "/tasks/ORC-2/stop").header("x-orch-by", "cli:me").reply(&app).await;
-    assert_eq!(stop.status(), 202);
+    assert_eq!((stop.status().as_u16(), stop.headers()["location"].as_bytes()), (202, &b"/tasks/ORC-2/receipt"[..]));
     insta::assert_json_snapshot!("stopped", value(&stop));
     assert_eq!(with_token("POST", "/tasks/ORC-3/retry").reply(&app).await.status(), 200);
+    let all = with_token("POST", "/repos/shop/stop").reply(&app).await;
+    assert_eq!((all.status().as_u16(), value(&all)["stopped"].as_array().map(Vec::len)), (202, Some(4)));
+    refused(&with_token("POST", "/repos/other/stop").reply(&app).await, 404, "not_found");
+    assert_eq!(with_token("POST", "/handover").reply(&app).await.status(), 202);
+    let restore = with_token("POST", "/salvages/shop/orc-2%2F1%2Ft002r1/restore");
+    assert_eq!(restore.json(&serde_json::json!({"into": "/tmp/x"})).reply(&app).await.status(), 201);
+    refused(&with_token("GET", "/salvages/shop/none").reply(&app).await, 404, "not_found");
     let approve = with_token("POST", "/tasks/ORC-1%2F1/approve").json(&serde_json::json!({"what": "land"}));
     assert_eq!(approve.reply(&app).await.status(), 200);
     let dir = tempfile::tempdir().expect("temporary folder");
@@ -103,6 +112,13 @@ async fn commands_reach_the_desk_with_their_caller() {
         "submit `New` by cli:me",
         "stop ORC-2 by cli:me from cli",
         "retry ORC-3 by http",
+        "stop all of shop by http from http",
+        "stop ORC-1 by http from http",
+        "stop ORC-2 by http from http",
+        "stop ORC-3 by http from http",
+        "stop ORC-5 by http from http",
+        "hand over by http",
+        "restore orc-2/1/t002r1 of shop into x",
         "approve land of ORC-1/1 at what waits by http",
         "backup b.sqlite",
         "lane of shop paused: `main is red` by http",
@@ -130,6 +146,10 @@ async fn without_the_token_nothing_is_told_not_even_which_paths_exist() {
         ("POST", "/backup"),
         ("POST", "/repos/shop/pause"),
         ("POST", "/repos/shop/resume"),
+        ("POST", "/handover"),
+        ("POST", "/repos/shop/stop"),
+        ("GET", "/salvages"),
+        ("POST", "/salvages/shop/x/restore"),
         ("GET", "/no/such/path"),
         ("DELETE", "/tasks"),
         ("POST", "/healthz"),

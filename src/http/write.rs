@@ -1,4 +1,4 @@
-//! Control: new tasks, STOP, retry, approval, lanes, backup.
+//! Control: new tasks, STOP, retry, approval, lanes, backup, handover, giving a salvage back.
 //!
 //! Owns the bodies of these requests. Each is durable before it is answered: [`Control`](orch_actors::api::Control)
 //! promises that, this file only hands on. Refuses unknown members of a body.
@@ -9,7 +9,6 @@ use std::sync::Arc;
 use orch_actors::api::Submit;
 use orch_domain::ids::CommitSha;
 use orch_domain::lane::LaneMode;
-use orch_domain::names::RepoName;
 use orch_domain::task::ApprovalOf;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -17,7 +16,7 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Shared;
 use super::guard::Caller;
-use super::reply::{Answer, ApiError, form_field, from_json, json, ok, percent_decode, percent_encode, task_key};
+use super::reply::{Answer, ApiError, form_field, from_json, json, ok, percent_encode, repo_of, salvage_of, task_key};
 
 /// Digest of the settings that a task asks to be worked on with.
 pub const SETTINGS_HEADER: &str = "x-orch-settings";
@@ -61,6 +60,14 @@ pub struct Resume {
     pub why: String,
 }
 
+/// The body of `POST /salvages/{repo}/{id}/restore`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreInto {
+    /// Absolute path of a folder that does not exist yet, on the supervisor's host.
+    pub into: PathBuf,
+}
+
 /// `POST /tasks`.
 pub(super) async fn submit(shared: Arc<Shared>, caller: Caller, headers: HeaderMap, body: Vec<u8>) -> Answer {
     let submit: Submit = from_json(&headers, &body)?;
@@ -92,7 +99,35 @@ fn same_settings(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
 /// `POST /tasks/{key}/stop`.
 pub(super) async fn stop(shared: Arc<Shared>, caller: Caller, part: String) -> Answer {
     let answer = shared.control.stop(&task_key(&part)?, &caller.by, caller.source).await?;
-    after(&caller, json(StatusCode::ACCEPTED, &answer)?)
+    let mut response = json(StatusCode::ACCEPTED, &answer)?;
+    if let Ok(receipt) = HeaderValue::from_str(&answer.receipt) {
+        response.headers_mut().insert(header::LOCATION, receipt);
+    }
+    after(&caller, response)
+}
+
+/// `POST /repos/{name}/stop`.
+pub(super) async fn stop_repo(shared: Arc<Shared>, caller: Caller, part: String) -> Answer {
+    let answer = shared.control.stop_repo(&repo_of(&part)?, &caller.by, caller.source).await?;
+    json(StatusCode::ACCEPTED, &answer)
+}
+
+/// `POST /handover`.
+pub(super) async fn hand_over(shared: Arc<Shared>, caller: Caller) -> Answer {
+    json(StatusCode::ACCEPTED, &shared.control.hand_over(&caller.by).await?)
+}
+
+/// `POST /salvages/{repo}/{id}/restore`.
+pub(super) async fn restore(
+    shared: Arc<Shared>,
+    repo: String,
+    id: String,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> Answer {
+    let (repo, id) = salvage_of(&repo, &id)?;
+    let RestoreInto { into } = from_json(&headers, &body)?;
+    json(StatusCode::CREATED, &shared.control.restore_salvage(&repo, &id, into).await?)
 }
 
 /// `POST /tasks/{key}/retry`.
@@ -114,12 +149,6 @@ pub(super) async fn approve(
     ok(&shared.control.approve(&key, approve.what, approve.sha, &caller.by).await?)
 }
 
-/// The repository of a path.
-fn repo_name(part: &str) -> Result<RepoName, ApiError> {
-    let text = percent_decode(part).unwrap_or_else(|| part.to_owned());
-    text.parse().map_err(|error: orch_domain::names::NameError| ApiError::bad(error.to_string()))
-}
-
 /// `POST /repos/{name}/pause`.
 pub(super) async fn pause(
     shared: Arc<Shared>,
@@ -128,7 +157,7 @@ pub(super) async fn pause(
     headers: HeaderMap,
     body: Vec<u8>,
 ) -> Answer {
-    let repo = repo_name(&part)?;
+    let repo = repo_of(&part)?;
     let asked = match form_field(&headers, &body, "why").filter(|_| caller.board) {
         Some(why) => Pause { why, drain: false },
         None => from_json(&headers, &body)?,
@@ -146,7 +175,7 @@ pub(super) async fn resume(
     headers: HeaderMap,
     body: Vec<u8>,
 ) -> Answer {
-    let repo = repo_name(&part)?;
+    let repo = repo_of(&part)?;
     let Resume { why } = if body.is_empty() { Resume::default() } else { from_json(&headers, &body)? };
     let set = shared.control.set_lane_mode(&repo, LaneMode::Running, &why, &caller.by).await?;
     after(&caller, ok(&set)?)

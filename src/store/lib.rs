@@ -51,6 +51,7 @@ pub use modes::RepoMode;
 pub use open::{DB_FILE, StoreConfig};
 pub use outbox::Pending as PendingEffect;
 pub use prune::{JobTrace, Keep, Life, Pruned};
+pub use receipts::PendingStep;
 pub use runs::{NewRun, RunRow};
 pub use space::SpaceState;
 pub use tasks::{Change, Created, StopRecorded, Stored, TaskFilter};

@@ -6,11 +6,23 @@
 use orch_domain::ids::TaskId;
 use orch_domain::stop::{Receipt, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{State, Status};
+use orch_domain::time::Timestamp;
 
 use crate::error::StoreError;
-use crate::row::{all, execute, first, get, get_parsed, json, read_json};
+use crate::row::{all, execute, first, get, get_parsed, get_time, json, read_json};
 use crate::writer::Urgency;
 use crate::{Store, tasks};
+
+/// A step of a closed task's STOP that waits for a remote part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingStep {
+    /// Whose.
+    pub task: TaskId,
+    /// When its task was closed.
+    pub closed: Timestamp,
+    /// The line, with the time of the last try.
+    pub line: ReceiptLine,
+}
 
 impl Store {
     /// Puts a line; `false`: the step was done before, and stays as it was.
@@ -44,6 +56,23 @@ impl Store {
                               WHERE task = tasks.id AND step IN (?1, ?2)) < 2";
             let steps = (StopStep::Tombstone.as_str(), StopStep::Actors.as_str());
             all(conn, sql, steps, |row| get_parsed(row, "id"))
+        })
+        .await
+    }
+
+    /// Lines of closed tasks that wait for a remote part, each with when its task was closed; the oldest first.
+    pub async fn pending_steps(&self) -> Result<Vec<PendingStep>, StoreError> {
+        self.read(move |conn| {
+            let sql = "SELECT id, line, coalesce(cancelled_at, done_at) AS closed
+                       FROM receipt_lines JOIN tasks ON id = task
+                       WHERE json_extract(line, '$.result') = 'pending' AND closed IS NOT NULL ORDER BY closed, id";
+            all(conn, sql, [], |row| {
+                Ok(PendingStep {
+                    task: get_parsed(row, "id")?,
+                    closed: get_time(row, "closed")?,
+                    line: read_json("receipt line", &get::<String>(row, "line")?)?,
+                })
+            })
         })
         .await
     }

@@ -179,3 +179,86 @@ fn an_agent_that_the_settings_have_no_more_is_ended_and_its_work_is_gone_on_from
     assert!(world.journal(&key).iter().any(|kind| kind == "interrupted"));
     world.close(&[key]);
 }
+
+#[test]
+fn a_handover_leaves_agents_at_work_and_the_next_start_goes_on_with_them() {
+    let (mut world, signs) = world();
+    world.start();
+    let keys: Vec<String> = (0..2).map(|n| world.submit(&format!("Be handed over {n}"))).collect();
+    until_half(&world, 2);
+    let answer = world.hand_over();
+    let left: Vec<&str> = answer["agents"].as_array().expect("a list").iter().filter_map(|key| key.as_str()).collect();
+    assert!(keys.iter().all(|key| left.contains(&key.as_str())), "{answer:#}");
+    assert!(!processes_of(world.root()).is_empty(), "nobody works on");
+    world.start();
+    world.until("the runs to be gone on with", || keys.iter().all(|key| attached(&world, key)));
+    world.hand_over();
+    give(&signs);
+    world.until("the agents and their guards to be gone", || processes_of(world.root()).is_empty());
+    world.start();
+    ended_in_one_run(world, &keys);
+}
+
+/// Whatever is no agent ends first, as far as it does so in time: its result would be lost.
+#[test]
+fn a_handover_waits_for_tests_and_for_the_window() {
+    let signs = tempfile::tempdir().expect("a folder");
+    let here = signs.path().display();
+    let mut world = Outside::new(&format!(
+        "attempts:\n\
+         - - run: {{cmd: 'mkdir -p made && echo made > made/$ORCH_TASK && touch here'}}\n  \
+           - run: {{cmd: 'if [ $ORCH_TASK = ORC-1 ]; then while [ ! -e {here}/go ]; do sleep 0.02; done; fi'}}\n  \
+           - run: {{cmd: 'rm here && git add -A && git commit -q -m \"Make $ORCH_TASK\"'}}\n"
+    ));
+    let test = format!("touch started; while [ ! -e {here}/tested ]; do sleep 0.02; done; sh check.sh");
+    world.change_settings("test: 'sh check.sh'", &format!("test: '{test}'"));
+    let hold = world.hold_pushes();
+    world.start();
+    let keys = [world.submit("Be left at work"), world.submit("Be tested and landed")];
+    let checkouts = world.data().join("checkouts");
+    world.until("the tests to run", || {
+        folders(&checkouts).into_iter().any(|checkout| checkout.join("tree/started").exists())
+    });
+    until_half(&world, 1);
+    let told = std::thread::scope(|scope| {
+        let handover = scope.spawn(|| world.verb(&["handover", "--timeout", "60"]));
+        world.until("intake to be closed", || {
+            world.verb(&["ps"]).is_ok_and(|ps| ps["queue"]["intake"].as_str().is_some_and(|word| word != "open"))
+        });
+        assert!(!handover.is_finished(), "it did not wait for the tests");
+        std::fs::write(signs.path().join("tested"), "").expect("the sign is given");
+        handover.join().expect("no panic")
+    });
+    told.expect("handed over");
+    world.finish_by_itself();
+    assert!(!hold.entered(), "a landing was begun although the supervisor was to end");
+    hold.let_through();
+    world.start();
+    world.until("the run to be gone on with", || attached(&world, &keys[0]));
+    give(&signs);
+    world.until_closed(&keys);
+    let cut = "SELECT count(*) FROM jobs WHERE kind = 'gate' AND status = 'cancelled'";
+    assert_eq!(world.number(cut), 0, "tests were cut");
+    ended_in_one_run(world, &keys);
+}
+
+/// An agent that wants to stop its own task, or its supervisor, by the supervisor's own program.
+#[test]
+fn an_agent_cannot_stop_its_task_nor_hand_its_supervisor_over() {
+    let orch = env!("CARGO_BIN_EXE_orch");
+    let mut world = Outside::new(&format!(
+        "attempts:\n\
+         - - run: {{cmd: '{orch} task stop $ORCH_TASK 2> said; echo $? >> said; env -u ORCH_JOB {orch} handover 2>> said; echo $? >> said'}}\n  \
+           - run: {{cmd: 'mkdir made && mv said made/$ORCH_TASK'}}\n  \
+           - commit: {{message: Tell what was said}}\n"
+    ));
+    world.start();
+    let key = world.submit("Stop yourself");
+    world.until_closed(std::slice::from_ref(&key));
+    let said = git(&world.repo, &["show", &format!("main:made/{key}")]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].contains("inside job"), "{said}");
+    assert!(lines[2].contains("inside the guard"), "{said}");
+    assert_eq!((lines[1], lines[3]), ("1", "1"), "{said}");
+    world.close(&[key]);
+}

@@ -146,6 +146,19 @@ impl Outside {
         }
     }
 
+    /// Ends the supervisor by `orch handover`; its answer.
+    pub(crate) fn hand_over(&mut self) -> Value {
+        let answer = self.verb(&["handover", "--timeout", "60"]).unwrap_or_else(|e| panic!("{e}\n{}", self.log()));
+        self.finish_by_itself();
+        answer
+    }
+
+    /// Waits until the supervisor has ended, as somebody else has told it to.
+    pub(crate) fn finish_by_itself(&mut self) {
+        let status = self.serve.take().expect("it runs").wait().expect("it was ours");
+        assert!(status.success(), "an orderly end: {status}");
+    }
+
     /// A client's verb; its answer.
     pub(crate) fn verb(&self, args: &[&str]) -> Result<Value, String> {
         let output = self.command("orch.yaml").args(args).output().expect("the program starts");
