@@ -20,7 +20,7 @@ use orch_domain::journal::Record;
 use orch_domain::lane::LaneMode;
 use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Receipt;
-use orch_domain::task::{ApprovalOf, State, Status, Step, Task, WaitFor};
+use orch_domain::task::{ApprovalOf, Blocked, State, Status, Step, Task, WaitFor};
 use orch_domain::time::Timestamp;
 use orch_domain::view::{Holders, RunView, TaskDetail, TaskView, Why, why};
 use orch_store::{SpaceState, StoreError, Stored};
@@ -98,7 +98,7 @@ impl Handle {
     async fn lives(&self, text: &str) -> Result<Vec<Task>, ControlError> {
         let not_found = || ControlError::NotFound(format!("there is no task `{}`", text.escape_debug()));
         if let Ok(id) = text.parse::<TaskId>()
-            && let Some(stored) = self.ctx.store.load_task(&id).await.map_err(store_error)?
+            && let Some(stored) = self.ctx.store.look_at_task(&id).await.map_err(store_error)?
         {
             return Ok(vec![stored.task]);
         }
@@ -164,12 +164,12 @@ impl Handle {
             State::Waiting { on: WaitFor::Turn, .. } => {
                 let holders = self.ctx.store.turn_holders().await.ok()?;
                 let (_, holder) = holders.into_iter().find(|(repo, _)| *repo == task.repo)?;
-                Some(self.ctx.store.load_task(&holder).await.ok()??.task.key.to_string())
+                Some(self.ctx.store.look_at_task(&holder).await.ok()??.task.key.to_string())
             }
             State::Landing { .. } => {
                 let lease = self.ctx.store.lease(&task.repo).await.ok()??;
                 let holder = lease.holder.task?;
-                let stored = self.ctx.store.load_task(&holder).await.ok()??;
+                let stored = self.ctx.store.look_at_task(&holder).await.ok()??;
                 (stored.task.id != task.id).then(|| format!("{}, since {}", stored.task.key, lease.since))
             }
             _ => None,
@@ -203,6 +203,10 @@ impl Handle {
         if task.is_terminal() {
             // Its actor has ended; one started for this would end before it could answer.
             return Err(ControlError::Conflict(format!("{} is closed ({})", task.key, task.status().as_str())));
+        }
+        if let State::Blocked { why: why @ Blocked::Unreadable { .. }, .. } = &task.state {
+            let way_out = format!("stop it (`orch task stop {}`), or restore a backup (docs/operations.md)", task.key);
+            return Err(ControlError::Conflict(format!("{}: {}; {way_out}", task.key, why.text())));
         }
         match self.directory.ask(&task.id, event).await {
             Some(Answer::Changed(task)) => Ok(TaskView::of(&task)),

@@ -252,7 +252,7 @@ async fn begin_life(
             ctx.now(),
         );
         let entry = Entry::new("submitted", format!("accepted from {}: {}", transition.by, item.title)).with(json!({
-            "pipeline": task.pipeline.name, "pipeline_hash": pin_hash(&task.pipeline), "policy_hash": pin_hash(&task.policy),
+            "pipeline": task.pipeline.name, "pipeline_hash": pin_hash(&*task.pipeline), "policy_hash": pin_hash(&*task.policy),
             "transition": transition.id, "branch": task.branch(),
         }));
         let consume = Some(format!("board:{}", transition.id));

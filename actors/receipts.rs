@@ -20,7 +20,7 @@ use crate::stop_saga::{not_configured, remove_task_branch};
 /// Writes the last lines of a receipt whose supervisor ended between closing the task and proving it: the process that
 /// had its actors is gone, and none of this one has any.
 pub(crate) async fn finish_receipt(ctx: &Context, task: &TaskId) {
-    let Ok(Some(stored)) = ctx.store.load_task(task).await else { return };
+    let Ok(Some(stored)) = ctx.store.look_at_task(task).await else { return };
     let proofs = [
         (StopStep::Tombstone, format!("{} is closed; its keys are free", stored.task.key)),
         (StopStep::Actors, "the supervisor that had its actors has ended".to_owned()),
@@ -67,7 +67,7 @@ async fn retry(ctx: &Context, pending: PendingStep) {
     if retry_at(closed, line.at).is_some_and(|due| ctx.now() < due) {
         return;
     }
-    let Ok(Some(stored)) = ctx.store.load_task(&id).await else { return };
+    let Ok(Some(stored)) = ctx.store.look_at_task(&id).await else { return };
     let task = stored.task;
     let result = match line.step {
         StopStep::RemoteBranch => match ctx.repo(&task.repo) {

@@ -273,7 +273,7 @@ async fn pass(
 /// Whether it is the agent of a run under way: its task's actor goes on with that, or ends it.
 async fn is_of_a_current_run(ctx: &Context, job: &JobRow) -> bool {
     let (JobKind::Agent, Some(id)) = (job.record.kind, &job.record.task) else { return false };
-    let stored = ctx.store.load_task(id).await.ok().flatten();
+    let stored = ctx.store.look_at_task(id).await.ok().flatten();
     let state = stored.map(|stored| stored.task.state);
     matches!(state, Some(State::Running { run, step: Step::Agent, .. }) if job.record.run.as_ref() == Some(&run))
 }
@@ -317,7 +317,7 @@ async fn correct(ctx: &Context, directory: &Directory, correction: &Correction) 
 async fn clear_workspace(ctx: &Context, run: &str) {
     let root = ctx.paths.workspaces.join(run);
     let task = match task_of_run(run) {
-        Some(id) => ctx.store.load_task(&id).await.ok().flatten().map(|s| s.task),
+        Some(id) => ctx.store.look_at_task(&id).await.ok().flatten().map(|s| s.task),
         None => None,
     };
     let (Some(task), Ok(id)) = (task, run.parse::<RunId>()) else {

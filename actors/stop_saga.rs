@@ -425,7 +425,7 @@ impl StopSaga {
     /// After the task's row is closed: the receipt's last lines.
     async fn prove_actors(&self, agent: String) {
         let ended = self.actor.wait(Some(ACTOR_WAIT)).await.is_ok();
-        let stored = self.ctx.store.load_task(&self.task.id).await.ok().flatten();
+        let stored = self.ctx.store.look_at_task(&self.task.id).await.ok().flatten();
         let tombstone = match stored.filter(|s| s.task.is_terminal()) {
             Some(stored) => StepResult::Done { proof: format!("{} is closed; its keys are free", stored.task.key) },
             None => StepResult::Unproven { why: "the task's row is not closed".to_owned() },

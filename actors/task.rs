@@ -30,6 +30,8 @@ use crate::run_rows;
 use crate::snapshots::{Snapshots, Teller};
 use crate::stop_saga;
 
+mod unreadable;
+
 /// Reason of a TaskActor that ended because its task is closed: any other end leaves a live task without an actor.
 pub const CLOSED: &str = "closed";
 
@@ -102,6 +104,8 @@ pub struct TaskState {
     restarts: u32,
     teller: Option<Teller>,
     row: Option<Row>,
+    /// What stands for a row that cannot be read: nothing is decided about it, but it can be stopped.
+    unreadable: Option<Box<Task>>,
     agent: Option<ActorRef<AgentMsg>>,
     timer: Option<AbortHandle>,
     stop_saga: bool,
@@ -145,6 +149,7 @@ impl Actor for TaskActor {
             restarts: args.restarts,
             teller: None,
             row: None,
+            unreadable: None,
             agent: None,
             timer: None,
             stop_saga: false,
@@ -256,6 +261,9 @@ impl TaskState {
         }
         if matches!(event, Event::CheckEnded { .. }) {
             self.checking = false;
+        }
+        if self.unreadable.is_some() {
+            return self.hear_of_unreadable(myself, &event).await;
         }
         if matches!(event, Event::StopRequested { .. }) {
             self.reload().await?;
@@ -439,12 +447,14 @@ impl TaskState {
                 checks::start(&self.ctx, &self.directory, &self.snapshots, request, myself.clone());
             }
             Effect::CarryOutStop => self.carry_out_stop(myself),
-            Effect::Close => {
-                self.snapshots.clear_activity(&id);
-                self.directory.tell_router(RouterMsg::Closed { task: id });
-                myself.stop(Some(CLOSED.to_owned()));
-            }
+            Effect::Close => self.perform_close(myself),
         }
+    }
+
+    fn perform_close(&self, myself: &ActorRef<TaskMsg>) {
+        self.snapshots.clear_activity(&self.id);
+        self.directory.tell_router(RouterMsg::Closed { task: self.id.clone() });
+        myself.stop(Some(CLOSED.to_owned()));
     }
 
     fn ask_lane(&self, myself: &ActorRef<TaskMsg>) {
@@ -478,13 +488,13 @@ impl TaskState {
         if self.stop_saga {
             return;
         }
-        let Some(row) = &self.row else { return };
+        let Some(task) = self.row.as_ref().map(|r| &r.task).or(self.unreadable.as_deref()).cloned() else { return };
         self.stop_saga = true;
         self.tell_state();
         let saga = stop_saga::StopSaga {
             ctx: self.ctx.clone(),
             directory: self.directory.clone(),
-            task: row.task.clone(),
+            task,
             agent: self.agent.clone(),
             actor: myself.clone(),
         };

@@ -223,7 +223,7 @@ async fn say(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let task = match task_of_run(run) {
-        Some(id) => ctx.store.load_task(&id).await?.map(|stored| stored.task),
+        Some(id) => ctx.store.look_at_task(&id).await?.map(|stored| stored.task),
         None => None,
     };
     let subject = match (&task, repo) {

@@ -48,7 +48,7 @@ impl Handle {
         for name in self.ctx.repos.keys() {
             let lease = leases.iter().find(|l| l.repo == *name);
             let holder = match lease.and_then(|l| l.holder.task.clone()) {
-                Some(id) => self.ctx.store.load_task(&id).await.map_err(store_error)?.map(|s| s.task.key),
+                Some(id) => self.ctx.store.look_at_task(&id).await.map_err(store_error)?.map(|s| s.task.key),
                 None => None,
             };
             let (reply, queue) = tokio::sync::oneshot::channel();

@@ -72,7 +72,7 @@ impl Handle {
         let mut pending = Vec::new();
         for step in self.ctx.store.pending_steps().await.map_err(store_error)? {
             let StepResult::Pending { why } = step.line.result else { continue };
-            let Some(stored) = self.ctx.store.load_task(&step.task).await.map_err(store_error)? else { continue };
+            let Some(stored) = self.ctx.store.look_at_task(&step.task).await.map_err(store_error)? else { continue };
             pending.push(StopPending {
                 key: stored.task.key,
                 generation: stored.task.generation,

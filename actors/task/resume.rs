@@ -9,6 +9,7 @@ use orch_domain::event::{Event, RunFacts};
 use orch_domain::ids::{JobId, TaskId};
 use orch_domain::stop::Level;
 use orch_domain::task::{State, Step, Task, WaitFor};
+use orch_store::StoreError;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::{PROVE_AGAIN, Row, TaskMsg, TaskState, send};
@@ -23,7 +24,10 @@ impl TaskState {
     /// Takes ownership and goes on from the stored state. An agent that works on is gone on with; any other run that was
     /// under way is settled first: its jobs are proven gone before a new one may begin.
     pub(super) async fn load(&mut self, myself: &ActorRef<TaskMsg>) -> Result<(), ActorProcessingErr> {
-        let owned = self.ctx.store.own_task(&self.id, self.ctx.now()).await?;
+        let owned = match self.ctx.store.own_task(&self.id, self.ctx.now()).await {
+            Err(error @ StoreError::Damaged { .. }) => return self.look_at_unreadable(myself, &error).await,
+            owned => owned?,
+        };
         let name = format!("task {}/{}", owned.task.key, owned.task.generation);
         self.teller = Some(self.snapshots.register(&name, "resuming", self.ctx.now(), self.restarts));
         let task = owned.task.clone();

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod artefact;
+pub mod blocked;
 pub mod coverage;
 pub mod decide;
 pub mod detect;

@@ -4,6 +4,8 @@
 //! ceilings too and under a recorded STOP; every kind of event with the outcomes that the rules tell apart. Refuses
 //! randomness: the same build gives the same samples.
 
+use std::sync::Arc;
+
 use crate::agent::{AgentClaim, AgentReport, Usage};
 use crate::event::{ArtefactFact, CheckEnd, DeployEnd, Event, LandingEnd, RunFacts};
 use crate::ids::{CommitSha, Generation};
@@ -114,7 +116,7 @@ fn blocked(why: Blocked, then: Step) -> State {
 }
 
 fn with_policy(mut task: Task, change: impl FnOnce(&mut Policy)) -> Task {
-    change(&mut task.policy);
+    change(Arc::make_mut(&mut task.policy));
     task
 }
 

@@ -5,10 +5,12 @@
 //! [`decide`](crate::decide) makes the next state.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Usage;
+pub use crate::blocked::Blocked;
 use crate::ids::{CommitSha, Generation, RunId, TaskId};
 use crate::names::{BranchName, RepoName, StageName, TaskKey};
 use crate::pipeline::{Pipeline, Stage};
@@ -84,104 +86,6 @@ impl ApprovalOf {
         match self {
             Self::Land => "land",
             Self::Deploy => "deploy",
-        }
-    }
-}
-
-/// Why a task cannot go on without a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum Blocked {
-    /// The work was sent back as often as allowed.
-    RetriesSpent {
-        /// The last findings.
-        findings: String,
-    },
-    /// Its runs were interrupted as often as allowed.
-    InterruptedTooOften,
-    /// Something of ours could not run, as often as allowed, or needs a person at once.
-    Infrastructure {
-        /// What, with the value and the way out.
-        why: String,
-    },
-    /// Deferred as often as allowed.
-    DeferredTooOften {
-        /// What was busy.
-        why: String,
-    },
-    /// The forge refuses to land it.
-    ForgeRefuses {
-        /// Its words.
-        why: String,
-    },
-    /// A dependency was cancelled and the repository says to wait.
-    DependencyCancelled {
-        /// Which.
-        key: TaskKey,
-    },
-    /// The budget is spent.
-    BudgetSpent {
-        /// Which ceiling, with both numbers.
-        why: String,
-    },
-    /// Landed, but the deploy failed: only the deploy is retried.
-    LandedDeployFailed {
-        /// What failed.
-        why: String,
-    },
-    /// Whether an irreversible step took effect cannot be known.
-    OutcomeUnknown {
-        /// Which step, and what was looked at.
-        why: String,
-    },
-    /// Its actor failed again and again.
-    CrashLoop {
-        /// The last failure.
-        why: String,
-    },
-    /// The agent itself said that it cannot go on.
-    AgentGaveUp {
-        /// Its words.
-        why: String,
-    },
-}
-
-impl Blocked {
-    /// A short code, stable, for metrics and JSON.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::RetriesSpent { .. } => "retries-spent",
-            Self::InterruptedTooOften => "interrupted-too-often",
-            Self::Infrastructure { .. } => "infrastructure",
-            Self::DeferredTooOften { .. } => "deferred-too-often",
-            Self::ForgeRefuses { .. } => "forge-refuses",
-            Self::DependencyCancelled { .. } => "dependency-cancelled",
-            Self::BudgetSpent { .. } => "budget-spent",
-            Self::LandedDeployFailed { .. } => "landed-deploy-failed",
-            Self::OutcomeUnknown { .. } => "outcome-unknown",
-            Self::CrashLoop { .. } => "crash-loop",
-            Self::AgentGaveUp { .. } => "agent-gave-up",
-        }
-    }
-
-    /// The reason in words.
-    #[must_use]
-    pub fn text(&self) -> String {
-        match self {
-            Self::RetriesSpent { findings } => {
-                format!("sent back as often as allowed; last findings: {}", first_line(findings))
-            }
-            Self::InterruptedTooOften => "its runs were interrupted as often as allowed".to_owned(),
-            Self::Infrastructure { why } => format!("could not run: {why}"),
-            Self::DeferredTooOften { why } => format!("deferred as often as allowed: {why}"),
-            Self::ForgeRefuses { why } => format!("the forge refuses to land it: {why}"),
-            Self::DependencyCancelled { key } => format!("its dependency {key} was cancelled"),
-            Self::BudgetSpent { why } => format!("its budget is spent: {why}"),
-            Self::LandedDeployFailed { why } => format!("landed, deploy failed: {why}"),
-            Self::OutcomeUnknown { why } => format!("outcome unknown: {why}"),
-            Self::CrashLoop { why } => format!("its actor failed again and again: {why}"),
-            Self::AgentGaveUp { why } => format!("the agent gave up: {}", first_line(why)),
         }
     }
 }
@@ -384,6 +288,9 @@ pub struct StopMark {
 }
 
 /// One life of a task.
+///
+/// Serialised without what it is given once and keeps (its words, its pins) and without its STOP: whoever stores it keeps
+/// those apart and fills them in again, so that saving the next state does not write them anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// This life's id.
@@ -395,8 +302,10 @@ pub struct Task {
     /// The repository.
     pub repo: RepoName,
     /// One line; untrusted text.
+    #[serde(skip)]
     pub title: String,
     /// The description; untrusted text.
+    #[serde(skip)]
     pub body: String,
     /// The tracker's own id of the item, when it came from one.
     pub tracker_item: Option<String>,
@@ -406,10 +315,12 @@ pub struct Task {
     pub created: Timestamp,
     /// Tasks that must be terminal first.
     pub depends_on: Vec<TaskKey>,
-    /// The pipeline, pinned.
-    pub pipeline: Pipeline,
-    /// The policy, pinned.
-    pub policy: Policy,
+    /// The pipeline, pinned; shared by all tasks that were pinned to the same one.
+    #[serde(skip, default = "unfilled_pipeline")]
+    pub pipeline: Arc<Pipeline>,
+    /// The policy, pinned; shared likewise.
+    #[serde(skip, default = "unfilled_policy")]
+    pub policy: Arc<Policy>,
     /// Name of the configured agent that works on it; `None`: the repository's.
     pub agent: Option<String>,
     /// The current stage.
@@ -450,6 +361,32 @@ pub struct Task {
     /// The recorded STOP; lives in columns of its own and is filled in at load.
     #[serde(skip)]
     pub stop: Option<StopMark>,
+}
+
+/// What a life is given once and keeps: stored in rows of its own, filled in by [`Task::filled`].
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// One line.
+    pub title: String,
+    /// The description.
+    pub body: String,
+    /// The pinned pipeline.
+    pub pipeline: Arc<Pipeline>,
+    /// The pinned policy.
+    pub policy: Arc<Policy>,
+}
+
+/// What stands in a task that was read and not filled in yet.
+fn unfilled_pipeline() -> Arc<Pipeline> {
+    static NONE: LazyLock<Arc<Pipeline>> =
+        LazyLock::new(|| Arc::new(Pipeline { name: "unknown".to_owned(), stages: Vec::new() }));
+    NONE.clone()
+}
+
+/// The same for its policy.
+fn unfilled_policy() -> Arc<Policy> {
+    static NONE: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
+    NONE.clone()
 }
 
 /// What is needed to make a new task.
@@ -501,8 +438,8 @@ impl Task {
             priority: new.priority,
             created: now,
             depends_on: new.depends_on,
-            pipeline: new.pipeline,
-            policy: new.policy,
+            pipeline: Arc::new(new.pipeline),
+            policy: Arc::new(new.policy),
             agent: new.agent,
             stage,
             state: State::Waiting { on, then: Step::Agent, since: now },
@@ -521,6 +458,24 @@ impl Task {
             agent_runs: BTreeMap::new(),
             budget_from: Spent::default(),
             stop: None,
+        }
+    }
+
+    /// The same task with what is stored apart from it.
+    #[must_use]
+    pub fn filled(self, given: Given) -> Self {
+        let Given { title, body, pipeline, policy } = given;
+        Self { title, body, pipeline, policy, ..self }
+    }
+
+    /// What is stored apart from it.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        Given {
+            title: self.title.clone(),
+            body: self.body.clone(),
+            pipeline: self.pipeline.clone(),
+            policy: self.policy.clone(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The journal table: append-only, written in the transaction that makes a fact true.
 //!
-//! Owns positions (they only rise) and reading from a position on. Refuses updates and deletes: there is no such method
+//! Owns positions (they only rise, given by the writer) and reading from a position on. A task's entries are a chain from
+//! its last one backwards (`tasks.journal_last`, `journal.prev`), not an index with a place for every task: an entry then
+//! costs the end of one table. Refuses updates and deletes: there is no such method
 //! here; an operator who wants old journals to end says so, and pruning does it.
 
 use orch_domain::ids::{Generation, Seq, TaskId};
@@ -52,6 +54,11 @@ impl Subject {
 
 const COLUMNS: &str = "seq, at, task, key, generation, repo, stage, kind, text, data";
 
+/// The entries of task `?1` after position `?2`, newest first.
+const CHAIN: &str = "WITH RECURSIVE chain AS (
+  SELECT j.* FROM tasks t JOIN journal j ON j.seq = t.journal_last WHERE t.id = ?1 AND j.seq > ?2
+  UNION ALL SELECT j.* FROM chain c JOIN journal j ON j.seq = c.prev WHERE j.seq > ?2)";
+
 impl Store {
     /// Appends entries that belong to no change of a task row.
     pub async fn append(&self, subject: Subject, entries: Vec<Entry>, now: Timestamp) -> Result<Seq, StoreError> {
@@ -66,7 +73,7 @@ impl Store {
     pub async fn journal(&self, task: &TaskId, after: Seq, limit: u32) -> Result<Vec<Record>, StoreError> {
         let task = task.clone();
         self.read(move |conn| {
-            let sql = format!("SELECT {COLUMNS} FROM journal WHERE task = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
+            let sql = format!("{CHAIN} SELECT {COLUMNS} FROM chain ORDER BY seq LIMIT ?3");
             all(conn, &sql, (task.as_str(), after.0, limit), record)
         })
         .await
@@ -76,8 +83,9 @@ impl Store {
     pub async fn journal_tail(&self, task: &TaskId, limit: u32) -> Result<Vec<Record>, StoreError> {
         let task = task.clone();
         self.read(move |conn| {
-            let sql = format!("SELECT {COLUMNS} FROM journal WHERE task = ?1 ORDER BY seq DESC LIMIT ?2");
-            let mut records = all(conn, &sql, (task.as_str(), limit), record)?;
+            // Newest first by the way it is walked: the limit ends the walk.
+            let sql = format!("{CHAIN} SELECT {COLUMNS} FROM chain LIMIT ?3");
+            let mut records = all(conn, &sql, (task.as_str(), 0, limit), record)?;
             records.reverse();
             Ok(records)
         })
@@ -94,17 +102,34 @@ impl Store {
     }
 }
 
-/// Writes entries in the open transaction.
+/// Writes entries in the open transaction; a task's row comes to know the last of them.
 pub(crate) fn append(tx: &Tx<'_>, subject: &Subject, entries: &[Entry], now: Timestamp) -> Result<(), StoreError> {
+    if let (Some(last), Some(task)) = (write(tx, subject, entries, now)?, &subject.task) {
+        execute(tx.conn, "UPDATE tasks SET journal_last = ?2 WHERE id = ?1", (task.as_str(), last.0))?;
+    }
+    Ok(())
+}
+
+/// The same for whoever writes the task's row anyway, afterwards, with the position that this tells.
+pub(crate) fn write(
+    tx: &Tx<'_>,
+    subject: &Subject,
+    entries: &[Entry],
+    now: Timestamp,
+) -> Result<Option<Seq>, StoreError> {
+    let mut last = None;
     for entry in entries {
+        let seq = tx.seq.get() + 1;
         let data = (!entry.data.is_null()).then(|| json(&entry.data));
         execute(
             tx.conn,
-            "INSERT INTO journal (at, task, key, generation, repo, stage, kind, text, data)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO journal (seq, at, task, prev, key, generation, repo, stage, kind, text, data)
+             VALUES (?1, ?2, ?3, coalesce(?4, (SELECT journal_last FROM tasks WHERE id = ?3)), ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             (
+                seq,
                 now.0,
                 subject.task.as_ref().map(TaskId::as_str),
+                last.map(|seq: Seq| seq.0),
                 subject.key.as_ref().map(TaskKey::as_str),
                 subject.generation.map(|generation| generation.0),
                 subject.repo.as_ref().map(RepoName::as_str),
@@ -114,9 +139,16 @@ pub(crate) fn append(tx: &Tx<'_>, subject: &Subject, entries: &[Entry], now: Tim
                 data,
             ),
         )?;
-        tx.seq.set(u64::try_from(tx.conn.last_insert_rowid()).unwrap_or(0));
+        tx.seq.set(seq);
+        last = Some(Seq(seq));
     }
-    Ok(())
+    Ok(last)
+}
+
+/// How many entries of one kind a task has.
+pub(crate) fn count_of(conn: &Connection, task: &TaskId, kind: &str) -> Result<u64, StoreError> {
+    let sql = format!("{CHAIN} SELECT count(*) AS n FROM chain WHERE kind = ?3");
+    Ok(first(conn, &sql, (task.as_str(), 0, kind), |row| get::<u64>(row, "n"))?.unwrap_or_default())
 }
 
 /// The subject of a stored task.

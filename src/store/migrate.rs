@@ -24,6 +24,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0004_window_detail", sql: include_str!("migrations/0004_window_detail.sql") },
     Migration { name: "0005_coverage", sql: include_str!("migrations/0005_coverage.sql") },
     Migration { name: "0006_lane_turns", sql: include_str!("migrations/0006_lane_turns.sql") },
+    Migration { name: "0007_lean_commits", sql: include_str!("migrations/0007_lean_commits.sql") },
 ];
 
 /// The newest schema number that this program knows.

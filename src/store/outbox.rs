@@ -1,7 +1,8 @@
 //! The outbox table: effects committed with the state that wants them, sent until settled.
 //!
 //! Owns the order: within one (task, kind) lane the oldest goes first, except for `show`, where the newest wins and
-//! settling it settles the older ones. Refuses to send the same effect under two keys: the key is unique.
+//! settling it settles the older ones. Refuses to send the same effect under two keys, or two effects under one: a key is
+//! made of task, version and number, and the version's fence lets each be committed once.
 
 use orch_domain::effect::Outgoing;
 use orch_domain::ids::{TaskId, Version};
@@ -11,7 +12,7 @@ use rusqlite::Row;
 
 use crate::Store;
 use crate::error::StoreError;
-use crate::row::{all, execute, first, get, get_parsed, get_time, json, read_json};
+use crate::row::{execute, first, get, get_parsed, get_time, json, read_json, readable};
 use crate::writer::{Tx, Urgency};
 
 /// An effect that waits to be sent.
@@ -50,7 +51,7 @@ impl Store {
                  FROM outbox o JOIN tasks t ON t.id = o.task
                  WHERE o.id IN ({HEADS}) AND o.next_at <= ?1 ORDER BY o.id LIMIT ?2"
             );
-            all(conn, &sql, (now.0, limit), pending)
+            readable(conn, &sql, (now.0, limit), pending)
         })
         .await
     }

@@ -129,9 +129,11 @@ impl Store {
             pruned.jobs += self.sweep(sql, "DELETE FROM jobs WHERE rowid = ?1", cut).await?;
         }
         if let Some(kept) = keep.journal {
+            // The newest stays: its position tells where counting goes on after a restart.
             let sql = format!(
                 "SELECT j.seq AS id FROM journal j LEFT JOIN tasks t ON t.id = j.task
-                 WHERE j.at < ?1 AND (j.task IS NULL OR {CLOSED} < ?1) LIMIT ?2"
+                 WHERE j.at < ?1 AND (j.task IS NULL OR {CLOSED} < ?1) AND j.seq < (SELECT max(seq) FROM journal)
+                 LIMIT ?2"
             );
             pruned.journal = self.sweep(sql, "DELETE FROM journal WHERE seq = ?1", before(now, kept)).await?;
         }

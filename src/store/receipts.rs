@@ -11,7 +11,7 @@ use orch_domain::time::Timestamp;
 use crate::error::StoreError;
 use crate::row::{all, execute, first, get, get_parsed, get_time, json, read_json};
 use crate::writer::Urgency;
-use crate::{Store, tasks};
+use crate::{Store, stored};
 
 /// A step of a closed task's STOP that waits for a remote part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,9 +79,9 @@ impl Store {
 
     /// The receipt of a task's STOP, its lines in the order of the steps; `None`: no STOP was recorded.
     pub async fn receipt(&self, task: &TaskId) -> Result<Option<Receipt>, StoreError> {
-        let task = task.clone();
+        let (task, shared) = (task.clone(), self.inner.shared.clone());
         self.read(move |conn| {
-            let Some(stored) = tasks::load(conn, &task)? else { return Ok(None) };
+            let Some(stored) = stored::look(conn, &shared.pins, &task)? else { return Ok(None) };
             let Some(stop) = stored.task.stop.clone() else { return Ok(None) };
             let sql = "SELECT line FROM receipt_lines WHERE task = ?1";
             let mut lines = all(conn, sql, [task.as_str()], |row| {

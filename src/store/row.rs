@@ -74,6 +74,23 @@ pub(crate) fn all<T, P: Params>(
     Ok(out)
 }
 
+/// All rows of a query that can be read; one that cannot is left out and logged, so that it stops nobody else.
+pub(crate) fn readable<T, P: Params>(
+    conn: &Connection,
+    sql: &str,
+    params: P,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let rows = all(conn, sql, params, |row| match read(row) {
+        Err(error @ StoreError::Damaged { .. }) => {
+            tracing::error!(%error, "a row was left out: {error}");
+            Ok(None)
+        }
+        other => other.map(Some),
+    })?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
 /// The first row of a query, if any.
 pub(crate) fn first<T, P: Params>(
     conn: &Connection,

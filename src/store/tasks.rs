@@ -4,21 +4,27 @@
 //! (somebody else owns it) and *STOP* (forward changes only). Invariants: one live task per natural key; a terminal row
 //! never changes; a cancelled one gives its keys back as tombstones in the same transaction; the STOP mark is set once,
 //! whatever version and epoch. Which change counts as forward is decided by the caller.
+//!
+//! A commit writes the small row alone: what a life is given once lies in `briefs` and `pins`. How a row becomes a task
+//! again, also one that cannot be read, stands in [`crate::stored`].
 
-use orch_domain::effect::Outgoing;
-use orch_domain::ids::{Epoch, Generation, TaskId, Version};
+use std::sync::LazyLock;
+
+use orch_domain::effect::{Outgoing, ShownState};
+use orch_domain::ids::{Epoch, Generation, Seq, TaskId, Version};
 use orch_domain::journal::Entry;
 use orch_domain::names::{RepoName, StageName, TaskKey};
-use orch_domain::task::{State, Status, StopMark, Task};
+use orch_domain::task::{Blocked, State, Status, StopMark, Task};
 use orch_domain::time::Timestamp;
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, named_params, params_from_iter};
+use rusqlite::{Connection, named_params, params_from_iter};
 
 use crate::error::{CommitError, CreateError, StoreError};
-use crate::journal::{Subject, append, subject_of};
-use crate::row::{all, execute, first, get, get_parsed, get_parsed_opt, get_time, get_time_opt, json, read_json};
+use crate::journal::{self, Subject, append, subject_of};
+use crate::row::{execute, first, get, get_parsed, get_parsed_opt, json, readable};
+use crate::stored::{self, TASKS, load};
 use crate::writer::{Tx, Urgency};
-use crate::{Store, outbox, tombstone};
+use crate::{Store, outbox, pins, tombstone};
 
 /// A created life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +91,6 @@ pub struct TaskFilter {
     pub limit: Option<u32>,
 }
 
-const COLUMNS: &str = "body, version, epoch, updated_at, cancel_requested_at, cancel_requested_by, \
-                       cancel_requested_source";
 const LIVE: &str = "done_at IS NULL AND cancelled_at IS NULL";
 
 impl Store {
@@ -101,6 +105,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Created, CreateError> {
         let (task, columns) = (task.clone(), Columns::of(task));
+        let pinned = (json(&*task.pipeline), json(&*task.policy));
         self.write(Urgency::Ordinary, move |tx| {
             if let Some(transition) = &consume {
                 let by = first(tx.conn, "SELECT task FROM consumed_transitions WHERE id = ?1", [transition], |row| {
@@ -118,6 +123,7 @@ impl Store {
                 return Err(CreateError::GenerationTaken { next });
             }
             insert(tx, &task, &columns, now)?;
+            write_brief(tx, &task, &pinned)?;
             if let Some(transition) = &consume {
                 let sql = "INSERT INTO consumed_transitions (id, task, at) VALUES (?1, ?2, ?3)";
                 execute(tx.conn, sql, (transition, task.id.as_str(), now.0))?;
@@ -175,32 +181,59 @@ impl Store {
                 "UPDATE tasks SET epoch = epoch + 1, updated_at = ?2 WHERE id = ?1",
                 (id.as_str(), now.0),
             )?;
-            load(tx.conn, &id)?.ok_or_else(|| StoreError::NotFound { what: "task", id: id.to_string() })
+            load(tx.conn, tx.pins, &id)?.ok_or_else(|| StoreError::NotFound { what: "task", id: id.to_string() })
         })
         .await
     }
 
     /// Reads one life.
     pub async fn load_task(&self, id: &TaskId) -> Result<Option<Stored>, StoreError> {
-        let id = id.clone();
-        self.read(move |conn| load(conn, &id)).await
+        let (id, shared) = (id.clone(), self.inner.shared.clone());
+        self.read(move |conn| load(conn, &shared.pins, &id)).await
     }
 
-    /// Every life of a key, oldest first, whether cancelled or not.
-    pub async fn tasks_by_key(&self, key: &TaskKey) -> Result<Vec<Stored>, StoreError> {
-        let key = key.clone();
-        self.read(move |conn| {
-            let sql = format!("SELECT {COLUMNS} FROM tasks WHERE orig_key = ?1 ORDER BY generation");
-            all(conn, &sql, [key.as_str()], stored)
+    /// Reads one life for looking at: where its row cannot be read, what its columns tell, blocked by just that.
+    pub async fn look_at_task(&self, id: &TaskId) -> Result<Option<Stored>, StoreError> {
+        let (id, shared) = (id.clone(), self.inner.shared.clone());
+        self.read(move |conn| stored::look(conn, &shared.pins, &id)).await
+    }
+
+    /// Closes a stopped life whose row cannot be read, as cancelled; its body stays as it is. `false`: it is closed, was
+    /// not stopped, or can be read.
+    pub async fn close_unreadable(&self, id: &TaskId, now: Timestamp) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.write(Urgency::Needed, move |tx| {
+            let Some(shown) = stored::look(tx.conn, tx.pins, &id)? else { return Ok(false) };
+            let State::Blocked { why: Blocked::Unreadable { why }, .. } = &shown.task.state else { return Ok(false) };
+            let sql = "UPDATE tasks SET key = ?2, tracker_item = ?3, branch = ?4, status = ?5, version = version + 1,
+                         updated_at = ?6, cancelled_at = ?6
+                       WHERE id = ?1 AND cancel_requested_at IS NOT NULL AND done_at IS NULL AND cancelled_at IS NULL";
+            let task = &shown.task;
+            let item = task.tracker_item.as_deref().map(|item| tombstone(item, &id));
+            let (key, branch) = (tombstone(task.key.as_str(), &id), tombstone(task.branch().as_str(), &id));
+            let status = Status::Cancelled.as_str();
+            if execute(tx.conn, sql, (id.as_str(), key, item, branch, status, now.0))? == 0 {
+                return Ok(false);
+            }
+            let text = format!("stopped; its stored row cannot be read ({why}) and was left as it is");
+            append(tx, &Subject::task(task), &[Entry::new("cancelled", text)], now)?;
+            let show = [Outgoing::Show { state: ShownState::Cancelled }];
+            outbox::enqueue(tx, &id, shown.version.next(), &show, now)?;
+            Ok(true)
         })
         .await
+    }
+
+    /// Every life of a key, oldest first, whether cancelled or not. One that cannot be read is shown as blocked by that.
+    pub async fn tasks_by_key(&self, key: &TaskKey) -> Result<Vec<Stored>, StoreError> {
+        self.list("orig_key = ?1 ORDER BY generation".to_owned(), vec![Value::Text(key.to_string())]).await
     }
 
     /// Ids and keys of all tasks that are not terminal, oldest first: for those who need no more, however many there are.
     pub async fn live_ids(&self) -> Result<Vec<(TaskId, TaskKey)>, StoreError> {
         self.read(|conn| {
             let sql = format!("SELECT id, orig_key FROM tasks WHERE {LIVE} ORDER BY created_at, id");
-            all(conn, &sql, [], |row| Ok((get_parsed(row, "id")?, get_parsed(row, "orig_key")?)))
+            readable(conn, &sql, [], |row| Ok((get_parsed(row, "id")?, get_parsed(row, "orig_key")?)))
         })
         .await
     }
@@ -209,62 +242,57 @@ impl Store {
     pub async fn turn_holders(&self) -> Result<Vec<(RepoName, TaskId)>, StoreError> {
         self.read(|conn| {
             let sql = format!("SELECT repo, id FROM tasks WHERE {LIVE} AND has_turn ORDER BY created_at, id");
-            all(conn, &sql, [], |row| Ok((get_parsed(row, "repo")?, get_parsed(row, "id")?)))
+            readable(conn, &sql, [], |row| Ok((get_parsed(row, "repo")?, get_parsed(row, "id")?)))
         })
         .await
     }
 
     /// Every life of a tracker item, oldest first.
     pub async fn tasks_by_item(&self, item: &str) -> Result<Vec<Stored>, StoreError> {
-        let item = item.to_owned();
-        self.read(move |conn| {
-            let sql =
-                format!("SELECT {COLUMNS} FROM tasks WHERE orig_tracker_item = ?1 ORDER BY created_at, generation");
-            all(conn, &sql, [item], stored)
-        })
-        .await
+        let rest = "orig_tracker_item = ?1 ORDER BY created_at, generation";
+        self.list(rest.to_owned(), vec![Value::Text(item.to_owned())]).await
     }
 
-    /// All tasks that are not terminal, by priority, then age.
+    /// All tasks that are not terminal, by priority, then age. One that cannot be read is shown as blocked by that.
     pub async fn live_tasks(&self) -> Result<Vec<Stored>, StoreError> {
+        self.list(format!("{LIVE} ORDER BY priority DESC, created_at, id"), Vec::new()).await
+    }
+
+    /// Tasks for looking at: a row that cannot be read is one of them, and stops nobody else.
+    async fn list(&self, rest: String, values: Vec<Value>) -> Result<Vec<Stored>, StoreError> {
+        let shared = self.inner.shared.clone();
         self.read(move |conn| {
-            let sql = format!("SELECT {COLUMNS} FROM tasks WHERE {LIVE} ORDER BY priority DESC, created_at, id");
-            all(conn, &sql, [], stored)
+            let sql = format!("{TASKS} WHERE {rest}");
+            readable(conn, &sql, params_from_iter(values), |row| stored::shown(&shared.pins, row))
         })
         .await
     }
 
-    /// Tasks that match, newest first.
+    /// Tasks that match, newest first. One that cannot be read is found by its columns and shown as blocked by that.
     pub async fn find_tasks(&self, filter: TaskFilter) -> Result<Vec<Stored>, StoreError> {
-        self.read(move |conn| {
-            let mut wheres = vec!["1 = 1".to_owned()];
-            let mut values: Vec<Value> = Vec::new();
-            let mut equals = |column: &str, value: Option<&str>| {
-                if let Some(value) = value {
-                    values.push(Value::Text(value.to_owned()));
-                    wheres.push(format!("{column} = ?{}", values.len()));
-                }
-            };
-            equals("repo", filter.repo.as_ref().map(RepoName::as_str));
-            equals("stage", filter.stage.as_ref().map(StageName::as_str));
-            equals("status", filter.status.map(Status::as_str));
-            if filter.live_only {
-                wheres.push(LIVE.to_owned());
+        let mut wheres = vec!["1 = 1".to_owned()];
+        let mut values: Vec<Value> = Vec::new();
+        let mut equals = |column: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                values.push(Value::Text(value.to_owned()));
+                wheres.push(format!("{column} = ?{}", values.len()));
             }
-            let limit = filter.limit.map_or(-1, i64::from);
-            let wheres = wheres.join(" AND ");
-            let sql =
-                format!("SELECT {COLUMNS} FROM tasks WHERE {wheres} ORDER BY created_at DESC, id DESC LIMIT {limit}");
-            all(conn, &sql, params_from_iter(values), stored)
-        })
-        .await
+        };
+        equals("repo", filter.repo.as_ref().map(RepoName::as_str));
+        equals("stage", filter.stage.as_ref().map(StageName::as_str));
+        equals("status", filter.status.map(Status::as_str));
+        if filter.live_only {
+            wheres.push(LIVE.to_owned());
+        }
+        let limit = filter.limit.map_or(-1, i64::from);
+        self.list(format!("{} ORDER BY created_at DESC, id DESC LIMIT {limit}", wheres.join(" AND ")), values).await
     }
 
     /// How many tasks there are by (stage, status).
     pub async fn count_tasks(&self) -> Result<Vec<(StageName, Status, u64)>, StoreError> {
         self.read(move |conn| {
             let sql = "SELECT stage, status, count(*) AS n FROM tasks GROUP BY stage, status ORDER BY stage, status";
-            all(conn, sql, [], |row| {
+            readable(conn, sql, [], |row| {
                 let status: String = get(row, "status")?;
                 let status = Status::ALL.into_iter().find(|known| known.as_str() == status).ok_or_else(|| {
                     StoreError::Damaged { what: "status".to_owned(), why: format!("`{status}` is no status") }
@@ -277,16 +305,25 @@ impl Store {
 
     /// Commits a task's next state with its journal and outgoing effects, under all fences; tells the new version.
     pub async fn commit(&self, change: Change) -> Result<Version, CommitError> {
+        if let State::Blocked { why: Blocked::Unreadable { why }, .. } = &change.task.state {
+            // What stands for a row that cannot be read must never be written over it.
+            let what = format!("task {}", change.task.id);
+            return Err(CommitError::Store(StoreError::Damaged { what, why: why.clone() }));
+        }
         let columns = Columns::of(&change.task);
         // What only brings a task to its end must work on a full disk, too.
         let urgency = if change.forward { Urgency::Ordinary } else { Urgency::Needed };
         self.write(urgency, move |tx| {
-            let changed = update(tx, &change, &columns)?;
+            // First the entries, whose last position the row then takes: a refusal takes both back.
+            let last = journal::write(tx, &Subject::task(&change.task), &change.entries, change.now)?;
+            let changed = match &columns.end {
+                None => go_on(tx, &change, &columns, last)?,
+                Some(end) => close(tx, &change, &columns, end, last)?,
+            };
             if changed == 0 {
-                return Err(refusal(tx.conn, &change)?);
+                return Err(refusal(tx, &change)?);
             }
             let version = change.version.next();
-            append(tx, &Subject::task(&change.task), &change.entries, change.now)?;
             outbox::enqueue(tx, &change.task.id, version, &change.outgoing, change.now)?;
             Ok(version)
         })
@@ -308,8 +345,8 @@ impl Store {
                 append(tx, &subject_of(tx.conn, &id)?, &[Entry::new("stop-recorded", text)], mark.at)?;
                 return Ok(StopRecorded::First);
             }
-            let stored =
-                load(tx.conn, &id)?.ok_or_else(|| StoreError::NotFound { what: "task", id: id.to_string() })?;
+            let stored = load(tx.conn, tx.pins, &id)?
+                .ok_or_else(|| StoreError::NotFound { what: "task", id: id.to_string() })?;
             match stored.task.stop {
                 _ if stored.task.is_terminal() => Ok(StopRecorded::Terminal),
                 Some(mark) => Ok(StopRecorded::Already(mark)),
@@ -326,37 +363,34 @@ impl Store {
 /// What is written in columns beside the body.
 struct Columns {
     status: &'static str,
-    state: String,
     body: String,
+    end: Option<End>,
+}
+
+/// What is written when a life is closed.
+struct End {
     cancelled_at: Option<i64>,
     done_at: Option<i64>,
-    branch: String,
 }
 
 impl Columns {
     /// Serialised on the caller's thread: the writer's time is everybody's.
     fn of(task: &Task) -> Self {
-        let (cancelled_at, done_at) = match &task.state {
-            State::Cancelled { at } => (Some(at.0), None),
-            State::Done { at } => (None, Some(at.0)),
-            _ => (None, None),
+        let end = match &task.state {
+            State::Cancelled { at } => Some(End { cancelled_at: Some(at.0), done_at: None }),
+            State::Done { at } => Some(End { cancelled_at: None, done_at: Some(at.0) }),
+            _ => None,
         };
-        Self {
-            status: task.status().as_str(),
-            state: json(&task.state),
-            body: json(task),
-            cancelled_at,
-            done_at,
-            branch: task.branch().to_string(),
-        }
+        Self { status: task.status().as_str(), body: json(task), end }
     }
 }
 
 fn insert(tx: &Tx<'_>, task: &Task, columns: &Columns, now: Timestamp) -> Result<(), StoreError> {
+    let branch = task.branch();
     let sql = "INSERT INTO tasks (id, key, orig_key, generation, repo, tracker_item, orig_tracker_item, branch,
-                 orig_branch, stage, status, state, body, version, epoch, priority, has_turn, created_at, updated_at,
+                 orig_branch, stage, status, body, version, epoch, priority, has_turn, created_at, updated_at,
                  cancelled_at, done_at)
-               VALUES (:id, :key, :key, :generation, :repo, :item, :item, :branch, :branch, :stage, :status, :state,
+               VALUES (:id, :key, :key, :generation, :repo, :item, :item, :branch, :branch, :stage, :status,
                  :body, 1, 0, :priority, :has_turn, :created, :now, :cancelled_at, :done_at)";
     let params = named_params! {
         ":id": task.id.as_str(),
@@ -364,63 +398,101 @@ fn insert(tx: &Tx<'_>, task: &Task, columns: &Columns, now: Timestamp) -> Result
         ":generation": task.generation.0,
         ":repo": task.repo.as_str(),
         ":item": task.tracker_item,
-        ":branch": columns.branch,
+        ":branch": branch.as_str(),
         ":stage": task.stage.as_str(),
         ":status": columns.status,
-        ":state": columns.state,
         ":body": columns.body,
         ":priority": task.priority,
         ":has_turn": task.has_turn,
         ":created": task.created.0,
         ":now": now.0,
-        ":cancelled_at": columns.cancelled_at,
-        ":done_at": columns.done_at,
+        ":cancelled_at": columns.end.as_ref().and_then(|end| end.cancelled_at),
+        ":done_at": columns.end.as_ref().and_then(|end| end.done_at),
     };
     execute(tx.conn, sql, params)?;
     Ok(())
 }
 
-fn update(tx: &Tx<'_>, change: &Change, columns: &Columns) -> Result<usize, StoreError> {
+/// Writes what the life is given once; `pinned`: its pipeline and policy as text.
+fn write_brief(tx: &Tx<'_>, task: &Task, pinned: &(String, String)) -> Result<(), StoreError> {
+    let pins = pins::row_of(tx.conn, &pinned.0, &pinned.1)?;
+    let sql = "INSERT INTO briefs (task, title, body, pins) VALUES (?1, ?2, ?3, ?4)";
+    execute(tx.conn, sql, (task.id.as_str(), &task.title, &task.body, pins))?;
+    Ok(())
+}
+
+/// The fences of every commit.
+const FENCES: &str = "id = :id AND version = :version AND epoch = :epoch AND done_at IS NULL AND cancelled_at IS NULL
+                      AND (NOT :forward OR cancel_requested_at IS NULL)";
+
+/// Writes the next state of a life that goes on: no column of any index is touched.
+fn go_on(tx: &Tx<'_>, change: &Change, columns: &Columns, last: Option<Seq>) -> Result<usize, StoreError> {
     let task = &change.task;
-    let grave = |original: &str| columns.cancelled_at.map(|_| tombstone(original, &task.id));
-    let sql = "UPDATE tasks SET
-                 key = coalesce(:key_grave, key),
-                 tracker_item = coalesce(:item_grave, tracker_item),
-                 branch = coalesce(:branch_grave, branch),
-                 stage = :stage,
-                 status = CASE WHEN cancel_requested_at IS NOT NULL AND NOT :terminal THEN :stopping ELSE :status END,
-                 state = :state, body = :body, version = version + 1, priority = :priority, has_turn = :has_turn,
-                 updated_at = :now, cancelled_at = :cancelled_at, done_at = :done_at
-               WHERE id = :id AND version = :version AND epoch = :epoch
-                 AND done_at IS NULL AND cancelled_at IS NULL
-                 AND (NOT :forward OR cancel_requested_at IS NULL)";
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "UPDATE tasks SET
+               stage = :stage, status = CASE WHEN cancel_requested_at IS NULL THEN :status ELSE :stopping END,
+               body = :body, version = version + 1, priority = :priority, has_turn = :has_turn, updated_at = :now,
+               journal_last = coalesce(:last, journal_last)
+             WHERE {FENCES}"
+        )
+    });
     let params = named_params! {
-        ":key_grave": grave(task.key.as_str()),
-        ":item_grave": task.tracker_item.as_deref().and_then(grave),
-        ":branch_grave": grave(&columns.branch),
         ":stage": task.stage.as_str(),
-        ":terminal": task.is_terminal(),
-        ":stopping": Status::Stopping.as_str(),
         ":status": columns.status,
-        ":state": columns.state,
+        ":stopping": Status::Stopping.as_str(),
         ":body": columns.body,
         ":priority": task.priority,
         ":has_turn": task.has_turn,
         ":now": change.now.0,
-        ":cancelled_at": columns.cancelled_at,
-        ":done_at": columns.done_at,
+        ":last": last.map(|seq| seq.0),
         ":id": task.id.as_str(),
         ":version": change.version.0,
         ":epoch": change.epoch.0,
         ":forward": change.forward,
     };
-    execute(tx.conn, sql, params)
+    execute(tx.conn, &SQL, params)
+}
+
+/// Writes the last state of a life; a cancelled one gives its keys back.
+fn close(tx: &Tx<'_>, change: &Change, columns: &Columns, end: &End, last: Option<Seq>) -> Result<usize, StoreError> {
+    let task = &change.task;
+    let grave = |original: &str| end.cancelled_at.map(|_| tombstone(original, &task.id));
+    let sql = format!(
+        "UPDATE tasks SET
+           key = coalesce(:key_grave, key),
+           tracker_item = coalesce(:item_grave, tracker_item),
+           branch = coalesce(:branch_grave, branch),
+           stage = :stage, status = :status, body = :body, version = version + 1, priority = :priority,
+           has_turn = :has_turn, updated_at = :now, journal_last = coalesce(:last, journal_last),
+           cancelled_at = :cancelled_at, done_at = :done_at
+         WHERE {FENCES}"
+    );
+    let params = named_params! {
+        ":key_grave": grave(task.key.as_str()),
+        ":item_grave": task.tracker_item.as_deref().and_then(grave),
+        ":branch_grave": grave(task.branch().as_str()),
+        ":stage": task.stage.as_str(),
+        ":status": columns.status,
+        ":body": columns.body,
+        ":priority": task.priority,
+        ":has_turn": task.has_turn,
+        ":now": change.now.0,
+        ":last": last.map(|seq| seq.0),
+        ":cancelled_at": end.cancelled_at,
+        ":done_at": end.done_at,
+        ":id": task.id.as_str(),
+        ":version": change.version.0,
+        ":epoch": change.epoch.0,
+        ":forward": change.forward,
+    };
+    execute(tx.conn, &sql, params)
 }
 
 /// Which fence refused; the ones that end the caller come first.
-fn refusal(conn: &Connection, change: &Change) -> Result<CommitError, StoreError> {
+fn refusal(tx: &Tx<'_>, change: &Change) -> Result<CommitError, StoreError> {
     let id = &change.task.id;
-    let row = load(conn, id)?.ok_or_else(|| StoreError::NotFound { what: "task", id: id.to_string() })?;
+    let row = load(tx.conn, tx.pins, id)?.ok_or_else(|| StoreError::NotFound { what: "task", id: id.to_string() })?;
     Ok(if row.epoch != change.epoch {
         CommitError::StaleEpoch { current: row.epoch }
     } else if row.task.is_terminal() {
@@ -441,26 +513,4 @@ fn next_generation(conn: &Connection, key: &TaskKey) -> Result<Generation, Store
     let sql = "SELECT coalesce(max(generation), 0) AS last FROM tasks WHERE orig_key = ?1";
     let last = first(conn, sql, [key.as_str()], |row| get(row, "last"))?;
     Ok(Generation(last.unwrap_or(0)).next())
-}
-
-pub(crate) fn load(conn: &Connection, id: &TaskId) -> Result<Option<Stored>, StoreError> {
-    first(conn, &format!("SELECT {COLUMNS} FROM tasks WHERE id = ?1"), [id.as_str()], stored)
-}
-
-fn stored(row: &Row<'_>) -> Result<Stored, StoreError> {
-    let mut task: Task = read_json("task body", &get::<String>(row, "body")?)?;
-    task.stop = match get_time_opt(row, "cancel_requested_at")? {
-        Some(at) => Some(StopMark {
-            at,
-            by: get::<Option<String>>(row, "cancel_requested_by")?.unwrap_or_default(),
-            source: get::<Option<String>>(row, "cancel_requested_source")?.unwrap_or_default(),
-        }),
-        None => None,
-    };
-    Ok(Stored {
-        task,
-        version: Version(get(row, "version")?),
-        epoch: Epoch(get(row, "epoch")?),
-        updated: get_time(row, "updated_at")?,
-    })
 }

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::Store;
 use crate::coverage::{self, Ratcheted};
 use crate::error::{StoreError, WindowError};
-use crate::journal::{append, subject_of};
+use crate::journal::{append, count_of, subject_of};
 use crate::row::{
     all, execute, first, get, get_json_opt, get_parsed, get_parsed_opt, get_time, get_time_opt, json, read_json,
 };
@@ -243,11 +243,7 @@ impl Store {
     /// How often people asked for the task to go on: a number that only rises, and says which request a result is of.
     pub async fn retries_of(&self, task: &TaskId) -> Result<u64, StoreError> {
         let task = task.clone();
-        self.read(move |conn| {
-            let sql = "SELECT count(*) AS n FROM journal WHERE task = ?1 AND kind = 'retry-requested'";
-            Ok(first(conn, sql, [task.as_str()], |row| get::<u64>(row, "n"))?.unwrap_or_default())
-        })
-        .await
+        self.read(move |conn| count_of(conn, &task, "retry-requested")).await
     }
 
     /// Appends a proof line without a window (a person merged it); `false`: the task has one already.

@@ -15,6 +15,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{Db, Failure, StoreError};
+use crate::pins::Pins;
 use crate::space::{Space, SpaceState};
 
 /// Most changes in one transaction.
@@ -33,8 +34,10 @@ pub(crate) enum Urgency {
 pub(crate) struct Tx<'c> {
     /// The writing connection.
     pub(crate) conn: &'c Connection,
-    /// Highest journal position written in this transaction.
+    /// The newest journal position: committed before, or given in this transaction.
     pub(crate) seq: Cell<u64>,
+    /// Pins that were read before.
+    pub(crate) pins: &'c Pins,
 }
 
 /// How one application of a change ended.
@@ -126,6 +129,7 @@ pub(crate) struct Shared {
     pub(crate) largest_group: AtomicU64,
     pub(crate) seq: watch::Sender<Seq>,
     pub(crate) space: watch::Sender<SpaceState>,
+    pub(crate) pins: Pins,
 }
 
 impl Shared {
@@ -137,6 +141,7 @@ impl Shared {
             largest_group: AtomicU64::new(0),
             seq: watch::Sender::new(seq),
             space: watch::Sender::new(space),
+            pins: Pins::default(),
         })
     }
 }
@@ -257,7 +262,8 @@ impl Writer {
     /// Runs `work` in one transaction; `Ok(false)` from it rolls back without being an error.
     fn transaction(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<bool, StoreError>) -> Result<bool, StoreError> {
         batch(&self.conn, "BEGIN IMMEDIATE")?;
-        let tx = Tx { conn: &self.conn, seq: Cell::new(0) };
+        let newest = *self.shared.seq.borrow();
+        let tx = Tx { conn: &self.conn, seq: Cell::new(newest.0), pins: &self.shared.pins };
         let outcome = work(&tx).and_then(|keep| {
             batch(&self.conn, if keep { "COMMIT" } else { "ROLLBACK" })?;
             Ok(keep)
@@ -265,7 +271,7 @@ impl Writer {
         match outcome {
             Ok(keep) => {
                 let seq = Seq(tx.seq.get());
-                if keep && seq > *self.shared.seq.borrow() {
+                if keep && seq > newest {
                     self.shared.seq.send_replace(seq);
                 }
                 Ok(keep)

@@ -42,7 +42,7 @@ fn until_runs(world: &Outside, name: &str, times: usize) {
 fn until_blocked(world: &Outside, text: &str) {
     let blocked = format!("SELECT count(*) FROM tasks WHERE status = '{}'", Status::Blocked.as_str());
     world.until("the task to be blocked", || world.number(&blocked) == 1);
-    let said = format!("SELECT count(*) FROM tasks WHERE instr(state, '{text}') > 0");
+    let said = format!("SELECT count(*) FROM tasks WHERE instr(body ->> '$.state', '{text}') > 0");
     assert_eq!(world.number(&said), 1, "it is blocked for another reason than `{text}`\n{}", world.log());
 }
 

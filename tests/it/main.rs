@@ -16,6 +16,7 @@ mod order;
 mod pipeline;
 mod retries;
 mod stop;
+mod unreadable;
 mod upkeep;
 mod verbs;
 mod world;

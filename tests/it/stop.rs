@@ -28,7 +28,7 @@ fn store(world: &World) -> Store {
 }
 
 /// Waits for the receipt to hold every step; each has to be proven.
-async fn proven(world: &World, task: &TaskView) -> Receipt {
+pub(crate) async fn proven(world: &World, task: &TaskView) -> Receipt {
     let begun = tokio::time::Instant::now();
     loop {
         let receipt = world.receipt(task).await.expect("there is a receipt");

@@ -1,5 +1,7 @@
 //! The rules of a task's stages (DESIGN 4), one test per sentence.
 
+use std::sync::Arc;
+
 use orch_domain::agent::{AgentClaim, Usage};
 use orch_domain::decide::{Nothing, RunVerdict, judge_run};
 use orch_domain::effect::{Effect, Outgoing, ShownState};
@@ -367,7 +369,7 @@ fn the_budget_is_checked_before_each_launch() {
     ];
     for budget in budgets {
         let mut task = sample("development", waiting(WaitFor::Slot, Step::Agent));
-        task.policy.budget = budget;
+        Arc::make_mut(&mut task.policy).budget = budget;
         assert!(matches!(change(&task, &Event::SlotGranted).task.state, State::Running { .. }), "nothing spent yet");
         task.usage = Usage {
             input_tokens: Some(u64::MAX),
@@ -385,7 +387,7 @@ fn the_budget_is_checked_before_each_launch() {
 #[test]
 fn a_person_who_lets_a_spent_task_go_on_grants_its_budget_once_more() {
     let mut task = sample("development", waiting(WaitFor::Slot, Step::Agent));
-    task.policy.budget = Budget { wall: Some(Millis(10)), ..Budget::default() };
+    Arc::make_mut(&mut task.policy).budget = Budget { wall: Some(Millis(10)), ..Budget::default() };
     task.agent_wall = Millis(12);
     let blocked = change(&task, &Event::SlotGranted).task;
     let mut granted = change(&blocked, &Event::RetryRequested { by: "ada".into() }).task;
@@ -440,7 +442,7 @@ fn a_timer_that_fires_early_is_set_again() {
 #[test]
 fn serial_repository_waits_for_its_turn_after_the_first_stage() {
     let mut task = sample("analysis", running(Step::Agent));
-    task.policy.serial = true;
+    Arc::make_mut(&mut task.policy).serial = true;
     let waits = change(&task, &run_ended(&task, |_| {}));
     assert_eq!(waits.task.stage.as_str(), "architecture");
     assert!(matches!(waits.task.state, State::Waiting { on: WaitFor::Turn, then: Step::Agent, .. }));
@@ -455,7 +457,7 @@ fn serial_repository_waits_for_its_turn_after_the_first_stage() {
 #[test]
 fn a_block_is_no_way_round_the_turn() {
     let mut task = sample("architecture", waiting(WaitFor::Turn, Step::Agent));
-    task.policy.serial = true;
+    Arc::make_mut(&mut task.policy).serial = true;
     let blocked = change(&task, &Event::CrashLooped { why: "bug".to_owned() }).task;
     let after = change(&blocked, &Event::RetryRequested { by: "bob".to_owned() }).task;
     assert!(matches!(after.state, State::Waiting { on: WaitFor::Turn, .. }), "{:?}", after.state);

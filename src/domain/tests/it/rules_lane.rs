@@ -1,5 +1,7 @@
 //! The rules of the lane: landing, approvals, deploy (DESIGN 4 and 8), one test per sentence.
 
+use std::sync::Arc;
+
 use orch_domain::decide::Nothing;
 use orch_domain::effect::{Effect, Outgoing, ShownState};
 use orch_domain::event::{CheckEnd, DeployEnd, Event, LandingEnd};
@@ -97,7 +99,7 @@ fn a_gate_that_could_not_run_costs_the_developer_nothing() {
 #[test]
 fn approval_is_bound_to_the_commit() {
     let mut task = sample("deploy-staging", running(Step::Command));
-    task.policy.land = LandMode::Approval;
+    Arc::make_mut(&mut task.policy).land = LandMode::Approval;
     let passed = check_ended(&task, CheckEnd::passed(""));
     let waits = change(&task, &passed);
     assert!(waits.effects.is_empty(), "only a person ends this wait: {:?}", waits.effects);
@@ -117,13 +119,13 @@ fn approval_is_bound_to_the_commit() {
 #[test]
 fn a_block_is_no_way_round_an_approval() {
     let mut task = landing();
-    task.policy.land = LandMode::Approval;
+    Arc::make_mut(&mut task.policy).land = LandMode::Approval;
     task.state = waiting(WaitFor::Approval { what: ApprovalOf::Land, sha: sha('b') }, Step::Land);
     let blocked = change(&task, &Event::CrashLooped { why: "bug".to_owned() }).task;
     assert_eq!(change(&blocked, &retry()).task.status(), Status::AwaitingPerson);
 
     let mut task = deploying();
-    task.policy.deploy = DeployMode::Approval;
+    Arc::make_mut(&mut task.policy).deploy = DeployMode::Approval;
     task.state = waiting(WaitFor::Approval { what: ApprovalOf::Deploy, sha: landed().sha }, Step::Deploy);
     let blocked = change(&task, &Event::CrashLooped { why: "bug".to_owned() }).task;
     let asks = change(&blocked, &retry());
@@ -134,7 +136,7 @@ fn a_block_is_no_way_round_an_approval() {
 #[test]
 fn a_deploy_that_needs_approval_waits_after_the_landing() {
     let mut task = landing();
-    task.policy.deploy = DeployMode::Approval;
+    Arc::make_mut(&mut task.policy).deploy = DeployMode::Approval;
     let waits = change(&task, &landed_with(DeployEnd::AwaitingApproval)).task;
     assert_eq!((waits.status(), waits.landed.as_ref()), (Status::AwaitingPerson, Some(&landed())));
     let deploys = change(&waits, &approve(ApprovalOf::Deploy, 'c'));
@@ -199,7 +201,7 @@ fn a_landing_is_not_lost_while_its_task_was_blocked() {
 #[test]
 fn a_person_who_merges_while_we_wait_ends_the_wait() {
     let mut task = landing();
-    task.policy.land = LandMode::PrOnly;
+    Arc::make_mut(&mut task.policy).land = LandMode::PrOnly;
     let waits = change(&task, &lane(LandingEnd::AwaitingMerge { head: sha('b') }));
     assert_eq!(waits.task.status(), Status::AwaitingPerson);
     assert_eq!(waits.effects, [Effect::SetTimer { at: NOW.after(Millis::from_mins(1)) }]);
@@ -228,7 +230,7 @@ fn a_forge_that_refuses_for_good_needs_a_person() {
 
 fn guarded(task: Task) -> Task {
     let mut task = task;
-    task.policy.gates = orch_domain::policy::GatePlan::everything();
+    Arc::make_mut(&mut task.policy).gates = orch_domain::policy::GatePlan::everything();
     task
 }
 

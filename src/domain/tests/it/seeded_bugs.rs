@@ -1,6 +1,8 @@
 //! Proof that the property can fail: the same histories, run against `decide` with one bug put in on purpose, must end at
 //! the invariant that the bug breaks.
 
+use std::sync::Arc;
+
 use orch_domain::decide::{Decision, Nothing, decide};
 use orch_domain::effect::Effect;
 use orch_domain::event::Event;
@@ -44,7 +46,7 @@ fn with_effects(decision: Decision, change: impl FnOnce(&mut Vec<Effect>)) -> De
 /// Decides under another policy, and puts the pinned one back.
 fn under_policy(task: &Task, event: &Event, now: Timestamp, change: impl FnOnce(&mut Policy)) -> Decision {
     let mut other = task.clone();
-    change(&mut other.policy);
+    change(Arc::make_mut(&mut other.policy));
     match decide(&other, event, now) {
         Decision::Change(mut inner) => {
             inner.task.policy.clone_from(&task.policy);
@@ -190,7 +192,7 @@ fn a_reopened_task_is_caught() {
     must_be_caught(
         |task, event, now| match (&task.state, event) {
             (State::Done { .. } | State::Cancelled { .. }, Event::RetryRequested { .. }) => {
-                let fresh = orch_domain::samples::new_task("lite", task.policy.clone(), Vec::new());
+                let fresh = orch_domain::samples::new_task("lite", (*task.policy).clone(), Vec::new());
                 decide(&Task { landed: task.landed.clone(), ..fresh }, &Event::SlotGranted, now)
             }
             _ => decide(task, event, now),

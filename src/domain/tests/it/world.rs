@@ -13,7 +13,7 @@ use orch_domain::job::JobEnd;
 use orch_domain::policy::{DeployMode, LandMode, OnCancelledDependency};
 use orch_domain::samples::{self, NOW, good_facts};
 use orch_domain::table::effect_name;
-use orch_domain::task::{ApprovalOf, Blocked, Landed, State, Step, StopMark, Task, WaitFor};
+use orch_domain::task::{ApprovalOf, Blocked, Given, Landed, State, Step, StopMark, Task, WaitFor};
 use orch_domain::time::{Millis, Timestamp};
 
 /// The function under test, or one with a bug put in on purpose.
@@ -49,6 +49,7 @@ pub(crate) struct World {
     decide: Decide,
     /// The committed row, as text: whatever is not in it is gone after a crash.
     row: String,
+    given: Given,
     stop: Option<StopMark>,
     pub(crate) now: Timestamp,
     outstanding: Vec<Effect>,
@@ -68,6 +69,7 @@ impl World {
         let mut world = Self {
             decide,
             row: text_of(task),
+            given: task.given(),
             stop: None,
             now: NOW,
             outstanding: Vec::new(),
@@ -86,9 +88,8 @@ impl World {
 
     /// The row as a restarted supervisor would load it.
     pub(crate) fn load(&self) -> Task {
-        let mut task: Task = serde_json::from_str(&self.row).expect("a stored row can be read");
-        task.stop.clone_from(&self.stop);
-        task
+        let task: Task = serde_json::from_str(&self.row).expect("a stored row can be read");
+        Task { stop: self.stop.clone(), ..task.filled(self.given.clone()) }
     }
 
     pub(crate) fn outstanding(&self) -> &[Effect] {
@@ -459,7 +460,8 @@ fn text_of(task: &Task) -> String {
 }
 
 fn reread(task: &Task) -> Task {
-    serde_json::from_str(&text_of(task)).expect("a stored row can be read")
+    let read: Task = serde_json::from_str(&text_of(task)).expect("a stored row can be read");
+    read.filled(task.given())
 }
 
 fn sha_of(seed: u64) -> orch_domain::ids::CommitSha {

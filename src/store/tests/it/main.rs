@@ -15,3 +15,4 @@ mod opening;
 mod prune;
 mod support;
 mod tables;
+mod unreadable;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use orch_domain::ids::{Epoch, Generation, Seq, Version};
 use orch_domain::journal::Entry;
+use orch_domain::task::Status;
 use orch_store::{DB_FILE, OpenError, Store, StoreError, Subject};
 use tempfile::TempDir;
 
@@ -100,6 +101,56 @@ async fn an_old_database_is_backed_up_and_migrated_with_its_rows() {
     assert_eq!(version, 1, "the backup is of before");
 }
 
+#[tokio::test]
+async fn lean_commits_move_words_and_pins_out_of_the_row_and_chain_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(config(&dir).dir).unwrap();
+    let old = rusqlite::Connection::open(db(&dir)).unwrap();
+    old.execute_batch(OLD).unwrap();
+    old.execute_batch(
+        "INSERT INTO journal (at, task, kind, text) VALUES (7, NULL, 'note', 'of nobody'), (8, 'old2', 'note', 'second'),
+           (8, 'old1', 'note', 'of the other life'), (9, 'old2', 'note', 'third');
+         INSERT INTO tasks SELECT 'bad1', 'BAD-1', 'BAD-1', 1, repo, NULL, NULL, 'orch/BAD-1/1', 'orch/BAD-1/1', stage,
+           'running', state, 'no json {', 3, 2, 0, 0, 5, 6, NULL, NULL, NULL, NULL, NULL FROM tasks WHERE id = 'old2';",
+    )
+    .unwrap();
+    let field = |name: &str| -> String {
+        let sql = format!("SELECT json_extract(body, '$.{name}') FROM tasks WHERE id = 'old2'");
+        old.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    let (title, words, pipeline) = (field("title"), field("body"), field("pipeline.name"));
+    let texts: Vec<String> = {
+        let mut found = old.prepare("SELECT text FROM journal WHERE task = 'old2' ORDER BY seq").unwrap();
+        found.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    drop(old);
+
+    let store = Store::open(&config(&dir)).unwrap();
+    let live = store.live_tasks().await.unwrap();
+    let old2 = live.iter().find(|s| s.task.id.as_str() == "old2").unwrap();
+    assert_eq!((&old2.task.title, &old2.task.body, &old2.task.pipeline.name), (&title, &words, &pipeline));
+    let lives = store.tasks_by_key(&old2.task.key).await.unwrap();
+    assert!(std::sync::Arc::ptr_eq(&lives[0].task.pipeline, &lives[1].task.pipeline), "equal pins are held once");
+    let said = |records: Vec<orch_domain::journal::Record>| -> Vec<String> {
+        records.into_iter().map(|r| r.entry.text).collect()
+    };
+    assert_eq!(said(store.journal(&old2.task.id, Seq(0), 100).await.unwrap()), texts);
+    assert_eq!(said(store.journal_tail(&old2.task.id, 2).await.unwrap()), ["second", "third"]);
+    let second = store.journal_tail(&old2.task.id, 2).await.unwrap()[0].seq;
+    assert_eq!(said(store.journal(&old2.task.id, second, 100).await.unwrap()), ["third"]);
+
+    let bad = live.iter().find(|s| s.task.id.as_str() == "bad1").unwrap();
+    assert_eq!(bad.task.status(), Status::Blocked, "{:?}", bad.task.state);
+    drop(store);
+    let file = rusqlite::Connection::open(db(&dir)).unwrap();
+    let kept: String = file.query_row("SELECT body FROM tasks WHERE id = 'bad1'", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, "no json {", "what cannot be read is not touched");
+    let slim: i64 = file
+        .query_row("SELECT count(*) FROM tasks WHERE json_valid(body) AND body LIKE '%pipeline%'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(slim, 0, "no row carries its pins");
+}
+
 #[test]
 fn a_newer_file_is_refused_and_left_as_it_is() {
     let (dir, store) = fresh();
@@ -185,7 +236,7 @@ async fn a_backup_is_complete_verified_and_restorable() {
     let first = owned(&store, "task1", "ORC-1").await;
     let to = dir.path().join("backups").join("one.db");
     let report = store.backup(to.clone()).await.unwrap();
-    assert_eq!((report.schema, report.seq), (6, Seq(1)));
+    assert_eq!((report.schema, report.seq), (7, Seq(1)));
     assert_eq!(mode(&to), 0o600);
     assert!(matches!(store.backup(to.clone()).await, Err(StoreError::Refused { .. })), "never over an existing file");
     store.commit(forward(&first.task, first.version, first.epoch)).await.unwrap();
