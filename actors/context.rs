@@ -12,7 +12,8 @@ use orch_adapters::git::RepoGit;
 use orch_adapters::jobs::Runner;
 use orch_adapters::jobs::env::{PrivateDirs, base_env_with_path};
 use orch_adapters::ports::{Clock, Forge, ForgeError, JobLimits, Notifier, Tracker};
-use orch_domain::names::{BranchName, RepoName};
+use orch_domain::coverage::CoveragePolicy;
+use orch_domain::names::{BranchName, RepoName, RepoPath};
 use orch_domain::pipeline::Pipeline;
 use orch_domain::policy::Policy;
 use orch_domain::time::Millis;
@@ -71,6 +72,27 @@ impl Default for CommandLimits {
     }
 }
 
+/// How a repository's line coverage is measured and judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoverageSettings {
+    /// The shell line, or the name of a preset; detected when `None`.
+    pub command: Option<String>,
+    /// Where it leaves its report, relative to the checkout; the usual places when `None`.
+    pub report: Option<RepoPath>,
+    /// Whether it runs the whole test suite.
+    pub runs_tests: bool,
+    /// By which rule it is judged.
+    pub policy: CoveragePolicy,
+    /// Longest run; that of the tests when `None`.
+    pub limit: Option<Millis>,
+}
+
+impl Default for CoverageSettings {
+    fn default() -> Self {
+        Self { command: None, report: None, runs_tests: true, policy: CoveragePolicy::default(), limit: None }
+    }
+}
+
 /// A repository as configured.
 #[derive(Clone, Debug)]
 pub struct RepoSettings {
@@ -90,6 +112,8 @@ pub struct RepoSettings {
     pub policy: Policy,
     /// Its commands.
     pub commands: Commands,
+    /// How its coverage is measured and judged.
+    pub coverage: CoverageSettings,
     /// Their limits.
     pub limits: CommandLimits,
     /// Extra environment for its commands (allow-listed by the operator).
@@ -158,6 +182,8 @@ pub struct Paths {
     pub jobs: PathBuf,
     /// Copies of artefacts and gate reports, per task.
     pub reports: PathBuf,
+    /// What coverage commands measured, by key.
+    pub coverage: PathBuf,
 }
 
 impl Paths {
@@ -169,6 +195,7 @@ impl Paths {
             checkouts: data.join("checkouts"),
             jobs: data.join("jobs"),
             reports: data.join("reports"),
+            coverage: data.join("coverage"),
             data,
         }
     }

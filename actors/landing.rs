@@ -107,6 +107,7 @@ struct Candidate {
     head: CommitSha,
     main_at: CommitSha,
     proof: serde_json::Value,
+    coverage: Option<Measured>,
 }
 
 impl Landing {
@@ -200,7 +201,7 @@ impl Landing {
                 sha: candidate.head.clone(),
                 expected: Some(candidate.main_at.clone()),
                 epoch,
-                detail: json!({"proof": candidate.proof}),
+                detail: json!({"proof": candidate.proof, "coverage": candidate.coverage}),
             };
             let stored = self.open(window).await?;
             if let Some(landed) = self.finish_window(&main, &stored, epoch, Tries::First).await? {
@@ -247,7 +248,7 @@ impl Landing {
             "branch": task.branch(), "own_head": own, "caught_up": own != caught_up, "tested_tree": tree,
             "gates": judged.proof(), "switched_off": judged.switched_off(),
         });
-        Ok(Some(Candidate { head, main_at, proof }))
+        Ok(Some(Candidate { head, main_at, proof, coverage: judged.coverage().cloned() }))
     }
 
     async fn catch_up(

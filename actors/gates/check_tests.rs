@@ -27,7 +27,7 @@ use orch_store::{Store, StoreConfig, VerdictOutcome};
 
 use super::checks::{self, CheckRequest};
 use super::{GateOrder, GatePoolHandle, GateSubject};
-use crate::context::{CommandLimits, Commands, Context, Limits, Paths, RepoRuntime, RepoSettings};
+use crate::context::{CommandLimits, Commands, Context, CoverageSettings, Limits, Paths, RepoRuntime, RepoSettings};
 
 /// No wait takes longer, however loaded the machine is.
 const BOUND: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Runs until it is ended.
 const FOREVER: &str = "touch started; exec tail -f /dev/null";
 
-async fn bounded<T>(what: impl Future<Output = T>) -> T {
+pub(super) async fn bounded<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, what).await.expect("within the bound")
 }
 
@@ -70,20 +70,24 @@ impl Notifier for Quiet {
 }
 
 /// A repository with a history of our making, and everything a check needs.
-struct World {
-    root: tempfile::TempDir,
+pub(super) struct World {
+    pub(super) root: tempfile::TempDir,
     author: PathBuf,
     git: RepoGit,
     forge: Arc<FakeForge>,
-    store: Store,
-    task: Task,
+    pub(super) store: Store,
+    pub(super) task: Task,
     runner: Runner,
-    settings: RepoSettings,
-    env: BTreeMap<String, String>,
+    pub(super) settings: RepoSettings,
+    pub(super) env: BTreeMap<String, String>,
+    /// `PATH` of its jobs.
+    pub(super) path: String,
+    /// Tool chains that its jobs may read.
+    pub(super) tools_read: Vec<PathBuf>,
 }
 
 impl World {
-    async fn new(commands: Commands) -> Self {
+    pub(super) async fn new(commands: Commands) -> Self {
         let root = tempfile::tempdir().expect("a folder");
         let at = |name: &str| root.path().join(name);
         let rooms = GitRooms::new(at("data/repos"), Arc::new(DirectExec), GitSettings::default());
@@ -108,6 +112,7 @@ impl World {
             pipeline: "lite".to_owned(),
             policy: Policy::default(),
             commands,
+            coverage: CoverageSettings::default(),
             limits: CommandLimits { check: Millis::from_secs(50), ..CommandLimits::default() },
             env: BTreeMap::from([("FLAVOUR".to_owned(), "plain".to_owned())]),
         };
@@ -121,6 +126,8 @@ impl World {
             runner: Runner::new(placement, Arc::new(UnrecordedLedger)),
             settings,
             env: BTreeMap::new(),
+            path: PATH.to_owned(),
+            tools_read: Vec::new(),
             root,
         };
         let url = world.root.path().join("forge.git");
@@ -143,7 +150,7 @@ impl World {
     }
 
     /// Commits on a branch (begun at main when it is new) and brings it into our repositories. An empty text removes.
-    async fn commit(&self, branch: &str, files: &[(&str, &str)]) -> CommitSha {
+    pub(super) async fn commit(&self, branch: &str, files: &[(&str, &str)]) -> CommitSha {
         let git = |args: &[&str]| self.author_git(args, Some(&self.author));
         if branch != "main" && git(&["branch", "--list", branch]).is_empty() {
             git(&["checkout", "--quiet", "-b", branch, "main"]);
@@ -165,7 +172,7 @@ impl World {
         self.git.fetch_branch(&branch.parse().expect("a name")).await.expect("fetched")
     }
 
-    fn context(&self) -> Context {
+    pub(super) fn context(&self) -> Context {
         let mut settings = self.settings.clone();
         settings.env.extend(self.env.clone());
         let repo = RepoRuntime {
@@ -191,19 +198,19 @@ impl World {
             job_limits: orch_adapters::ports::JobLimits::default(),
             stop_status: true,
             prompts: Prompts::new(&BTreeMap::new()).expect("the built-in prompts"),
-            path: PATH.to_owned(),
-            tools_read: Vec::new(),
+            path: self.path.clone(),
+            tools_read: self.tools_read.clone(),
             tools_env: BTreeMap::new(),
             key_prefix: "ORC".to_owned(),
             version: "0.0.0-test".to_owned(),
         }
     }
 
-    fn paths(&self) -> Paths {
+    pub(super) fn paths(&self) -> Paths {
         Paths::under(self.root.path().join("data"))
     }
 
-    fn request(&self, what: RepoCommand, base: &CommitSha, head: &CommitSha, run: &str) -> CheckRequest {
+    pub(super) fn request(&self, what: RepoCommand, base: &CommitSha, head: &CommitSha, run: &str) -> CheckRequest {
         let subject = GateSubject {
             task: self.task.id.clone(),
             key: self.task.key.clone(),
@@ -214,7 +221,7 @@ impl World {
             base: Some(base.clone()),
             head: head.clone(),
         };
-        CheckRequest { subject, what, no_tests: false }
+        CheckRequest { subject, what, no_tests: false, coverage: false }
     }
 
     async fn test(&self, base: &CommitSha, head: &CommitSha, run: &str) -> CheckEnd {
@@ -230,12 +237,12 @@ impl World {
         self.test(&base, &base, "run1").await
     }
 
-    fn nothing_left(&self) -> bool {
+    pub(super) fn nothing_left(&self) -> bool {
         fs::read_dir(self.paths().checkouts).map_or(true, |mut entries| entries.next().is_none())
     }
 
     /// Jobs that were ever started (git runs without jobs here).
-    fn jobs(&self) -> usize {
+    pub(super) fn jobs(&self) -> usize {
         fs::read_dir(self.root.path().join("data/jobs")).map_or(0, Iterator::count)
     }
 

@@ -24,6 +24,8 @@ use orch_domain::time::Timestamp;
 use super::answer::{GateAnswer, GateSubject};
 use super::cancel;
 use super::command::{self, Command, Found, gate_of};
+use super::conclude::surroundings;
+use super::coverage::{self, Kept, Plan, Planned};
 use super::output::{OUTPUT, Shown};
 use super::scratch::Scratch;
 use super::site::{Halt, Line, Site};
@@ -39,6 +41,8 @@ pub struct CheckRequest {
     pub what: RepoCommand,
     /// Whether the repository is worked on without tests.
     pub no_tests: bool,
+    /// Whether coverage is asked for too: where one command covers both, it is run once, for both.
+    pub coverage: bool,
 }
 
 impl Deref for CheckRequest {
@@ -55,24 +59,41 @@ pub async fn run_check(ctx: &Context, req: &CheckRequest) -> GateAnswer {
         return GateAnswer::could_not_run(format!("repository `{}` is not configured any more", req.repo));
     };
     let site = Site::new(ctx, &req.subject, repo, gate_of(req.what));
+    let with_coverage = match combined(&site, req).await {
+        Ok(plan) => plan,
+        Err(error) => return trouble(&error),
+    };
     let found = match command::find(&site.repo.settings.commands, &site.git, req).await {
         Ok(found) => found,
         Err(error) => return trouble(&error),
     };
-    let command = match found {
-        Found::Command(command) => command,
-        Found::NothingToRun(note) => return CheckEnd::passed(note).into(),
-        Found::NotConfigured(why) => return CheckEnd::NotConfigured { why }.into(),
+    let command = match (found, &with_coverage) {
+        (Found::Command(command), _) => Some(command),
+        // The coverage command runs the tests.
+        (Found::NotConfigured(_), Some(_)) => None,
+        (Found::NothingToRun(note), _) => return CheckEnd::passed(note).into(),
+        (Found::NotConfigured(why), None) => return CheckEnd::NotConfigured { why }.into(),
     };
     let tree = match tree_of(&site.git, &req.head).await {
         Ok(tree) => tree,
         Err(error) => return trouble(&error),
     };
-    let check = Check { site, req, command, tree, started: ctx.now() };
+    let check = Check { site, req, command, with_coverage, tree, started: ctx.now() };
     if let Some(end) = check.known().await {
         return end;
     }
     check.run().await
+}
+
+/// How coverage is measured in the same run, where that is asked for and one command covers both.
+async fn combined(site: &Site<'_>, req: &CheckRequest) -> Result<Option<Plan>, GitError> {
+    if req.what != RepoCommand::Test || req.no_tests || !req.coverage {
+        return Ok(None);
+    }
+    Ok(match coverage::plan(&site.repo, &site.git, &req.subject).await? {
+        Planned::Measure(plan) if plan.runs_tests => Some(*plan),
+        Planned::Measure(_) | Planned::NotApplicable(_) => None,
+    })
 }
 
 fn trouble(error: &GitError) -> GateAnswer {
@@ -88,7 +109,10 @@ pub(crate) async fn tree_of(git: &RepoGit, sha: &CommitSha) -> Result<CommitSha,
 pub(super) struct Check<'c> {
     pub(super) site: Site<'c>,
     pub(super) req: &'c CheckRequest,
-    pub(super) command: Command,
+    /// The command; `None`: there is only the one that measures coverage.
+    pub(super) command: Option<Command>,
+    /// How coverage is measured in the same run.
+    pub(super) with_coverage: Option<Plan>,
     pub(super) tree: CommitSha,
     pub(super) started: Timestamp,
 }
@@ -123,20 +147,45 @@ impl Check<'_> {
             return Ok(Outcome { verdict, text, counts: None, notes: Vec::new(), tail });
         }
         let junit = self.junit_path()?;
+        let Some(plan) = &self.with_coverage else {
+            return self.plain(scratch, junit, Vec::new()).await;
+        };
+        let ran = coverage::run_line(&self.site, scratch, plan, self.req.what.as_str(), junit.clone()).await?;
+        if let Some(why) = ran.not_started() {
+            let note = format!("the coverage command did not start ({why}), so the tests were run without it");
+            return self.plain(scratch, junit, vec![note]).await;
+        }
+        let key = plan.key(&self.req.repo, &self.tree, &surroundings(self.site.ctx, &self.site.repo));
+        let kept = match ran.measurement(&self.site, plan, &self.req.head, &self.tree) {
+            Ok(measurement) => Kept::Measured(Box::new(measurement)),
+            Err(why) => Kept::NoReport(why),
+        };
+        let outcome = self.settle(ran.shown, &coverage::line_of(&self.site, plan, self.req.what.as_str()))?;
+        if outcome.verdict == Verdict::Passed {
+            coverage::put(self.site.ctx, &key, &kept).await;
+        }
+        Ok(outcome)
+    }
+
+    /// The tests without coverage.
+    async fn plain(&self, scratch: &Scratch, junit: Option<RepoPath>, mut notes: Vec<String>) -> Result<Outcome, Halt> {
+        let Some(command) = &self.command else {
+            let why = notes.pop().unwrap_or_default();
+            return Err(Halt::CouldNotRun(format!("{why}: but no test command is named or detected to run instead")));
+        };
         if let Some(path) = &junit {
             let cleared = junit::clear_junit(&scratch.tree(), path);
             cleared.map_err(|error| format!("the old JUnit XML at {path} could not be removed: {error}"))?;
         }
-        let finished = self.site.job(scratch, &self.line()).await?;
+        let (what, limit) = (self.req.what.as_str(), self.site.limit());
+        let line = Line { what, line: &command.line, limit, env: BTreeMap::new() };
+        let finished = self.site.job(scratch, &line).await?;
         let tree = scratch.tree();
         let read = tokio::task::spawn_blocking(move || Shown::read(&finished, &tree, junit.as_ref()));
         let shown = read.await.map_err(|error| format!("the output could not be read: {error}"))??;
-        self.settle(shown)
-    }
-
-    fn line(&self) -> Line<'_> {
-        let (what, line) = (self.req.what.as_str(), self.command.line.as_str());
-        Line { what, line, limit: self.site.limit(), env: BTreeMap::new() }
+        let mut outcome = self.settle(shown, &line)?;
+        outcome.notes.append(&mut notes);
+        Ok(outcome)
     }
 
     fn junit_path(&self) -> Result<Option<RepoPath>, Halt> {
@@ -146,7 +195,7 @@ impl Check<'_> {
     }
 
     /// From what the job showed to an outcome.
-    fn settle(&self, shown: Shown) -> Result<Outcome, Halt> {
+    fn settle(&self, shown: Shown, ran: &Line<'_>) -> Result<Outcome, Halt> {
         let Shown { end, tail, counts, junit_trouble, junit, cut } = shown;
         let mut notes = Vec::new();
         if cut {
@@ -159,7 +208,7 @@ impl Check<'_> {
             RepoCommand::Test => judge_tests(&end, counts),
             RepoCommand::Check | RepoCommand::Staging => judge_command(&end),
         };
-        let line = &self.command.line;
+        let line = ran.line;
         let judged = match (judged, junit_trouble) {
             (Judged::Passed { .. }, Some(why)) if counts.is_none() => {
                 Judged::Failed { why: format!("exit code 0, but {why}, so that nothing shows that a test ran") }
@@ -182,7 +231,7 @@ impl Check<'_> {
                 let text = format!("`{line}` failed on {}: {why}\n\n{named}{tail}", self.req.head.short());
                 Ok(Outcome { verdict: Verdict::Failed, text, counts, notes, tail })
             }
-            Judged::CouldNotRun { reason, why } => Err(self.site.no_answer(&self.line(), reason, &why, &tail)),
+            Judged::CouldNotRun { reason, why } => Err(self.site.no_answer(ran, reason, &why, &tail)),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orch_adapters::git::{ChangeKind, FileAt, GitError, RepoGit};
-use orch_domain::detect::{Detected, NothingDetected, detect_test_command};
+use orch_domain::detect::{Detected, Files, NothingDetected, detect_test_command};
 use orch_domain::gate::GateName;
 use orch_domain::ids::CommitSha;
 use orch_domain::names::RepoPath;
@@ -94,14 +94,23 @@ async fn detected(git: &RepoGit, req: &CheckRequest) -> Result<Found, GitError> 
     )))
 }
 
-/// Detects at one commit. The files are read as they are asked for, so that no list of them is kept twice.
 async fn detect_at(git: &RepoGit, at: &CommitSha) -> Result<Result<Detected, NothingDetected>, GitError> {
+    with_files_at(git, at, |files| detect_test_command(files)).await
+}
+
+/// Answers a question about the files of one commit. They are read as they are asked for, so that no list of them is
+/// kept twice.
+pub(super) async fn with_files_at<T>(
+    git: &RepoGit,
+    at: &CommitSha,
+    ask: impl Fn(Files<'_>) -> T,
+) -> Result<T, GitError> {
     let mut known: BTreeMap<String, Option<String>> = BTreeMap::new();
     loop {
         let mut asked = BTreeSet::new();
         let answer = {
             let seen = std::cell::RefCell::new(&mut asked);
-            detect_test_command(&|path| {
+            ask(&|path| {
                 known.get(path).cloned().unwrap_or_else(|| {
                     seen.borrow_mut().insert(path.to_owned());
                     None

@@ -16,7 +16,7 @@ use super::conclude::{Evidence, Found, conclude, fenced, surroundings};
 use crate::context::Context;
 
 /// Asks the gate about `subject.head`, which is caught up on `subject.base`.
-pub async fn run(ctx: &Context, subject: &GateSubject, no_tests: bool) -> GateAnswer {
+pub async fn run(ctx: &Context, subject: &GateSubject, no_tests: bool, coverage: bool) -> GateAnswer {
     let started = ctx.now();
     let Some(repo) = ctx.repo(&subject.repo).cloned() else {
         return GateAnswer::could_not_run(format!("repository `{}` is not configured any more", subject.repo));
@@ -25,7 +25,7 @@ pub async fn run(ctx: &Context, subject: &GateSubject, no_tests: bool) -> GateAn
         Ok(tree) => tree,
         Err(error) => return GateAnswer::could_not_run(format!("the caught-up commit could not be read: {error}")),
     };
-    let check = CheckRequest { subject: subject.clone(), what: RepoCommand::Test, no_tests };
+    let check = CheckRequest { subject: subject.clone(), what: RepoCommand::Test, no_tests, coverage };
     let tested = run_check(ctx, &check).await;
     let (verdict, text) = match &tested.end {
         CheckEnd::Passed { note, .. } => (Verdict::Passed, note.clone()),

@@ -10,6 +10,7 @@ pub mod cancel;
 pub mod checks;
 mod command;
 pub(crate) mod conclude;
+pub mod coverage;
 mod gate;
 pub mod merge;
 mod output;
@@ -21,6 +22,8 @@ mod verdict;
 
 #[cfg(test)]
 mod check_tests;
+#[cfg(test)]
+mod coverage_tests;
 #[cfg(test)]
 mod pool_tests;
 

@@ -29,12 +29,31 @@ impl Outcome {
 }
 
 impl Check<'_> {
+    /// The shell line: where coverage is measured in the same run, that command.
+    fn line(&self) -> &str {
+        let plain = self.command.as_ref().map(|command| command.line.as_str()).unwrap_or_default();
+        self.with_coverage.as_ref().map_or(plain, |plan| plan.line.as_str())
+    }
+
+    fn source(&self) -> String {
+        match (&self.with_coverage, &self.command) {
+            (Some(plan), _) => format!("{}; it runs the tests and measures coverage", plan.source),
+            (None, Some(command)) => command.source.clone(),
+            (None, None) => String::new(),
+        }
+    }
+
     fn evidence(&self) -> Evidence {
         let settings = &self.site.repo.settings;
         Evidence {
             gate: self.site.gate,
             tree: self.tree.clone(),
-            settings: pin_hash(&(&self.command.line, &settings.commands.junit, settings.limits.test)),
+            settings: match &self.with_coverage {
+                None => pin_hash(&(self.line(), &settings.commands.junit, settings.limits.test)),
+                Some(plan) => {
+                    pin_hash(&(self.line(), &plan.configuration, &settings.commands.junit, settings.limits.test))
+                }
+            },
             environment: surroundings(self.site.ctx, &self.site.repo),
         }
     }
@@ -50,7 +69,7 @@ impl Check<'_> {
 
     /// Writes the report, reads it back, records the row; what was read back is the answer.
     pub(super) async fn conclude(&self, mut outcome: Outcome) -> GateAnswer {
-        let mut notes = self.command.notes.clone();
+        let mut notes = self.command.as_ref().map(|command| command.notes.clone()).unwrap_or_default();
         notes.append(&mut outcome.notes);
         if let (Some(base), true) = (&self.req.base, self.site.gate == GateName::Tests) {
             match command::drift(&self.site.git, base, &self.req.head).await {
@@ -73,7 +92,7 @@ impl Check<'_> {
 
     fn body(&self, outcome: &Outcome) -> String {
         let summary = outcome.text.split("\n\n").next().unwrap_or_default();
-        let mut body = format!("Command, {}:\n\n{}\n", self.command.source, fenced(&self.command.line));
+        let mut body = format!("Command, {}:\n\n{}\n", self.source(), fenced(self.line()));
         body.push_str(&format!("{}\n", fenced(summary)));
         if !outcome.tail.is_empty() {
             body.push_str(&format!("End of the output:\n\n{}", fenced(&outcome.tail)));

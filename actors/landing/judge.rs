@@ -4,6 +4,7 @@
 //! scope has a report that was read back, and is read again right before the window; a gate that is switched off is named
 //! in the proof; the first gate that does not pass ends the landing. Refuses to judge anything itself.
 
+use orch_domain::coverage::Landed as Measured;
 use orch_domain::event::{CheckEnd, LandingEnd};
 use orch_domain::gate::{GateName, InScope, LANDING_GATES};
 use orch_domain::ids::{CommitSha, Epoch};
@@ -13,12 +14,13 @@ use serde_json::{Value, json};
 use super::{Halt, Landing, could_not_run};
 use crate::checks::{Asked, subject_of};
 use crate::gates::conclude::{reread, was_known};
-use crate::gates::{GateAnswer, GateSubject, ReportRef, merge};
+use crate::gates::{GateAnswer, GateSubject, ReportRef, coverage, merge};
 
 /// What the gates said about one candidate.
 pub(super) struct Judged {
     answers: Vec<(GateName, String, Option<ReportRef>)>,
     off: Vec<&'static str>,
+    coverage: Option<Measured>,
 }
 
 impl Judged {
@@ -42,6 +44,11 @@ impl Judged {
         self.answers.iter().map(line).collect()
     }
 
+    /// What coverage measured on the candidate: noted with the window, so that whoever closes it moves the baseline.
+    pub(super) const fn coverage(&self) -> Option<&Measured> {
+        self.coverage.as_ref()
+    }
+
     /// What was not asked though it could have been, and `tests` where the repository has none.
     pub(super) fn switched_off(&self) -> Value {
         json!(self.off)
@@ -58,17 +65,29 @@ impl Landing {
         head: &CommitSha,
         go_on: &CommitSha,
     ) -> Result<Judged, Halt> {
-        let mut judged = Judged { answers: Vec::new(), off: off_by_switch(task) };
+        let mut judged = Judged { answers: Vec::new(), off: off_by_switch(task), coverage: None };
         let plan = task.policy.gates;
         if plan.merge.is_asked() {
             self.say("testing the combined tree");
-            let (ctx, no_tests) = (self.ctx.clone(), task.policy.no_tests);
+            let (ctx, no_tests, coverage) = (self.ctx.clone(), task.policy.no_tests, plan.coverage.is_asked());
             let subject = self.subject(task, main_at, head).await?;
             let asked = subject.clone();
-            let work = async move { merge::run(&ctx, &asked, no_tests).await };
+            let work = async move { merge::run(&ctx, &asked, no_tests, coverage).await };
             let answer = self.ask(task, subject, GateName::Merge, work).await?;
             let why_else = "The change, caught up with main, fails the tests. What main brought may be the cause.";
             self.take(&mut judged, GateName::Merge, answer, why_else, main_at, go_on).await?;
+            self.border().await?;
+        }
+        if plan.coverage.is_asked() {
+            self.say("measuring coverage");
+            let (ctx, slot) = (self.ctx.clone(), coverage::Slot::default());
+            let subject = self.subject(task, main_at, head).await?;
+            let (asked, left) = (subject.clone(), slot.clone());
+            let work = async move { coverage::run(&ctx, &asked, &left).await };
+            let answer = self.ask(task, subject, GateName::Coverage, work).await?;
+            let why_else = "The change, caught up with main, lowers line coverage.";
+            self.take(&mut judged, GateName::Coverage, answer, why_else, main_at, go_on).await?;
+            judged.coverage = slot.get().cloned();
             self.border().await?;
         }
         Ok(judged)

@@ -38,7 +38,11 @@ impl Gates {
 
     /// Which gates are asked for a repository. Only what this version has: the others' settings are read and kept.
     pub(super) fn plan(&self, repo: &RepoName, self_hosting: bool) -> GatePlan {
-        GatePlan { merge: asked(self.merge.enabled, &self.merge.repos, repo, self_hosting), ..GatePlan::default() }
+        GatePlan {
+            merge: asked(self.merge.enabled, &self.merge.repos, repo, self_hosting),
+            coverage: asked(self.coverage.enabled, &self.coverage.repos, repo, self_hosting),
+            ..GatePlan::default()
+        }
     }
 }
 

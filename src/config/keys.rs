@@ -206,4 +206,6 @@ pub const OUTER: &[Outer] = &[
     Outer { env: "ORCH_REPO", doc: "Set for jobs.", for_operators: false },
     Outer { env: "ORCH_COMMIT", doc: "Set for jobs.", for_operators: false },
     Outer { env: "ORCH_WORKSPACE", doc: "Set for jobs.", for_operators: false },
+    Outer { env: "ORCH_COVERAGE_REPORT", doc: "Set for coverage commands.", for_operators: false },
+    Outer { env: "ORCH_COVERAGE_DIR", doc: "Set for coverage commands.", for_operators: false },
 ];

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch_actors::api::Control;
-use orch_actors::context::{AgentSetup, CommandLimits, Commands, Context, Limits, Paths, RepoRuntime, RepoSettings};
+use orch_actors::context::{
+    AgentSetup, CommandLimits, Commands, Context, CoverageSettings, Limits, Paths, RepoRuntime, RepoSettings,
+};
 use orch_actors::disk::DiskWatch;
 use orch_actors::handle::Handle;
 use orch_actors::ledger::StoreLedger;
@@ -286,6 +288,13 @@ async fn repository(
         pipeline: repo.pipeline.clone(),
         policy: config.policy(name),
         commands,
+        coverage: CoverageSettings {
+            command: repo.commands.coverage.clone(),
+            report: repo.commands.coverage_report.as_ref().and_then(|path| path.parse().ok()),
+            runs_tests: repo.commands.coverage_runs_tests,
+            policy: config.gates.coverage.policy(),
+            limit: config.gates.coverage.timeout,
+        },
         limits: CommandLimits {
             check: repo.check_timeout.unwrap_or(config.limits.check_time),
             test: repo.test_timeout.unwrap_or(config.limits.test_time),

@@ -113,11 +113,15 @@ pub fn write_report(path: &Path, header: &ReportHeader, body: &str) -> Result<St
         return Err(ReportError::TooLong { path: path.to_owned(), max: MAX_REPORT });
     }
     let failed = |source| ReportError::Io { path: path.to_owned(), verb: "written", source };
-    put(path, text.as_bytes()).map_err(failed)?;
+    put_file(path, text.as_bytes()).map_err(failed)?;
     Ok(hex::encode(Sha256::digest(text.as_bytes())))
 }
 
-fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file of ours in place: temporary file, fsync, rename, fsync of the folder. Blocks on the disk.
+///
+/// # Errors
+/// What the disk said; then what was there before is still there.
+pub fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (Some(folder), Some(leaf)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a report needs a folder and a name"));

@@ -5,8 +5,9 @@
 //! coverage is not in the extract, so that it changes no configuration hash; a repository that says nothing about
 //! coverage is not measured. Refuses to guess a tool from a language alone.
 
+use serde::Serialize;
+
 use crate::detect::Files;
-use crate::policy::pin_hash;
 
 /// Names the fresh file that a coverage command is asked to write.
 pub const REPORT_VARIABLE: &str = "ORCH_COVERAGE_REPORT";
@@ -151,75 +152,109 @@ fn detected(files: Files<'_>, has_src: bool, packages: &[String]) -> Option<Meas
 
 // ------------------------------------------------------------------------------------------------- configuration
 
+/// Whose settings a part holds, and so by what means they can be held to base's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sort {
+    /// coverage.py's: another file can be named to it by the environment.
+    Python,
+    /// A file of a tool's own: can be put in place by itself.
+    Own,
+    /// Lines of a file that is about other things too: cannot be changed from outside.
+    Shared,
+}
+
+/// What one file of a commit says about coverage.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Part {
+    /// Which file.
+    pub file: &'static str,
+    /// Whose settings.
+    pub sort: Sort,
+    /// The part of it that decides about coverage.
+    pub text: String,
+}
+
 /// The file that coverage.py takes its settings from, and its text: the first that holds any.
 #[must_use]
 pub fn python_rules(files: Files<'_>) -> Option<(&'static str, String)> {
     PYTHON_FILES.into_iter().find_map(|file| {
         let text = files(file)?;
-        let holds = file.starts_with(".coveragerc") || extract(file, &text).is_some();
+        let holds = extract(file, &text).iter().any(|part| part.sort == Sort::Python);
         holds.then_some((file, text))
     })
 }
 
-/// What every configuration file of a commit says about coverage, by file.
+/// What every configuration file of a commit says about coverage.
 #[must_use]
-pub fn in_force(files: Files<'_>) -> Vec<(&'static str, String)> {
+pub fn in_force(files: Files<'_>) -> Vec<Part> {
     let known = PYTHON_FILES.into_iter().chain(OTHER_FILES).chain(SHARED_FILES);
-    known.filter_map(|file| Some((file, extract(file, &files(file)?)?))).collect()
+    known.filter_map(|file| Some(extract(file, &files(file)?))).flatten().collect()
 }
 
-/// The hash of a configuration.
+/// What is in force when a branch is measured: coverage.py's settings are base's; what cannot be held to base is the
+/// branch's own.
 #[must_use]
-pub fn hash_of(parts: &[(&'static str, String)]) -> String {
-    pin_hash(&parts)
+pub fn measured_with(base: &[Part], head: &[Part]) -> Vec<Part> {
+    let python = base.iter().filter(|part| part.sort == Sort::Python);
+    let mut parts: Vec<Part> = python.chain(head.iter().filter(|part| part.sort != Sort::Python)).cloned().collect();
+    parts.sort();
+    parts
 }
 
-/// Files whose part about coverage differs between two commits.
+/// Parts that differ between two commits, by file.
 #[must_use]
-pub fn changed(base: &[(&'static str, String)], head: &[(&'static str, String)]) -> Vec<&'static str> {
-    let known = PYTHON_FILES.into_iter().chain(OTHER_FILES).chain(SHARED_FILES);
-    let at = |parts: &[(&'static str, String)], file: &str| {
-        parts.iter().find(|(known, _)| *known == file).map(|(_, text)| text.clone())
+pub fn changed(base: &[Part], head: &[Part]) -> Vec<(&'static str, Sort)> {
+    let mut all: Vec<(&'static str, Sort)> = base.iter().chain(head).map(|part| (part.file, part.sort)).collect();
+    all.sort();
+    all.dedup();
+    let at = |parts: &[Part], key: (&str, Sort)| parts.iter().find(|p| (p.file, p.sort) == key).map(|p| p.text.clone());
+    all.retain(|key| at(base, *key) != at(head, *key));
+    all
+}
+
+/// The parts of a configuration file that decide about coverage.
+#[must_use]
+pub fn extract(file: &'static str, text: &str) -> Vec<Part> {
+    let part = |sort, text: Option<String>| text.map(|text| Part { file, sort, text });
+    let (python, shared) = match file {
+        "package.json" => (None, part(Sort::Shared, node_extract(text))),
+        "pytest.ini" => (None, part(Sort::Shared, sections(text, &|_| false, &|_| true))),
+        "setup.cfg" | "tox.ini" => {
+            let own = sections(text, &|name| name.starts_with("coverage:"), &|_| false);
+            let tests = sections(text, &|_| false, &|name| matches!(name, "tool:pytest" | "pytest"));
+            (part(Sort::Python, own), part(Sort::Shared, tests))
+        }
+        "pyproject.toml" => {
+            let own = sections(text, &|name| name.starts_with("tool.coverage"), &|_| false);
+            let tests = sections(text, &|_| false, &|name| name.starts_with("tool.pytest"));
+            (part(Sort::Python, own), part(Sort::Shared, tests))
+        }
+        // All of it is about coverage, and coverage.py takes it even when it is empty.
+        ".coveragerc" | ".coveragerc.toml" => (part(Sort::Python, Some(text.trim().to_owned())), None),
+        _ => (part(Sort::Own, Some(text.trim().to_owned())), None),
     };
-    known.filter(|file| at(base, file) != at(head, file)).collect()
-}
-
-/// The part of a configuration file that decides about coverage; `None`: it says nothing about it.
-#[must_use]
-pub fn extract(file: &str, text: &str) -> Option<String> {
-    let parts = match file {
-        "package.json" => return node_extract(text),
-        "pytest.ini" => lines_about_cov(text),
-        "setup.cfg" | "tox.ini" => sections(text, &["coverage:"], &["[tool:pytest]", "[pytest]"]),
-        "pyproject.toml" => sections(text, &["tool.coverage"], &["[tool.pytest"]),
-        // All of it is about coverage.
-        _ => Some(text.trim().to_owned()),
-    };
-    parts.filter(|part| !part.is_empty() || file.starts_with(".coveragerc"))
-}
-
-fn lines_about_cov(text: &str) -> Option<String> {
-    let about: Vec<&str> = text.lines().map(str::trim).filter(|line| names_cov(line)).collect();
-    (!about.is_empty()).then(|| about.join("\n"))
+    python.into_iter().chain(shared).collect()
 }
 
 fn names_cov(line: &str) -> bool {
     !line.starts_with(['#', ';']) && (line.contains("--cov") || line.contains("--no-cov"))
 }
 
-/// Whole sections whose name begins with one of `whole`, and of those that begin with one of `pytest` the lines that name
-/// coverage.
-fn sections(text: &str, whole: &[&str], pytest: &[&str]) -> Option<String> {
-    let (mut kept, mut inside, mut tests) = (Vec::new(), false, false);
+/// Whole sections of some names, and of others only the lines that name coverage. Lines before the first section belong
+/// to one without a name.
+fn sections(text: &str, whole: &dyn Fn(&str) -> bool, lines: &dyn Fn(&str) -> bool) -> Option<String> {
+    let mut kept = Vec::new();
+    let (mut inside, mut some) = (whole(""), lines(""));
     for line in text.lines().map(str::trim_end) {
         let bare = line.trim();
         if bare.starts_with('[') && bare.ends_with(']') {
             let name = bare.trim_matches(['[', ']']).trim();
-            inside = whole.iter().any(|start| name.starts_with(start));
-            tests = pytest.iter().any(|start| bare.starts_with(start));
+            (inside, some) = (whole(name), lines(name));
         }
-        let dotted = !inside && whole.iter().any(|start| start.starts_with("tool.") && bare.starts_with(start));
-        if !bare.is_empty() && (inside || dotted || (tests && names_cov(bare))) {
+        // `tool.coverage.run.omit = [...]` outside of its table.
+        let dotted = !inside && whole(bare);
+        if !bare.is_empty() && (inside || dotted || (some && names_cov(bare))) {
             kept.push(line);
         }
     }

@@ -466,6 +466,7 @@ fn a_command_comes_from_the_settings_from_a_preset_or_from_what_the_repository_n
 
 #[test]
 fn only_what_decides_about_coverage_changes_the_configuration() {
+    use rules::Sort::{Own, Python, Shared};
     let force = |files: &[(&str, &str)]| with_files(files, |files| rules::in_force(files));
     let base = [
         ("pyproject.toml", "[project]\nname = \"x\"\n[tool.coverage.run]\nomit = [\"a\"]\n\n[tool.black]\nx = 1\n"),
@@ -475,20 +476,30 @@ fn only_what_decides_about_coverage_changes_the_configuration() {
         ("pyproject.toml", "[project]\nname = \"y\"\n[tool.coverage.run]\nomit = [\"a\"]\n[tool.black]\nx = 2\n"),
         ("package.json", r#"{"version":"2","c8":{"exclude":["x"]}}"#),
     ];
-    assert_eq!(rules::hash_of(&force(&base)), rules::hash_of(&force(&other_words)));
-    let gaming: [&[(&str, &str)]; 7] = [
-        &[("pyproject.toml", "[tool.coverage.run]\nomit = [\"a\", \"b\"]\n"), base[1]],
-        &[base[0], ("package.json", r#"{"c8":{"exclude":["x","y"]}}"#)],
-        &[base[0], base[1], (".coveragerc", "")],
-        &[base[0], base[1], ("pytest.ini", "[pytest]\naddopts = --no-cov\n")],
-        &[base[0], base[1], ("setup.cfg", "[coverage:report]\nexclude_also = x\n")],
-        &[base[0], base[1], ("tox.ini", "[pytest]\naddopts = --cov=less\n")],
-        &[base[0], base[1], (".c8rc.json", "{}")],
+    assert_eq!(force(&base), force(&other_words));
+    type Case<'a> = (&'a [(&'a str, &'a str)], (&'a str, rules::Sort));
+    let table: [Case<'_>; 9] = [
+        (&[("pyproject.toml", "[tool.coverage.run]\nomit = [\"a\", \"b\"]\n"), base[1]], ("pyproject.toml", Python)),
+        (
+            &[("pyproject.toml", &format!("tool.coverage.run.omit = [\"b\"]\n{}", base[0].1)), base[1]],
+            ("pyproject.toml", Python),
+        ),
+        (&[base[0], ("package.json", r#"{"c8":{"exclude":["x","y"]}}"#)], ("package.json", Shared)),
+        (&[base[0], base[1], (".coveragerc", "")], (".coveragerc", Python)),
+        (&[base[0], base[1], ("pytest.ini", "[pytest]\naddopts = --no-cov\n")], ("pytest.ini", Shared)),
+        (&[base[0], base[1], ("setup.cfg", "[coverage:report]\nexclude_also = x\n")], ("setup.cfg", Python)),
+        (
+            &[base[0], base[1], ("tox.ini", "[pytest]\naddopts = --cov=less\n[testenv]\nx = --cov\n")],
+            ("tox.ini", Shared),
+        ),
+        (&[base[0], base[1], (".c8rc.json", "{}")], (".c8rc.json", Own)),
+        (&[base[0]], ("package.json", Shared)),
     ];
-    let named = ["pyproject.toml", "package.json", ".coveragerc", "pytest.ini", "setup.cfg", "tox.ini", ".c8rc.json"];
-    for (files, file) in gaming.iter().zip(named) {
-        assert_ne!(rules::hash_of(&force(&base)), rules::hash_of(&force(files)), "{file}");
-        assert_eq!(rules::changed(&force(&base), &force(files)), [file]);
+    for (files, changed) in table {
+        assert_eq!(rules::changed(&force(&base), &force(files)), [changed], "{files:?}");
+        let kept =
+            rules::measured_with(&force(&base), &force(files)) == rules::measured_with(&force(&base), &force(&base));
+        assert_eq!(kept, changed.1 == Python, "coverage.py is held to base: {files:?}");
     }
     let rules_of = |files: &[(&str, &str)]| with_files(files, |files| rules::python_rules(files)).map(|(file, _)| file);
     assert_eq!(rules_of(&base), Some("pyproject.toml"));

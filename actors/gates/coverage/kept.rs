@@ -1,0 +1,89 @@
+//! Measurements, kept in the data folder by key, so that no tree is measured twice.
+//!
+//! Owns their files. Invariants: only what a run concluded is kept; a file that does not read back whole is as good as none;
+//! no job can reach the folder. Refuses to keep what never started: that says something about the host, not the tree.
+
+use std::path::{Path, PathBuf};
+
+use orch_adapters::reports::put_file;
+use orch_domain::coverage::Measurement;
+use orch_domain::time::{Millis, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::gates::conclude::EVIDENCE_LIFE;
+
+/// Most bytes of a kept measurement that are read.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// What is known about a tree.
+#[derive(Clone, Debug)]
+pub(in crate::gates) enum Kept {
+    /// Measured.
+    Measured(Box<Measurement>),
+    /// The tests ran and left no report that counts.
+    NoReport(String),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Without {
+    why: String,
+    at: Timestamp,
+}
+
+fn file(folder: &Path, key: &str, ending: &str) -> PathBuf {
+    folder.join(format!("{key}.{ending}"))
+}
+
+/// Looks a key up. `within`: how old it may be; `None`: however old.
+pub(in crate::gates) async fn find(ctx: &Context, key: &str, within: Option<Millis>) -> Option<Kept> {
+    let (folder, key, now) = (ctx.paths.coverage.clone(), key.to_owned(), ctx.now());
+    let fresh = move |at: Timestamp| within.is_none_or(|life| now < at.after(life));
+    let found = tokio::task::spawn_blocking(move || {
+        if let Some(text) = read(&file(&folder, &key, "lines")) {
+            let measured = Measurement::from_text(&text);
+            let measured =
+                measured.inspect_err(|error| tracing::warn!(key, %error, "a kept measurement does not count"));
+            return measured.ok().filter(|kept| fresh(kept.about.started)).map(|kept| Kept::Measured(Box::new(kept)));
+        }
+        let none: Without = serde_json::from_str(&read(&file(&folder, &key, "none"))?).ok()?;
+        fresh(none.at).then_some(Kept::NoReport(none.why))
+    });
+    found.await.ok().flatten()
+}
+
+/// What of a repeated run may be reused: as long as any other evidence.
+pub(in crate::gates) async fn find_fresh(ctx: &Context, key: &str) -> Option<Kept> {
+    find(ctx, key, Some(EVIDENCE_LIFE)).await
+}
+
+fn read(path: &Path) -> Option<String> {
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    (meta.is_file() && meta.len() <= MOST_BYTES).then(|| std::fs::read_to_string(path).ok()).flatten()
+}
+
+/// Keeps what a run concluded.
+pub(in crate::gates) async fn put(ctx: &Context, key: &str, kept: &Kept) {
+    let (folder, key, kept, now) = (ctx.paths.coverage.clone(), key.to_owned(), kept.clone(), ctx.now());
+    let written = tokio::task::spawn_blocking(move || {
+        let (ending, other, text) = match kept {
+            Kept::Measured(measurement) => ("lines", "none", measurement.to_text()),
+            Kept::NoReport(why) => {
+                let none = Without { why, at: now };
+                ("none", "lines", serde_json::to_string(&none).map_err(std::io::Error::other)?)
+            }
+        };
+        put_file(&file(&folder, &key, ending), text.as_bytes())?;
+        match std::fs::remove_file(file(&folder, &key, other)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    });
+    // Without it the same is measured again.
+    match written.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "a coverage measurement could not be kept"),
+        Err(error) => tracing::warn!(%error, "a coverage measurement was not kept"),
+    }
+}

@@ -1,0 +1,487 @@
+//! The coverage gate: did line coverage of the caught-up head fall?
+//!
+//! Owns the way from a subject to a verdict: measure (or take what the tests' own run measured), find what it is
+//! compared with, judge, say where it fell. Invariants: no tree is measured twice, but for the one repetition of a near
+//! miss; what was measured by another tool or configuration is never compared; what lands carries exactly what was
+//! measured on its tree. Refuses to touch the baseline: the store moves it with the landing.
+
+mod kept;
+mod measure;
+mod plan;
+mod text;
+
+use std::sync::{Arc, OnceLock};
+
+use orch_adapters::git::ChangedLines;
+use orch_domain::coverage::{
+    Because, Comparison, Coverage, Judgement, Landed, Mark, Measurement, Rebase, Totals, judge,
+};
+use orch_domain::event::CheckEnd;
+use orch_domain::gate::{GateName, ToolVersion, Verdict};
+use orch_domain::ids::CommitSha;
+use orch_domain::policy::pin_hash;
+use orch_domain::testcount::{Judged, judge_tests};
+use orch_domain::time::Timestamp;
+use orch_store::Baseline;
+
+pub(in crate::gates) use kept::{Kept, find_fresh, put};
+pub(in crate::gates) use measure::{Ran, line_of, run as run_line};
+pub(in crate::gates) use plan::{Plan, Planned, plan};
+
+use super::answer::{GateAnswer, GateSubject};
+use super::checks::tree_of;
+use super::conclude::{Evidence, Found, conclude, count, known, surroundings};
+use super::site::{Halt, Site};
+use super::{cancel, command};
+use crate::context::{Context, RepoRuntime};
+
+/// Where a run of the gate leaves what it measured, for the landing that may follow.
+pub type Slot = Arc<OnceLock<Landed>>;
+
+/// What a run of the command amounts to.
+enum Outcome {
+    /// It measured.
+    Measured(Box<Measurement>),
+    /// The tests ran and left no report that counts.
+    NoReport(String),
+    /// The tool never started.
+    NotStarted(String),
+    /// The command failed; with the end of its output.
+    Failed(String),
+}
+
+/// What the head is compared with.
+struct Basis {
+    totals: Totals,
+    /// Which commit that is.
+    sha: CommitSha,
+    /// Its lines, when they are still kept.
+    coverage: Option<Coverage>,
+    excluded: Option<u64>,
+    /// Base measured again: what the baseline may become.
+    floor: Option<Mark>,
+}
+
+/// One run of the gate, with everything that is known before it measures.
+struct Gate<'c> {
+    site: Site<'c>,
+    plan: Plan,
+    tree: CommitSha,
+    baseline: Option<Baseline>,
+    started: Timestamp,
+}
+
+/// Asks the gate about `subject.head`, which is caught up on `subject.base`. What was measured is left in the slot when
+/// the answer lets it pass.
+pub async fn run(ctx: &Context, subject: &GateSubject, slot: &Slot) -> GateAnswer {
+    let started = ctx.now();
+    let Some(repo) = ctx.repo(&subject.repo).cloned() else {
+        return GateAnswer::could_not_run(format!("repository `{}` is not configured any more", subject.repo));
+    };
+    if subject.base.as_ref() == Some(&subject.head) {
+        return CheckEnd::passed("not applicable: nothing is left to land").into();
+    }
+    let site = Site::new(ctx, subject, repo, GateName::Coverage);
+    let prepared = async {
+        let tree = tree_of(&site.git, &subject.head).await?;
+        Ok::<_, orch_adapters::git::GitError>((tree, plan(&site.repo, &site.git, subject).await?))
+    };
+    let (tree, planned) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(error) => return GateAnswer::could_not_run(format!("the caught-up commit could not be read: {error}")),
+    };
+    let baseline = match ctx.store.baseline(&subject.repo).await {
+        Ok(baseline) => baseline,
+        Err(error) => return GateAnswer::could_not_run(format!("the baseline could not be read: {error}")),
+    };
+    match planned {
+        Planned::NotApplicable(why) => {
+            let evidence = evidence(ctx, &site.repo, &tree, &why, None);
+            let text = format!("not applicable: {why}");
+            conclude(ctx, subject, &evidence, Found::new(Verdict::Passed, text, started)).await
+        }
+        Planned::Measure(plan) => Gate { site, plan: *plan, tree, baseline, started }.answer(slot).await,
+    }
+}
+
+fn evidence(
+    ctx: &Context,
+    repo: &RepoRuntime,
+    tree: &CommitSha,
+    configuration: &str,
+    baseline: Option<&Baseline>,
+) -> Evidence {
+    let against = baseline.map(|baseline| (baseline.revision, baseline.totals));
+    Evidence {
+        gate: GateName::Coverage,
+        tree: tree.clone(),
+        settings: pin_hash(&(configuration, &repo.settings.coverage.policy, against)),
+        environment: surroundings(ctx, repo),
+    }
+}
+
+impl Gate<'_> {
+    fn ctx(&self) -> &Context {
+        self.site.ctx
+    }
+
+    fn evidence(&self) -> Evidence {
+        evidence(self.ctx(), &self.site.repo, &self.tree, &self.plan.configuration, self.baseline.as_ref())
+    }
+
+    fn key_of(&self, tree: &CommitSha) -> String {
+        self.plan.key(&self.site.subject.repo, tree, &surroundings(self.ctx(), &self.site.repo))
+    }
+
+    async fn answer(&self, slot: &Slot) -> GateAnswer {
+        let earlier = known(self.ctx(), self.site.subject, &self.evidence()).await;
+        if let Some(answer) = earlier {
+            match answer.end {
+                // It lands with what was measured then: so that has to be at hand.
+                CheckEnd::Passed { .. } => {
+                    if self.is_still_kept(slot).await {
+                        return answer;
+                    }
+                }
+                _ => return answer,
+            }
+        }
+        let found = tokio::select! {
+            biased;
+            why = cancel::requested() => Err(Halt::Cancelled(why)),
+            found = self.find(slot) => found,
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(Halt::CouldNotRun(why)) => Found::new(Verdict::CouldNotRun, why, self.started),
+            Err(Halt::Cancelled(why)) => return GateAnswer::could_not_run(format!("coverage was ended: {why}")),
+        };
+        conclude(self.ctx(), self.site.subject, &self.evidence(), found).await
+    }
+
+    /// Whether what an earlier run let pass is still at hand, so that nothing has to run.
+    async fn is_still_kept(&self, slot: &Slot) -> bool {
+        let Some(Kept::Measured(head)) = find_fresh(self.ctx(), &self.key_of(&self.tree)).await else { return false };
+        let Ok(Some(basis)) = self.basis(&head, false).await else { return self.bootstraps(&head, slot) };
+        let judged = self.judge(head.coverage.totals(), Some(&basis));
+        self.leave(slot, &head, &judged, Some(&basis));
+        judged.passes()
+    }
+
+    fn bootstraps(&self, head: &Measurement, slot: &Slot) -> bool {
+        if self.baseline.is_some() {
+            return false;
+        }
+        let judged = self.judge(head.coverage.totals(), None);
+        self.leave(slot, head, &judged, None);
+        judged.passes()
+    }
+
+    /// From a measurement to a verdict with all that the report says.
+    async fn find(&self, slot: &Slot) -> Result<Found, Halt> {
+        let head = match self.measured(&self.site.subject.head, &self.tree, &self.plan, false).await? {
+            Outcome::Measured(head) => head,
+            Outcome::NotStarted(why) => return self.not_started(&why).await,
+            Outcome::NoReport(why) => {
+                let text = format!("the tests ran, and {why}\n\n{}", text::no_report(&self.plan));
+                return Ok(self.found(Verdict::Failed, text));
+            }
+            Outcome::Failed(text) => return Ok(self.found(Verdict::Failed, text)),
+        };
+        let basis = match &self.baseline {
+            None => None,
+            Some(_) => self.basis(&head, true).await?,
+        };
+        let judged = self.judge(head.coverage.totals(), basis.as_ref());
+        let (head, judged, again) = match judged.close {
+            false => (head, judged, None),
+            true => self.once_more(head, judged, basis.as_ref()).await?,
+        };
+        let found = self.say(&head, &judged, basis.as_ref(), again).await?;
+        self.leave(slot, &head, &judged, basis.as_ref());
+        Ok(found)
+    }
+
+    fn judge(&self, head: Totals, basis: Option<&Basis>) -> Judgement {
+        judge(&self.site.repo.settings.coverage.policy, head, basis.map(|basis| basis.totals))
+    }
+
+    fn found(&self, verdict: Verdict, text: String) -> Found {
+        let body = text::command(&self.plan);
+        Found { body, notes: self.plan.remarks(), ..Found::new(verdict, text, self.started) }
+    }
+
+    /// Leaves what lands with the change.
+    fn leave(&self, slot: &Slot, head: &Measurement, judged: &Judgement, basis: Option<&Basis>) {
+        if !judged.passes() {
+            return;
+        }
+        let by_removal = judged.by_removal();
+        let floor = basis.and_then(|basis| basis.floor.clone());
+        let rebase = self.baseline.as_ref().filter(|_| floor.is_some() || by_removal).map(|baseline| Rebase {
+            because: if floor.is_some() { Because::MeasuredAgain } else { Because::Removal },
+            revision: baseline.revision,
+            floor: floor.filter(|_| !by_removal),
+        });
+        let landed = Landed {
+            totals: head.coverage.totals(),
+            excluded: head.coverage.excluded,
+            format: head.about.format,
+            tool: head.about.tool.clone(),
+            measured_by: head.about.measured_by.clone(),
+            configuration: head.about.configuration.clone(),
+            measurement: self.key_of(&self.tree),
+            rebase,
+        };
+        // A slot is one run's.
+        let _ = slot.set(landed);
+    }
+
+    /// What the head is compared with: the baseline's own measurement, or base, measured again where the baseline was
+    /// measured by another tool or configuration. Without `may_run` only what is kept counts.
+    async fn basis(&self, head: &Measurement, may_run: bool) -> Result<Option<Basis>, Halt> {
+        let Some(baseline) = &self.baseline else { return Ok(None) };
+        if baseline.measured_by.as_ref().is_none_or(|by| *by == head.about.measured_by) {
+            let lines = match &baseline.measurement {
+                Some(key) => kept::find(self.ctx(), key, None).await,
+                None => None,
+            };
+            let coverage = match lines {
+                Some(Kept::Measured(lines)) if lines.coverage.totals() == baseline.totals => Some(lines.coverage),
+                _ => None,
+            };
+            let (totals, sha, excluded) = (baseline.totals, baseline.sha.clone(), baseline.excluded);
+            return Ok(Some(Basis { totals, sha, coverage, excluded, floor: None }));
+        }
+        let base = self.site.subject.rules_at();
+        let tree = tree_of(&self.site.git, base).await.map_err(|error| error.to_string())?;
+        let plan = self.plan.for_base();
+        let before = match may_run {
+            true => self.measured(base, &tree, &plan, false).await?,
+            false => match find_fresh(self.ctx(), &self.key_of(&tree)).await {
+                Some(Kept::Measured(before)) => Outcome::Measured(before),
+                _ => return Ok(None),
+            },
+        };
+        let way_out = format!(
+            "the baseline was measured by another tool or configuration, so base {} was to be measured again; mend that, or set the baseline by hand (`orch baseline set`)",
+            base.short()
+        );
+        let before = match before {
+            Outcome::Measured(before) if before.about.measured_by == head.about.measured_by => before,
+            Outcome::Measured(before) => {
+                let (one, other) = (text::tool(&head.about), text::tool(&before.about));
+                return Err(Halt::CouldNotRun(format!("head was measured by {one}, base by {other}; {way_out}")));
+            }
+            Outcome::NoReport(why) | Outcome::NotStarted(why) | Outcome::Failed(why) => {
+                return Err(Halt::CouldNotRun(format!("{way_out}: {why}")));
+            }
+        };
+        let totals = before.coverage.totals();
+        let mark = Mark { totals, sha: base.clone(), measurement: self.key_of(&tree) };
+        let excluded = before.coverage.excluded;
+        Ok(Some(Basis { totals, sha: base.clone(), coverage: Some(before.coverage), excluded, floor: Some(mark) }))
+    }
+
+    /// What is known about a commit's tree, or what a run finds out now. `anew`: whatever is known.
+    async fn measured(&self, sha: &CommitSha, tree: &CommitSha, plan: &Plan, anew: bool) -> Result<Outcome, Halt> {
+        let key = self.key_of(tree);
+        match find_fresh(self.ctx(), &key).await.filter(|_| !anew) {
+            Some(Kept::Measured(kept)) => return Ok(Outcome::Measured(kept)),
+            Some(Kept::NoReport(why)) => return Ok(Outcome::NoReport(why)),
+            None => {}
+        }
+        let scratch = self.site.scratch()?;
+        let ran = async {
+            self.site.check_out(&scratch, sha).await?;
+            if let Some(broken) = self.site.set_up(&scratch, sha).await? {
+                return Ok(Err(format!("{}\n\n{}", broken.text, broken.tail)));
+            }
+            if *sha != self.site.subject.head {
+                measure::overlay(&scratch, plan).await?;
+            }
+            run_line(&self.site, &scratch, plan, "coverage", None).await.map(Ok)
+        };
+        let ran: Result<Result<Ran, String>, Halt> = ran.await;
+        scratch.close().await;
+        let ran = match ran? {
+            Ok(ran) => ran,
+            Err(text) => return Ok(Outcome::Failed(text)),
+        };
+        if let Some(why) = ran.not_started() {
+            return Ok(Outcome::NotStarted(why));
+        }
+        match judge_tests(&ran.shown.end, ran.shown.counts) {
+            Judged::Passed { .. } => {}
+            Judged::Failed { why } => {
+                let text = format!("`{}` failed on {}: {why}\n\n{}", plan.line, sha.short(), ran.shown.tail);
+                return Ok(Outcome::Failed(text));
+            }
+            Judged::CouldNotRun { reason, why } => {
+                return Err(self.site.no_answer(&line_of(&self.site, plan, "coverage"), reason, &why, &ran.shown.tail));
+            }
+        }
+        let (kept, outcome) = match ran.measurement(&self.site, plan, sha, tree) {
+            Ok(measurement) => {
+                let measurement = Box::new(measurement);
+                (Kept::Measured(measurement.clone()), Outcome::Measured(measurement))
+            }
+            Err(why) => (Kept::NoReport(why.clone()), Outcome::NoReport(why)),
+        };
+        // Of a repetition the caller keeps what counts.
+        if !anew {
+            put(self.ctx(), &key, &kept).await;
+        }
+        Ok(outcome)
+    }
+
+    /// A near miss is measured once more, and the better one counts.
+    async fn once_more(
+        &self,
+        first: Box<Measurement>,
+        judged: Judgement,
+        basis: Option<&Basis>,
+    ) -> Result<(Box<Measurement>, Judgement, Option<String>), Halt> {
+        let one = first.coverage.totals();
+        let second = match self.measured(&self.site.subject.head, &self.tree, &self.plan, true).await? {
+            Outcome::Measured(second) if second.about.measured_by == first.about.measured_by => second,
+            Outcome::Measured(_) => {
+                return Ok((first, judged, Some(text::no_second(one, "by another tool than the first time"))));
+            }
+            Outcome::NoReport(why) | Outcome::NotStarted(why) | Outcome::Failed(why) => {
+                let why = orch_domain::task::first_line(&why);
+                return Ok((first, judged, Some(text::no_second(one, why))));
+            }
+        };
+        let other = second.coverage.totals();
+        let note = Some(text::twice(one, other));
+        if !other.is_above(one) {
+            return Ok((first, judged, note));
+        }
+        put(self.ctx(), &self.key_of(&self.tree), &Kept::Measured(second.clone())).await;
+        let judged = self.judge(other, basis);
+        Ok((second, judged, note))
+    }
+
+    /// The tool never started: the host's matter, unless it does start on base.
+    async fn not_started(&self, why: &str) -> Result<Found, Halt> {
+        let (base, head) = (self.site.subject.rules_at(), &self.site.subject.head);
+        if base != head {
+            let tree = tree_of(&self.site.git, base).await.map_err(|error| error.to_string())?;
+            let on_base = self.measured(base, &tree, &self.plan.for_base(), false).await?;
+            if !matches!(on_base, Outcome::NotStarted(_)) {
+                let text = format!(
+                    "the coverage tool starts on base {} and does not on {}: {why}",
+                    base.short(),
+                    head.short()
+                );
+                return Ok(self.found(Verdict::Failed, text));
+            }
+        }
+        let text = format!("the coverage tool could not start: {why}");
+        if self.site.repo.settings.coverage.policy.fail_closed {
+            let closed = "`gates.coverage.fail_closed` is on, so that counts as failed";
+            return Ok(
+                self.found(Verdict::Failed, format!("{text}\n\n{closed}; install the tool, or name another command"))
+            );
+        }
+        let warning = format!("coverage was NOT measured: {text}; install it, or name another command");
+        let found = self.found(Verdict::Passed, text);
+        Ok(Found { warnings: vec![warning], ..found })
+    }
+
+    /// The verdict's text, counts and report.
+    async fn say(
+        &self,
+        head: &Measurement,
+        judged: &Judgement,
+        basis: Option<&Basis>,
+        again: Option<String>,
+    ) -> Result<Found, Halt> {
+        let subject = self.site.subject;
+        let mut notes: Vec<String> = again.into_iter().collect();
+        notes.extend(self.plan.remarks());
+        let (compared, troubles) = self.compare(head, basis).await;
+        notes.extend(troubles);
+        if let Some(base) = &subject.base {
+            match command::drift(&self.site.git, base, &subject.head).await {
+                Ok(drift) => notes.extend(drift),
+                Err(error) => notes.push(format!("what the branch changed about its tests is not known: {error}")),
+            }
+        }
+        let now = head.coverage.totals();
+        let before = basis.map(|basis| (basis.totals, basis.excluded));
+        notes.extend(text::excluded(head.coverage.excluded, before.and_then(|(_, excluded)| excluded)));
+        notes.extend(head.about.notes.clone());
+        if judged.by_removal() {
+            notes.push("passed by the removal rule: the landing sets the baseline anew".to_owned());
+        }
+        if basis.is_some_and(|basis| basis.floor.is_some()) {
+            notes.push(
+                "tool or configuration changed: compared with base, measured again; the landing sets the baseline anew"
+                    .to_owned(),
+            );
+        }
+        let verdict = if judged.passes() { Verdict::Passed } else { Verdict::Failed };
+        let text = match verdict {
+            Verdict::Passed => judged.text(),
+            _ => text::findings(judged, &compared, &notes),
+        };
+        let policy = &self.site.repo.settings.coverage.policy;
+        let known = |name: &str, value: Option<u64>| value.map(|value| count(name, value));
+        let mut counts = vec![count("covered", now.covered()), count("total", now.total())];
+        counts.extend(known("baseline_covered", before.map(|(totals, _)| totals.covered())));
+        counts.extend(known("baseline_total", before.map(|(totals, _)| totals.total())));
+        counts.extend(known("excluded", head.coverage.excluded));
+        counts.extend(known("baseline_excluded", before.and_then(|(_, excluded)| excluded)));
+        counts.extend([
+            count("files", head.coverage.files.len() as u64),
+            count("added_covered", compared.added.covered()),
+            count("added_total", compared.added.total()),
+            count("min_basis_points", u64::from(policy.min_bp)),
+            count("epsilon_basis_points", u64::from(policy.epsilon_bp)),
+        ]);
+        let tools = vec![
+            ToolVersion { name: head.about.format.to_string(), version: text::tool(&head.about) },
+            ToolVersion { name: "coverage-configuration".to_owned(), version: self.plan.configuration.clone() },
+        ];
+        let body = text::body(&self.plan, judged, now, basis.map(|basis| (basis.totals, &basis.sha)), &compared);
+        Ok(Found { counts, tools, notes, body, ..Found::new(verdict, text, self.started) })
+    }
+
+    /// Where it changed, as far as the lines of both sides are at hand; and what is not.
+    async fn compare(&self, head: &Measurement, basis: Option<&Basis>) -> (Comparison, Vec<String>) {
+        let subject = self.site.subject;
+        let mut troubles = Vec::new();
+        let mut compared = Comparison::default();
+        if let Some(basis) = basis {
+            match (&basis.coverage, self.changed(&basis.sha).await) {
+                (Some(before), Ok(since)) => {
+                    compared = Comparison::of(before, &head.coverage, &since.changes, &since.gone);
+                }
+                (None, _) => {
+                    troubles.push("which lines the baseline covered is not kept: only totals are compared".to_owned())
+                }
+                (_, Err(why)) => troubles.push(format!("which lines changed since the baseline is not known: {why}")),
+            }
+        }
+        let base = match &subject.base {
+            None => return (compared, troubles),
+            Some(base) => self.site.git.merge_base(base, &subject.head).await,
+        };
+        let brought = match base {
+            Ok(Some(base)) => self.changed(&base).await,
+            Ok(None) => Err("base and head share no history".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        match brought {
+            Ok(brought) => compared = compared.with_added(&head.coverage, &brought.changes),
+            Err(why) => troubles.push(format!("which lines the branch adds is not known: {why}")),
+        }
+        (compared, troubles)
+    }
+
+    async fn changed(&self, since: &CommitSha) -> Result<ChangedLines, String> {
+        self.site.git.changed_lines(since, &self.site.subject.head).await.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,148 @@
+//! How coverage is measured for one subject: which command, by which configuration.
+//!
+//! Owns the order: the operator's settings, else what the files of base name. Invariants: coverage.py's settings are
+//! base's, whatever the branch changed; what cannot be held to base is the branch's own and named; two measurements
+//! under equal plans are comparable. Refuses to run anything.
+
+use std::collections::BTreeSet;
+
+use orch_adapters::git::{GitError, RepoGit};
+use orch_domain::coverage::Format;
+use orch_domain::coverage::rules::{self, Measuring, Part, Sort, Wanted};
+use orch_domain::ids::CommitSha;
+use orch_domain::names::{RepoName, RepoPath};
+use orch_domain::policy::pin_hash;
+use orch_domain::time::Millis;
+
+use crate::context::RepoRuntime;
+use crate::gates::answer::GateSubject;
+use crate::gates::command::with_files_at;
+
+/// How a subject is measured.
+#[derive(Clone, Debug)]
+pub(in crate::gates) struct Plan {
+    /// The shell line.
+    pub(in crate::gates) line: String,
+    /// Where the line comes from.
+    pub(in crate::gates) source: String,
+    /// Whether it runs the whole test suite.
+    pub(in crate::gates) runs_tests: bool,
+    /// Where it leaves its report, when that is configured.
+    pub(super) report: Option<RepoPath>,
+    /// Longest run, when it is another than the tests'.
+    pub(super) limit: Option<Millis>,
+    /// Hash of line, report and configuration in force.
+    pub(in crate::gates) configuration: String,
+    /// coverage.py's settings at base, where the branch has others: file name and text.
+    pub(super) python: Option<(String, String)>,
+    /// Tools' own settings that the branch has otherwise: they are put into base's checkout when base is measured again.
+    pub(super) overlay: Vec<(&'static str, Option<String>)>,
+    /// Files whose part about coverage the branch changes.
+    pub(super) changed: Vec<(&'static str, Sort)>,
+}
+
+/// What comes of looking.
+#[derive(Debug)]
+pub(in crate::gates) enum Planned {
+    /// Measure like this.
+    Measure(Box<Plan>),
+    /// Nothing is measured here; the text says why.
+    NotApplicable(String),
+}
+
+/// Finds out how a subject is measured.
+pub(in crate::gates) async fn plan(
+    repo: &RepoRuntime,
+    git: &RepoGit,
+    subject: &GateSubject,
+) -> Result<Planned, GitError> {
+    let settings = &repo.settings.coverage;
+    let (base, head) = (subject.rules_at(), &subject.head);
+    let (has_src, packages) = folders(git, base).await?;
+    let setting = settings.command.as_deref();
+    let wanted = with_files_at(git, base, |files| rules::wanted(setting, files, has_src, &packages)).await?;
+    let Measuring { line, why } = match wanted {
+        Wanted::Run(measuring) => measuring,
+        Wanted::Off => {
+            return Ok(Planned::NotApplicable("the settings say that no coverage is measured here".to_owned()));
+        }
+        Wanted::Nothing => {
+            let way = "name one in `commands.coverage`, or name pytest-cov or c8 among the repository's requirements";
+            return Ok(Planned::NotApplicable(format!("no coverage command is named, and none was detected ({way})")));
+        }
+    };
+    let at_base = with_files_at(git, base, |files| rules::in_force(files)).await?;
+    let at_head = with_files_at(git, head, |files| rules::in_force(files)).await?;
+    let changed = rules::changed(&at_base, &at_head);
+    let python = match changed.iter().any(|(_, sort)| *sort == Sort::Python) {
+        false => None,
+        true => {
+            let own = with_files_at(git, base, |files| rules::python_rules(files)).await?;
+            // Without any, an empty file is what keeps the branch's from being read.
+            Some(own.map_or_else(|| (".coveragerc".to_owned(), String::new()), |(file, text)| (file.to_owned(), text)))
+        }
+    };
+    let own = changed.iter().filter(|(_, sort)| *sort == Sort::Own).map(|(file, _)| *file);
+    let of_head = |file: &str| at_head.iter().find(|part| part.file == file).map(|part| part.text.clone());
+    let overlay = own.map(|file| (file, of_head(file))).collect();
+    let in_force: Vec<Part> = rules::measured_with(&at_base, &at_head);
+    Ok(Planned::Measure(Box::new(Plan {
+        configuration: pin_hash(&(&line, &settings.report, &in_force)),
+        line,
+        source: why,
+        runs_tests: settings.runs_tests,
+        report: settings.report.clone(),
+        limit: settings.limit,
+        python,
+        overlay,
+        changed,
+    })))
+}
+
+impl Plan {
+    /// Under which key a measurement of a tree is kept.
+    pub(in crate::gates) fn key(&self, repo: &RepoName, tree: &CommitSha, surroundings: &str) -> String {
+        pin_hash(&("coverage", repo, tree, &self.configuration, surroundings))
+    }
+
+    /// By what something was measured: equal ones are comparable.
+    pub(super) fn measured_by(&self, format: Format, tool: Option<&str>) -> String {
+        pin_hash(&(format, tool, &self.configuration))
+    }
+
+    /// The same for base, measured again: its own coverage.py settings stand there already.
+    pub(super) fn for_base(&self) -> Self {
+        Self { python: None, ..self.clone() }
+    }
+
+    /// What the branch changes about coverage, a line each, for the reviewer.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let named = |sort: Sort| {
+            let files: Vec<&str> = self.changed.iter().filter(|(_, s)| *s == sort).map(|(file, _)| *file).collect();
+            (!files.is_empty()).then(|| files.join(", "))
+        };
+        let python = named(Sort::Python)
+            .map(|files| format!("the branch changes coverage settings ({files}); it was measured with base's"));
+        let own = named(Sort::Own).map(|files| {
+            format!("the branch changes coverage settings ({files}); base was measured again with the same ones")
+        });
+        let shared = named(Sort::Shared).map(|files| {
+            format!("the branch changes what its tests or scripts say about coverage ({files}); that cannot be held to base's")
+        });
+        [python, own, shared].into_iter().flatten().collect()
+    }
+}
+
+/// Whether there is a folder `src`, and which folders at the top are Python packages, except those of tests.
+async fn folders(git: &RepoGit, at: &CommitSha) -> Result<(bool, Vec<String>), GitError> {
+    let files = git.files_at(at, None).await?;
+    let has_src = files.iter().any(|file| file.starts_with("src/"));
+    let package = |file: &String| {
+        let folder = file.strip_suffix("/__init__.py")?;
+        // It becomes a word of a shell line.
+        let plain = folder.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        (plain && !matches!(folder, "test" | "tests")).then(|| folder.to_owned())
+    };
+    let packages: BTreeSet<String> = files.iter().filter_map(package).collect();
+    Ok((has_src, packages.into_iter().collect()))
+}
