@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use orch_domain::ids::{CommitSha, Epoch, Generation, JobId, Seq, TaskId};
-use orch_domain::job::{Containment, JobKind, JobStatus};
+use orch_domain::job::{Containment, Enforced, JobKind, JobStatus};
 use orch_domain::journal::Record;
 use orch_domain::lane::LaneMode;
 use orch_domain::names::{RepoName, TaskKey};
@@ -123,6 +123,8 @@ pub struct JobView {
     pub pid: i32,
     /// How firmly it is held.
     pub containment: Containment,
+    /// What of its confinement is enforced.
+    pub enforced: Enforced,
     /// Since when.
     pub since: Timestamp,
 }

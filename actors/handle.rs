@@ -420,6 +420,7 @@ impl Control for Handle {
                 status: j.status,
                 pid: j.record.identity.pid,
                 containment: j.record.identity.containment,
+                enforced: j.record.identity.enforced,
                 since: j.record.at,
             })
             .collect())

@@ -57,6 +57,8 @@ pub struct Config {
     /// Pipelines by name; `full` and `lite` are built in.
     #[serde(deserialize_with = "units::or_empty")]
     pub pipelines: BTreeMap<String, PipelineSource>,
+    /// How jobs are held and walled in.
+    pub containment: ContainmentConfig,
     /// The STOP status of the tracker.
     pub stop: Stop,
     /// Scope of each gate.
@@ -77,6 +79,7 @@ impl Default for Config {
             agents: BTreeMap::new(),
             repos: BTreeMap::new(),
             pipelines: BTreeMap::new(),
+            containment: ContainmentConfig::default(),
             stop: Stop::default(),
             gates: Gates::default(),
             retention: Retention::default(),
@@ -448,6 +451,22 @@ pub struct PipelineFile {
 pub struct PipelineInline {
     /// The stages as written; read by the domain's own parser.
     pub stages: serde_yaml::Value,
+}
+
+/// Which of the host's means to hold jobs are used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContainmentConfig {
+    /// Namespaces of their own for agents and gates, where the host offers them.
+    pub namespaces: bool,
+    /// Control groups for all jobs, where the host offers them.
+    pub cgroups: bool,
+}
+
+impl Default for ContainmentConfig {
+    fn default() -> Self {
+        Self { namespaces: true, cgroups: true }
+    }
 }
 
 /// The tracker's STOP status.

@@ -77,8 +77,29 @@ pub struct JobLimits {
     pub log_bytes: u64,
     /// Most processes at a time, if limited.
     pub processes: Option<u32>,
-    /// Most resident memory in bytes of all its processes together, if limited.
+    /// Most memory in bytes of all its processes together, if limited.
     pub memory_bytes: Option<u64>,
+    /// Most processors at a time, in thousandths of one, if limited. Only a control group can hold this one.
+    pub cpus_milli: Option<u32>,
+    /// Most processor time of all its processes together, if limited.
+    pub cpu_time: Option<Millis>,
+    /// Most open files of each process, if limited.
+    pub open_files: Option<u64>,
+    /// Most bytes on disk in the folders that it may write, if limited.
+    pub disk_bytes: Option<u64>,
+    /// What becomes of standard output beyond `log_bytes`.
+    pub beyond: Beyond,
+}
+
+/// What becomes of standard output that does not fit the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Beyond {
+    /// The log is cut and marked; the job goes on.
+    #[default]
+    Cut,
+    /// What has been read for good makes room, and only that: until then the job waits. For event streams, whose reader
+    /// tells how far it is.
+    Roll,
 }
 
 impl Default for JobLimits {
@@ -90,6 +111,11 @@ impl Default for JobLimits {
             log_bytes: 64 << 20,
             processes: None,
             memory_bytes: None,
+            cpus_milli: None,
+            cpu_time: None,
+            open_files: None,
+            disk_bytes: None,
+            beyond: Beyond::Cut,
         }
     }
 }

@@ -72,12 +72,13 @@ pub(super) async fn run(context: &Context, out: &mut Output) -> Result<u8, CliEr
                 j.kind.as_str().to_owned(),
                 j.status.as_str().to_owned(),
                 j.pid.to_string(),
+                format!("{}; {}", j.containment.as_str(), j.enforced),
                 show::time(j.since),
                 show::short(&j.label, 60),
             ]
         };
         let rows: Vec<Vec<String>> = jobs.iter().map(row).collect();
-        out.block(&format!("\n{}", show::table(&["JOB", "KIND", "STATUS", "PID", "SINCE", "WHAT"], &rows)))?;
+        out.block(&format!("\n{}", show::table(&["JOB", "KIND", "STATUS", "PID", "HELD BY", "SINCE", "WHAT"], &rows)))?;
     }
     Ok(0)
 }

@@ -167,6 +167,8 @@ pub const KEYS: &[Key] = &[
     key("repos.<name>.deploy_timeout", Duration, "Longest run of its staging, deploy and rollback commands. Absent: `limits.deploy_time`."),
     key("repos.<name>.image", Text, "Image that is deployed, for the image-freshness gate."),
     key("pipelines.<name>", Other, "`{file: PATH}`, or `{stages: [...]}` in the form of a pipeline file."),
+    key("containment.namespaces", Switch, "Whether agents and gates get processes, `/proc`, `/dev/shm` and `/run` of their own, where the host offers namespaces. `orch doctor` says what it offers."),
+    key("containment.cgroups", Switch, "Whether jobs get control groups, where the host offers them: for ending all at once, and for limits that the kernel keeps."),
     with_env("stop.status_enabled", "ORCH_STOP_STATUS_ENABLED", Switch, "Whether the tracker's STOP status is obeyed. STOP by command line and HTTP always is."),
     with_env("gates.security.enabled", "ORCH_SECURITY_GATE_ENABLED", Switch, "The gate against secrets and known advisories."),
     with_env("gates.security.repos", "ORCH_SECURITY_GATE_REPOS", List, "Its scope: names, or `*`. Empty: repositories marked `self_hosting`."),

@@ -3,6 +3,7 @@
 //! Owns the kinds, what each kind does when the supervisor dies, the identity by which a job is found again after a
 //! restart, and how a job can end. Refuses to know how a process is started: that is the placement's business.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,9 @@ pub struct JobIdentity {
     pub dir: PathBuf,
     /// How the job is held: what was found at start and used (shown, and quoted by receipts).
     pub containment: Containment,
+    /// What of its confinement is enforced (shown). Records of earlier versions have none.
+    #[serde(default)]
+    pub enforced: Enforced,
 }
 
 /// How firmly a job is held, weakest first.
@@ -118,6 +122,78 @@ pub enum Containment {
     Cgroup,
     /// PID namespace and control group together.
     PidNamespaceAndCgroup,
+}
+
+impl Containment {
+    /// From its parts: namespaces of its own, and a control group that the job cannot write.
+    #[must_use]
+    pub const fn of(namespaces: bool, group: bool) -> Self {
+        match (namespaces, group) {
+            (false, false) => Self::Shim,
+            (true, false) => Self::PidNamespace,
+            (false, true) => Self::Cgroup,
+            (true, true) => Self::PidNamespaceAndCgroup,
+        }
+    }
+
+    /// In words, for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shim => "shim",
+            Self::PidNamespace => "pid namespace",
+            Self::Cgroup => "cgroup",
+            Self::PidNamespaceAndCgroup => "pid namespace, cgroup",
+        }
+    }
+
+    /// Whether the job is in namespaces of its own.
+    #[must_use]
+    pub const fn has_namespaces(self) -> bool {
+        matches!(self, Self::PidNamespace | Self::PidNamespaceAndCgroup)
+    }
+
+    /// Whether an empty control group proves that nothing is left.
+    #[must_use]
+    pub const fn has_group(self) -> bool {
+        matches!(self, Self::Cgroup | Self::PidNamespaceAndCgroup)
+    }
+}
+
+/// What of a job's confinement the kernel enforces. What is missing here is a request that the host cannot meet, or one
+/// that was not made: then `asked` is false.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Enforced {
+    /// Whether confinement was asked for; not for our own git commands, deploy commands, and agents that opted out.
+    pub asked: bool,
+    /// Landlock version that keeps it to its folders; 0 for none.
+    pub landlock: u32,
+    /// Whether it cannot signal, or reach by an abstract socket, anybody outside.
+    pub scoped: bool,
+    /// Whether it has a view of its own of processes, shared memory and sockets.
+    pub own_view: bool,
+    /// Whether it has a `/tmp` of its own.
+    pub own_tmp: bool,
+    /// The user it runs as, when it has one of its own.
+    pub user: Option<u32>,
+    /// Limits that the kernel keeps; others are counted by the guard.
+    pub kernel_limits: Vec<String>,
+}
+
+impl fmt::Display for Enforced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        match (self.asked, self.landlock) {
+            (true, 0) => parts.push("folders NOT enforced".to_owned()),
+            (true, version) => parts.push(format!("landlock {version}")),
+            (false, _) => parts.push("unconfined".to_owned()),
+        }
+        parts.extend(self.own_view.then(|| "own view".to_owned()));
+        parts.extend(self.own_tmp.then(|| "own /tmp".to_owned()));
+        parts.extend(self.user.map(|user| format!("user {user}")));
+        f.write_str(&parts.join(", "))
+    }
 }
 
 /// How a job ended: a fact about processes, never a verdict.

@@ -27,7 +27,7 @@ use orch_adapters::agents::{self, AgentSettings, Prompts, Rates};
 use orch_adapters::disk::{FreeSpace, SystemDisk};
 use orch_adapters::forge::LocalForge;
 use orch_adapters::git::{GitRooms, GitSettings};
-use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Runner, become_subreaper};
+use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, become_subreaper};
 use orch_adapters::notify::LogNotifier;
 use orch_adapters::ports::{Clock, JobLimits, Placement, SystemClock};
 use orch_domain::agent::AgentKind;
@@ -237,9 +237,15 @@ fn placement(config: &Config, paths: &Paths, guard: Guard) -> Result<Arc<dyn Pla
         shim_args: guard.args,
         jobs_dir: paths.jobs.clone(),
         runtime_dir: runtime_dir(config),
+        means: means(config),
     };
     let placement = LocalPlacement::new(settings).map_err(|e| StartError::Settings(e.to_string()))?;
     Ok(Arc::new(placement))
+}
+
+/// Which of the host's means the settings let us use.
+pub(crate) fn means(config: &Config) -> Means {
+    Means { namespaces: config.containment.namespaces, groups: config.containment.cgroups }
 }
 
 fn git_settings(config: &Config, path: &str) -> GitSettings {

@@ -12,7 +12,7 @@ use orch_adapters::ports::{Clock as _, Placement as _, SystemClock};
 use orch_domain::stop::Level;
 use orch_store::{OpenError, Store, StoreConfig};
 
-use super::{Guard, Running, StartError, demo, runtime_dir, start};
+use super::{Guard, Running, StartError, demo, means, runtime_dir, start};
 use crate::cli::{self, DemoArgs, Engine, EngineStarter, Health, Output, Probe};
 use crate::config::Config;
 
@@ -84,13 +84,21 @@ impl EngineStarter for Starter {
     }
 
     async fn probe(&self, config: &Config) -> Vec<Probe> {
-        let settings = LocalPlacementConfig::new(config.data_dir.join("jobs"), runtime_dir(config));
+        let means = means(config);
+        let settings = LocalPlacementConfig {
+            means,
+            ..LocalPlacementConfig::new(config.data_dir.join("jobs"), runtime_dir(config))
+        };
         match LocalPlacement::new(settings) {
             Ok(placement) => placement
                 .capabilities()
                 .into_iter()
                 .map(|text| {
-                    let health = if text.contains("not available") { Health::Warn } else { Health::Ok };
+                    let health = if text.contains(": not available") || text.contains(": switched off") {
+                        Health::Warn
+                    } else {
+                        Health::Ok
+                    };
                     Probe { name: "containment".to_owned(), health, text }
                 })
                 .collect(),

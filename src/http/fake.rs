@@ -12,7 +12,7 @@ use orch_actors::api::{
 };
 use orch_domain::agent::Usage;
 use orch_domain::ids::{CommitSha, Epoch, Generation, Seq};
-use orch_domain::job::{Containment, JobKind, JobStatus};
+use orch_domain::job::{Containment, Enforced, JobKind, JobStatus};
 use orch_domain::journal::{Entry, Record};
 use orch_domain::lane::LaneMode;
 use orch_domain::names::RepoName;
@@ -380,7 +380,8 @@ impl Control for FakeControl {
             label: "agent claude for ORC-2".to_owned(),
             status: JobStatus::Running,
             pid: 4711,
-            containment: Containment::Shim,
+            containment: Containment::PidNamespace,
+            enforced: Enforced { asked: true, landlock: 7, scoped: true, own_view: true, ..Enforced::default() },
             since: later(60),
         }])
     }

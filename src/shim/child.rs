@@ -1,7 +1,7 @@
 //! From `fork` to `exec`: the few steps that a child takes between being a copy of the shim and being the program.
 //!
-//! Owns their order: session, standard streams, signals, limits, user, folder, landlock, `exec`. Everything that
-//! allocates happens before the fork. What goes wrong comes back through a pipe, with the step that failed, so that
+//! Owns their order: namespaces, session, standard streams, signals, limits, user, folder, landlock, `exec`. In namespaces
+//! there is a process between the shim and the program: their first one. What goes wrong comes back through a pipe, with the step that failed, so that
 //! "could not start" names the reason and is never mistaken for an exit code.
 #![expect(unsafe_code, reason = "fork, and setting default signal actions")]
 
@@ -15,28 +15,43 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppid, pipe2};
 use nix::unistd::{setgroups, setresgid, setresuid, setsid};
 
 use crate::landlock::Rules;
+use crate::mounts::View;
 use crate::spec::ShimSpec;
-use crate::sys;
+use crate::sys::Cloned;
+use crate::{namespaces, procs, sys};
 
 /// What a confined job of root keeps: what package managers and test suites use inside their own folders.
 /// `CHOWN`, `DAC_OVERRIDE`, `FOWNER`, `FSETID`, `KILL`, `SETGID`, `SETUID`, `NET_BIND_SERVICE`.
 const KEPT_CAPABILITIES: u64 = 1 | (1 << 1) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 6) | (1 << 7) | (1 << 10);
 
-/// A started child.
+/// How many tasks the kernel lets there be for each process that is allowed, before it refuses more.
+pub const FUSE: u64 = 8;
+
+/// A started job.
 pub(crate) struct Launched {
-    /// Its process id: leader of its own session.
-    pub(crate) pid: Pid,
+    /// Its main process: leader of its own session. In namespaces it is unknown when it was too quick to be seen.
+    pub(crate) main: Option<Pid>,
+    /// The first process of its namespaces, if it has any.
+    pub(crate) first: Option<First>,
     /// Read end of its standard output.
     pub(crate) stdout: OwnedFd,
     /// Read end of its standard error.
     pub(crate) stderr: OwnedFd,
+}
+
+/// The first process of a job's namespaces, which the shim is the parent of.
+pub(crate) struct First {
+    /// Its process id, as the shim sees it.
+    pub(crate) pid: Pid,
+    /// Where it tells how the main process ended.
+    pub(crate) told: OwnedFd,
 }
 
 /// The steps in a child that can fail, as sent through the pipe.
@@ -47,7 +62,15 @@ enum Step {
     User,
     Folder,
     Confine,
+    Namespaces,
     Exec,
+}
+
+/// Which step failed, why, and where, if that is not clear from the step.
+type Failed = (Step, Errno, String);
+
+fn at(step: Step) -> impl Fn(Errno) -> Failed {
+    move |errno| (step, errno, String::new())
 }
 
 impl Step {
@@ -58,9 +81,27 @@ impl Step {
             3 => format!("user id {}", spec.confinement.uid.unwrap_or_default()),
             4 => format!("working folder `{}`", spec.cwd.display()),
             5 => "its confinement".to_owned(),
+            6 => "its namespaces".to_owned(),
             _ => format!("program `{}`", spec.argv.first().map_or("", String::as_str)),
         }
     }
+}
+
+/// The pipes between the shim and a new process; each side keeps its ends.
+struct Pipes {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    report: OwnedFd,
+    told: OwnedFd,
+    gate: OwnedFd,
+}
+
+fn pipes() -> nix::Result<(Pipes, Pipes)> {
+    let pipe = || pipe2(OFlag::O_CLOEXEC);
+    let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
+    let ((report, report_end), (told, told_end), (gate_end, gate)) = (pipe()?, pipe()?, pipe()?);
+    let ours = Pipes { stdout, stderr, report, told, gate };
+    Ok((ours, Pipes { stdout: stdout_end, stderr: stderr_end, report: report_end, told: told_end, gate: gate_end }))
 }
 
 /// A child that is ready to be forked.
@@ -70,7 +111,12 @@ pub(crate) struct Recipe {
     env: Vec<CString>,
     cwd: CString,
     uid: Option<u32>,
+    confined: bool,
+    open_files: Option<u64>,
+    processes: Option<u32>,
     rules: Option<Rules>,
+    /// Whether they need a user namespace, and what the job sees in them.
+    namespaces: Option<(bool, View)>,
     stdin: File,
 }
 
@@ -88,6 +134,10 @@ impl Recipe {
         if programs.is_empty() {
             return Err(format!("program `{program}`: its environment has no PATH to look it up in"));
         }
+        let rules = Rules::compile(&spec.confinement).map_err(|error| error.to_string())?;
+        if let (Some(rules), None) = (&rules, &spec.namespaces) {
+            rules.open_views().map_err(|error| error.to_string())?;
+        }
         Ok(Self {
             programs,
             argv: spec.argv.iter().map(|value| text("an argument", value)).collect::<Result<_, _>>()?,
@@ -99,7 +149,11 @@ impl Recipe {
                 .map_err(|_| "a variable of its environment holds a NUL byte".to_owned())?,
             cwd: text("the working folder", &spec.cwd.to_string_lossy())?,
             uid: spec.confinement.uid,
-            rules: Rules::compile(&spec.confinement).map_err(|error| error.to_string())?,
+            confined: spec.confinement.enforced,
+            open_files: spec.limits.open_files,
+            processes: spec.limits.processes,
+            rules,
+            namespaces: spec.namespaces.as_ref().map(|wanted| (wanted.user, View::plan(wanted))),
             stdin,
         })
     }
@@ -109,45 +163,109 @@ impl Recipe {
         self.rules.as_ref().map_or(0, Rules::abi)
     }
 
-    /// Forks and waits until the child has become the program, or has said why not.
-    pub(crate) fn launch(&self, spec: &ShimSpec) -> Result<Launched, String> {
-        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|error| format!("no pipe: {error}"));
-        let (stdout, stdout_end) = pipe()?;
-        let (stderr, stderr_end) = pipe()?;
-        let (report, report_end) = pipe()?;
+    /// Starts the job and waits until it has become the program, or has said why not. Before it does anything, `admit`
+    /// is called with the new process' id: what has to be recorded, or to hold it, comes first.
+    pub(crate) fn launch(
+        &self,
+        spec: &ShimSpec,
+        admit: impl FnOnce(Pid) -> Result<(), String>,
+    ) -> Result<Launched, String> {
+        let no_process = |error: io::Error| format!("program `{}`: no new process: {error}", spec.argv[0]);
+        let (ours, theirs) = pipes().map_err(|error| format!("no pipe: {error}"))?;
         let shim = nix::unistd::getpid();
-        // SAFETY: the shim has one thread, so the child may go on using all of its memory.
-        match unsafe { fork() }.map_err(|error| format!("program `{}`: no new process: {error}", spec.argv[0]))? {
-            ForkResult::Child => {
-                let (step, errno) = self.become_program(shim, &stdout_end, &stderr_end);
-                let mut message = [0_u8; 5];
-                message[0] = step as u8;
-                message[1..].copy_from_slice(&(errno as i32).to_le_bytes());
-                let _ = File::from(report_end).write_all(&message);
-                // SAFETY: ends the copy at once, without running anything that belongs to the shim.
-                unsafe { libc::_exit(127) }
+        let cloned = match &self.namespaces {
+            Some((user, _)) => sys::clone_with(namespaces::kinds(*user).bits()).map_err(no_process)?,
+            // SAFETY: the shim has one thread, so the child may go on using all of its memory.
+            None => match unsafe { fork() }.map_err(|errno| no_process(errno.into()))? {
+                ForkResult::Child => Cloned::Child,
+                ForkResult::Parent { child } => Cloned::Parent(child.as_raw()),
+            },
+        };
+        let pid = match cloned {
+            Cloned::Child => {
+                drop(ours);
+                self.be_born(shim, theirs)
             }
-            ForkResult::Parent { child } => {
-                drop((stdout_end, stderr_end, report_end));
-                match heard(report) {
-                    Ok(None) => Ok(Launched { pid: child, stdout, stderr }),
-                    Ok(Some((step, errno))) => Err(format!("{}: {errno}{}", Step::describe(step, spec), hint(errno))),
-                    Err(error) => Err(format!("program `{}`: no word from the new process: {error}", spec.argv[0])),
-                }
-            }
+            Cloned::Parent(pid) => Pid::from_raw(pid),
+        };
+        drop(theirs);
+        let Pipes { stdout, stderr, report, told, gate } = ours;
+        let admitted = admit(pid)
+            .and_then(|()| nix::unistd::write(&gate, &[1]).map_err(|errno| format!("it could not be let go: {errno}")));
+        if let Err(why) = admitted {
+            // It waits at its gate, and nobody else is there yet.
+            let _ = kill(pid, Signal::SIGKILL);
+            return Err(why);
         }
+        match heard(report) {
+            Ok(None) => {}
+            Ok(Some((step, errno, place))) => {
+                let what = Step::describe(step, spec);
+                let place = if place.is_empty() { place } else { format!(": {place}") };
+                return Err(format!("{what}{place}: {errno}{}", hint(errno)));
+            }
+            Err(error) => return Err(format!("program `{}`: no word from the new process: {error}", spec.argv[0])),
+        }
+        let (main, first) = match self.namespaces {
+            None => (Some(pid), None),
+            Some(_) => {
+                let main = procs::children(pid.as_raw()).first().copied().map(Pid::from_raw);
+                (main, Some(First { pid, told }))
+            }
+        };
+        Ok(Launched { main, first, stdout, stderr })
     }
 
-    /// Runs in the child; comes back only when something failed.
-    fn become_program(&self, shim: Pid, stdout: &OwnedFd, stderr: &OwnedFd) -> (Step, Errno) {
-        match self.steps(shim, stdout, stderr) {
-            Ok(()) => (Step::Exec, self.exec()),
+    /// The new process, until it is the program (or the first of its namespaces, which starts the program).
+    fn be_born(&self, shim: Pid, pipes: Pipes) -> ! {
+        let Pipes { stdout, stderr, report, told, gate } = pipes;
+        let mut go = [0_u8; 1];
+        // The last resort when the shim itself is killed. In namespaces all of it goes with the first process.
+        let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+        if nix::unistd::read(&gate, &mut go) != Ok(1) {
+            sys::leave(127);
+        }
+        let failed = match &self.namespaces {
+            None => self.become_program(shim, &stdout, &stderr),
+            Some((user, view)) => match self.begin_inside(*user, view) {
+                // SAFETY: this is a copy of the shim, with one thread.
+                Ok(()) => match unsafe { fork() } {
+                    Ok(ForkResult::Child) => self.become_program(getppid(), &stdout, &stderr),
+                    Ok(ForkResult::Parent { child }) => {
+                        drop((stdout, stderr, report, gate));
+                        namespaces::reap_all(child, told)
+                    }
+                    Err(errno) => at(Step::Exec)(errno),
+                },
+                Err(failed) => failed,
+            },
+        };
+        let (step, errno, place) = failed;
+        let mut message = vec![step as u8];
+        message.extend_from_slice(&(errno as i32).to_le_bytes());
+        message.extend_from_slice(place.as_bytes());
+        let _ = File::from(report).write_all(&message);
+        sys::leave(127)
+    }
+
+    /// What the first process of the namespaces does before anything of the job begins.
+    fn begin_inside(&self, user: bool, view: &View) -> Result<(), Failed> {
+        namespaces::settle_in(user, view).map_err(|(place, errno)| (Step::Namespaces, errno, place))?;
+        if let Some(rules) = &self.rules {
+            rules.open_views().map_err(|error| (Step::Confine, errno_of(&error), error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Comes back only when something failed.
+    fn become_program(&self, parent: Pid, stdout: &OwnedFd, stderr: &OwnedFd) -> Failed {
+        match self.steps(parent, stdout, stderr) {
+            Ok(()) => at(Step::Exec)(self.exec()),
             Err(failed) => failed,
         }
     }
 
-    fn steps(&self, shim: Pid, stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), (Step, Errno)> {
-        let at = |step: Step| move |errno: Errno| (step, errno);
+    fn steps(&self, parent: Pid, stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), Failed> {
         // A session of its own: a script's `kill 0` must not reach the shim.
         setsid().map_err(at(Step::Session))?;
         dup2_stdin(&self.stdin).map_err(at(Step::Streams))?;
@@ -157,24 +275,35 @@ impl Recipe {
         umask(Mode::from_bits_truncate(0o022));
         // No core files: they would carry the job's secrets to wherever the pattern points.
         let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+        if let Some(most) = self.open_files {
+            let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(most, |(_, hard)| most.min(hard));
+            setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(at(Step::Confine))?;
+        }
         if let Some(uid) = self.uid {
+            if let Some(most) = self.processes {
+                // A fuse between two counts of the guard. It counts threads of this user, who has this job alone.
+                let most = u64::from(most) * FUSE;
+                setrlimit(Resource::RLIMIT_NPROC, most, most).map_err(at(Step::Confine))?;
+            }
             become_user(uid).map_err(at(Step::User))?;
         }
-        // The last resort when the shim itself is killed: at least the main process goes with it.
+        // At least the main process goes with whoever started it; again, because a change of user takes it back.
         let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-        if getppid() != shim {
-            return Err((Step::Session, Errno::ESRCH));
+        if getppid() != parent {
+            return Err(at(Step::Session)(Errno::ESRCH));
         }
         chdir(self.cwd.as_c_str()).map_err(at(Step::Folder))?;
-        if let Some(rules) = &self.rules {
+        if self.confined {
             prctl::set_no_new_privs().map_err(at(Step::Confine))?;
             match sys::limit_capabilities(KEPT_CAPABILITIES) {
                 Err(error) if error.raw_os_error() != Some(libc::EPERM) => {
-                    return Err((Step::Confine, errno_of(&error)));
+                    return Err(at(Step::Confine)(errno_of(&error)));
                 }
                 _ => {}
             }
-            rules.enter().map_err(|error| (Step::Confine, errno_of(&error)))?;
+        }
+        if let Some(rules) = &self.rules {
+            rules.enter().map_err(|error| at(Step::Confine)(errno_of(&error)))?;
         }
         Ok(())
     }
@@ -207,11 +336,14 @@ fn candidates(program: &str, path: Option<&str>) -> Vec<String> {
         .collect()
 }
 
-fn heard(report: OwnedFd) -> io::Result<Option<(u8, Errno)>> {
+fn heard(report: OwnedFd) -> io::Result<Option<(u8, Errno, String)>> {
     let mut message = Vec::new();
     File::from(report).read_to_end(&mut message)?;
     Ok(match message.as_slice() {
-        [step, a, b, c, d] => Some((*step, Errno::from_raw(i32::from_le_bytes([*a, *b, *c, *d])))),
+        [step, a, b, c, d, place @ ..] => {
+            let errno = Errno::from_raw(i32::from_le_bytes([*a, *b, *c, *d]));
+            Some((*step, errno, String::from_utf8_lossy(place).into_owned()))
+        }
         _ => None,
     })
 }

@@ -3,7 +3,8 @@
 //! Owns who is signalled and how often. Direct children are killed by pid: they keep it until the shim waits for them,
 //! so it cannot be a stranger's. Deeper ones are signalled through a handle with their start time compared. Every
 //! orphan becomes a direct child, so killing in rounds until `waitpid` says `ECHILD` ends any tree; the walks through
-//! `/proc` only make it quicker and count.
+//! `/proc` only make it quicker and count. In namespaces the one direct child is their first process, and the kernel ends
+//! all with it; a control group is ended as one, too.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,8 +12,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::groups::Groups;
 use crate::procs;
 use crate::protocol::Level;
+use crate::tree::Tree;
 
 /// How often a tree that was asked politely is looked through for newcomers.
 const TERM_ROUND: Duration = Duration::from_millis(100);
@@ -61,7 +64,7 @@ impl Ending {
     }
 
     /// Does one round if it is due.
-    pub(crate) fn round(&mut self, now: Instant) {
+    pub(crate) fn round(&mut self, tree: &Tree, groups: &Groups, now: Instant) {
         if self.level == Level::Term && now >= self.kill_at {
             self.raise(Level::Kill, now);
         }
@@ -71,7 +74,7 @@ impl Ending {
         match self.level {
             Level::Term => {
                 self.next_round = now + TERM_ROUND;
-                for stat in procs::descendants(shim()) {
+                for stat in tree.living() {
                     if self.signalled.insert(stat.pid) {
                         procs::signal_same(stat.pid, stat.start_ticks, Signal::SIGTERM);
                         // A stopped process would not see TERM.
@@ -81,15 +84,15 @@ impl Ending {
             }
             Level::Kill => {
                 self.next_round = now + KILL_ROUND;
+                // Counted before they are gone with the first of them.
+                let living = tree.living();
+                self.signalled.extend(living.iter().map(|stat| stat.pid));
+                groups.kill();
                 for pid in procs::children(shim()) {
-                    if kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
-                        self.signalled.insert(pid);
-                    }
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                 }
-                for stat in procs::descendants(shim()) {
-                    if procs::signal_same(stat.pid, stat.start_ticks, Signal::SIGKILL) {
-                        self.signalled.insert(stat.pid);
-                    }
+                for stat in living {
+                    procs::signal_same(stat.pid, stat.start_ticks, Signal::SIGKILL);
                 }
             }
         }
@@ -113,11 +116,11 @@ impl Ending {
 }
 
 /// Stops every process of the tree; answers whether a last look found no newcomer.
-pub(crate) fn freeze() -> bool {
+pub(crate) fn freeze(tree: &Tree) -> bool {
     let mut stopped = HashSet::new();
     for _ in 0..FREEZE_ROUNDS {
         let mut newcomers = false;
-        for stat in procs::descendants(shim()) {
+        for stat in tree.living() {
             if stopped.insert(stat.pid) {
                 newcomers = true;
                 procs::signal_same(stat.pid, stat.start_ticks, Signal::SIGSTOP);
@@ -131,8 +134,8 @@ pub(crate) fn freeze() -> bool {
 }
 
 /// Lets every process of the tree go on.
-pub(crate) fn thaw() {
-    for stat in procs::descendants(shim()) {
+pub(crate) fn thaw(tree: &Tree) {
+    for stat in tree.living() {
         procs::signal_same(stat.pid, stat.start_ticks, Signal::SIGCONT);
     }
 }

@@ -17,23 +17,26 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stdin, dup2_stdout, getpid, getsid, setsid};
-use orch_domain::job::{Containment, JobEnd, JobExit, OnLoss};
+use orch_domain::job::{JobEnd, JobExit, OnLoss};
 use orch_domain::time::Timestamp;
 
+use crate::bounds::{self, Bounds};
 use crate::child::Recipe;
 use crate::ending::{self, Ending, later};
 use crate::logs::Output;
 use crate::procs;
 use crate::protocol::{Level, Phase, Reply, Request, Status, negotiate};
-use crate::record::{Record, STDERR_FILE, STDOUT_FILE};
+use crate::record::{FirstProcess, Record, STDERR_FILE, STDOUT_FILE};
 use crate::server::Server;
-use crate::spec::{Announcement, ShimSpec, SpecError};
+use crate::spec::{Announcement, Beyond, ShimSpec, SpecError};
 use crate::sys;
+use crate::tree::Tree;
 
-/// How often processes and memory are counted, when they are limited.
-const COUNT_EVERY: Duration = Duration::from_millis(500);
+/// How much rather than others a job is ended when the host is out of memory, in thousandths.
+const SACRIFICED: &str = "300";
+/// How often a full log is looked at again for room.
+const ROOM_EVERY: Duration = Duration::from_millis(50);
 /// How long kill rounds may follow each other before clients are looked at again.
 const KILL_BURST: Duration = Duration::from_millis(20);
 /// How long output is still taken after the last process is gone: somebody outside may hold the pipe.
@@ -67,28 +70,30 @@ pub(crate) struct Guard {
     phase: Phase,
     /// Until when `go` must have come.
     go_until: Instant,
-    main: Option<Pid>,
     started: Option<Timestamp>,
-    /// How the main process ended, when it did so before anybody else decided.
-    own_end: Option<JobEnd>,
-    main_gone: bool,
+    tree: Tree,
+    bounds: Bounds,
     /// Why we ended it; set once.
     cause: Option<JobEnd>,
     ending: Option<Ending>,
     wall_until: Instant,
     last_output: Instant,
-    next_count: Instant,
     frozen_since: Option<Instant>,
     lost_since: Option<Instant>,
-    nobody_left: bool,
 }
 
 /// Writes the one line that the supervisor waits for.
 pub(crate) fn announce(announcement: &Announcement) {
-    if let Ok(mut line) = serde_json::to_vec(announcement) {
-        line.push(b'\n');
-        let _ = io::stdout().write_all(&line).and_then(|()| io::stdout().flush());
-    }
+    // Who does not hear it gives up on this shim by himself.
+    let _ = say(announcement);
+}
+
+/// Writes one line of JSON to standard output.
+pub(crate) fn say(what: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    io::stdout().write_all(&line)?;
+    io::stdout().flush()
 }
 
 impl Guard {
@@ -99,6 +104,8 @@ impl Guard {
             setsid()?;
         }
         prctl::set_child_subreaper(true)?;
+        // When memory runs out the kernel picks a job before the supervisor. Without the file it picks as it likes.
+        let _ = std::fs::write("/proc/self/oom_score_adj", SACRIFICED);
         // Nobody of the same user reads the secret or the environment out of this process.
         prctl::set_dumpable(false)?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
@@ -117,24 +124,21 @@ impl Guard {
         let guard = Self {
             server: Server::bind(&spec.socket, spec.secret.clone())?,
             signals,
-            stdout: Output::create(&spec.dir.join(STDOUT_FILE), spec.limits.log_bytes)?,
-            stderr: Output::create(&spec.dir.join(STDERR_FILE), spec.limits.log_bytes)?,
+            stdout: Output::create(&spec.dir.join(STDOUT_FILE), spec.limits.log_bytes, spec.limits.beyond)?,
+            stderr: Output::create(&spec.dir.join(STDERR_FILE), spec.limits.log_bytes, Beyond::Cut)?,
             record: Record::reserve(&spec.dir)?,
             buffer: Vec::new(),
             phase: Phase::Idle,
             go_until: later(now, spec.go_within.into()),
-            main: None,
             started: None,
-            own_end: None,
-            main_gone: false,
+            tree: Tree::default(),
+            bounds: Bounds::of(&spec, now),
             cause: None,
             ending: None,
             wall_until: now,
             last_output: now,
-            next_count: now,
             frozen_since: None,
             lost_since: None,
-            nobody_left: false,
             recipe,
             spec,
         };
@@ -146,7 +150,6 @@ impl Guard {
             start_ticks: me.start_ticks,
             boot_id: procs::boot_id()?,
             pgid: me.pgid,
-            containment: Containment::Shim,
             landlock: guard.recipe.as_ref().map_or(0, Recipe::landlock),
         });
         dup2_stdout(&nothing)?;
@@ -180,6 +183,7 @@ impl Guard {
         for output in [&self.stdout, &self.stderr] {
             descriptors.extend(output.descriptor().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         }
+        descriptors.extend(self.tree.descriptor().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         for (fd, writes) in self.server.descriptors() {
             let flags = if writes { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
             descriptors.push(PollFd::new(fd, flags));
@@ -203,11 +207,14 @@ impl Guard {
                 if let Some(stall) = self.spec.limits.stall {
                     at(later(self.last_output, stall.into()));
                 }
-                if self.counts() {
-                    at(self.next_count);
+                if let Some(due) = self.bounds.due(&self.spec.limits) {
+                    at(due);
                 }
             }
             Phase::Running | Phase::Ending | Phase::Over => {}
+        }
+        if self.stdout.is_full() {
+            at(Instant::now() + ROOM_EVERY);
         }
         if let (Phase::Running, Some(since), OnLoss::Grace { grace }) = (self.phase, self.lost_since, self.spec.on_loss)
         {
@@ -217,10 +224,6 @@ impl Guard {
             at(ending.due());
         }
         next
-    }
-
-    const fn counts(&self) -> bool {
-        self.spec.limits.processes.is_some() || self.spec.limits.memory_bytes.is_some()
     }
 
     fn hear_signals(&mut self) {
@@ -234,33 +237,10 @@ impl Guard {
         self.reap();
     }
 
-    /// Waits for every process that ended; learns whether anybody is left.
+    /// Learns who has ended.
     fn reap(&mut self) {
-        if self.phase == Phase::Idle {
-            return;
-        }
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.saw(pid, JobEnd::Exited { code }),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.saw(pid, JobEnd::Signalled { signal: signal as i32 });
-                }
-                Ok(WaitStatus::StillAlive) => break,
-                Ok(_) | Err(Errno::EINTR) => {}
-                // A signal without a name (real-time): the status could not be decoded, but the process was reaped.
-                Err(Errno::EINVAL) => {}
-                Err(_) => {
-                    self.nobody_left = true;
-                    break;
-                }
-            }
-        }
-    }
-
-    fn saw(&mut self, pid: Pid, end: JobEnd) {
-        if Some(pid) == self.main && !self.main_gone {
-            self.main_gone = true;
-            self.own_end = Some(end);
+        if self.phase != Phase::Idle {
+            self.tree.reap();
         }
     }
 
@@ -292,7 +272,7 @@ impl Guard {
             }
             Request::Freeze => {
                 self.frozen_since.get_or_insert(now);
-                if ending::freeze() {
+                if ending::freeze(&self.tree) {
                     Reply::Done
                 } else {
                     Reply::Refused { why: "the tree forks faster than it can be stopped".to_owned() }
@@ -306,10 +286,10 @@ impl Guard {
     }
 
     fn status(&self) -> Status {
-        let processes = procs::descendants(getpid().as_raw()).len();
+        let processes = self.tree.living().len();
         Status {
             phase: self.phase,
-            main_pid: self.main.map(Pid::as_raw),
+            main_pid: self.tree.main(),
             processes: u32::try_from(processes).unwrap_or(u32::MAX),
             stdout_bytes: self.stdout.seen(),
             stderr_bytes: self.stderr.seen(),
@@ -324,13 +304,17 @@ impl Guard {
             let pause = now.saturating_duration_since(since);
             self.wall_until += pause;
             self.last_output += pause;
-            ending::thaw();
+            ending::thaw(&self.tree);
         }
     }
 
     fn go(&mut self, now: Instant) {
+        let (spec, groups) = (&self.spec, &self.spec.groups);
         let launched = match &self.recipe {
-            Ok(recipe) => recipe.launch(&self.spec),
+            Ok(recipe) => recipe.launch(spec, |pid| {
+                groups.join(pid.as_raw())?;
+                record_first(spec, pid).map_err(|error| format!("its first process could not be recorded: {error}"))
+            }),
             Err(why) => Err(why.clone()),
         };
         self.wall_until = later(now, self.spec.limits.wall.into());
@@ -338,7 +322,7 @@ impl Guard {
         match launched {
             Ok(launched) => {
                 self.phase = Phase::Running;
-                self.main = Some(launched.pid);
+                self.tree.begin(launched.main, launched.first);
                 self.started = Some(wall_clock());
                 // Without its pipe an output is only missing: the job is not to blame and goes on.
                 let _ = self.stdout.attach(launched.stdout);
@@ -360,10 +344,10 @@ impl Guard {
                 self.cause = Some(why);
                 self.phase = Phase::Ending;
                 // Nothing was ever started, so nothing is left.
-                self.nobody_left = true;
+                self.tree.never_began();
             }
             Phase::Running | Phase::Ending => {
-                if self.cause.is_none() && !self.main_gone {
+                if self.cause.is_none() && !self.tree.main_gone() {
                     self.cause = Some(why);
                 }
                 self.phase = Phase::Ending;
@@ -392,7 +376,7 @@ impl Guard {
     }
 
     fn watch(&mut self, now: Instant) {
-        if self.main_gone {
+        if self.tree.main_gone() {
             self.phase = Phase::Ending;
             return;
         }
@@ -406,11 +390,8 @@ impl Guard {
         if self.spec.limits.stall.is_some_and(|stall| now >= later(self.last_output, stall.into())) {
             return self.end(JobEnd::Stalled, Level::Term, now);
         }
-        if self.counts() && now >= self.next_count {
-            self.next_count = now + COUNT_EVERY;
-            if let Some(what) = self.over_limit() {
-                self.end(JobEnd::OverLimit { what }, Level::Kill, now);
-            }
+        if let Some(what) = self.bounds.over(&self.spec.limits, &self.tree, &self.spec.groups, now) {
+            self.end(JobEnd::OverLimit { what }, Level::Kill, now);
         }
     }
 
@@ -434,52 +415,54 @@ impl Guard {
         }
     }
 
-    fn over_limit(&self) -> Option<String> {
-        let tree = procs::descendants(getpid().as_raw());
-        if let Some(most) = self.spec.limits.processes
-            && tree.len() as u64 > u64::from(most)
-        {
-            return Some(format!("{} processes, at most {most} are allowed", tree.len()));
-        }
-        let most = self.spec.limits.memory_bytes?;
-        let bytes: u64 = tree.iter().map(|stat| stat.rss_pages).sum::<u64>() * page_size();
-        (bytes > most).then(|| format!("{bytes} bytes of resident memory, at most {most} are allowed"))
-    }
-
     fn drive_ending(&mut self, now: Instant) {
-        if !self.nobody_left {
+        if !self.tree.is_gone() {
             let grace = self.spec.limits.grace.into();
             let ending = self.ending.get_or_insert_with(|| Ending::of_leftovers(grace, now));
-            if self.main_gone {
+            if self.tree.main_gone() {
                 ending.hasten(now);
             }
-            ending.round(now);
+            ending.round(&self.tree, &self.spec.groups, now);
             let burst = ending.kills();
-            while burst && !self.nobody_left && now.elapsed() < KILL_BURST {
+            while burst && !self.tree.is_gone() && now.elapsed() < KILL_BURST {
                 if let Some(ending) = &mut self.ending {
                     let again = Instant::now();
                     ending.hurry(again);
-                    ending.round(again);
+                    ending.round(&self.tree, &self.spec.groups, again);
                 }
                 self.reap();
             }
         }
-        if self.nobody_left {
+        if self.tree.is_gone() {
             self.phase = Phase::Over;
+        }
+    }
+
+    /// How it ended: our reason if we had one, else its own.
+    fn outcome(&mut self) -> JobEnd {
+        if let Some(cause) = self.cause.take() {
+            return cause;
+        }
+        let own = self.tree.own_end().cloned();
+        // A main process that the kernel ended for its memory looks like one that was killed by anybody.
+        match (own, bounds::over_memory_kept_by_kernel(&self.spec.limits, &self.spec.groups)) {
+            (Some(JobEnd::Signalled { .. }), Some(what)) => JobEnd::OverLimit { what },
+            (own, _) => own.unwrap_or(JobEnd::Lost),
         }
     }
 
     /// Takes the rest of the output, writes the record, tells everybody.
     fn close(mut self) -> io::Result<()> {
         let until = Instant::now() + DRAIN;
-        while self.copy_output() > 0 && Instant::now() < until {}
-        let end = self.cause.take().or_else(|| self.own_end.take()).unwrap_or(JobEnd::Lost);
+        while self.stdout.take(&mut self.buffer) + self.stderr.take(&mut self.buffer) > 0 && Instant::now() < until {}
+        let end = self.outcome();
+        self.spec.groups.remove();
         let exit = JobExit {
             end,
             started: self.started,
             ended: wall_clock(),
             proven_gone: true,
-            swept: self.ending.as_ref().map_or(0, |ending| ending.swept(self.main.map(Pid::as_raw))),
+            swept: self.ending.as_ref().map_or(0, |ending| ending.swept(self.tree.main())),
             log_cut: self.stdout.is_cut() || self.stderr.is_cut(),
         };
         let written = self.record.write(&self.spec.dir, &exit);
@@ -490,6 +473,15 @@ impl Guard {
         self.server.flush(Instant::now());
         written
     }
+}
+
+/// Leaves the first process of the job's namespaces on record, for who comes when this shim is gone.
+fn record_first(spec: &ShimSpec, pid: Pid) -> io::Result<()> {
+    if spec.namespaces.is_none() {
+        return Ok(());
+    }
+    let stat = procs::stat(pid.as_raw()).ok_or_else(|| io::Error::other("/proc does not show it"))?;
+    FirstProcess { pid: stat.pid, start_ticks: stat.start_ticks }.write(&spec.dir)
 }
 
 /// All signals that can be caught come through a descriptor, so that the loop hears them between two steps.
@@ -509,9 +501,4 @@ fn take_signals() -> nix::Result<SignalFd> {
 fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-fn page_size() -> u64 {
-    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096)
 }

@@ -58,26 +58,21 @@ const SCOPE_SIGNAL: u64 = 1 << 1;
 
 /// Folders that programs need to run at all. `/dev` is not among them: it holds the disks.
 const SYSTEM: &[&str] =
-    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix", "/proc", "/sys"];
+    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix", "/sys"];
+const PROCESSES: &str = "/proc";
 /// Often a link to somewhere outside of `/etc`.
 const RESOLVER: &str = "/etc/resolv.conf";
-/// The harmless devices. Shared memory is among them because test suites fork workers that need semaphores.
-const DEVICES: &[&str] = &[
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty",
-    "/dev/ptmx",
-    "/dev/pts",
-    "/dev/shm",
-];
+/// Shared memory is open because test suites fork workers that need semaphores.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// The harmless devices.
+const DEVICES: &[&str] =
+    &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"];
 
 /// Compiled rules, ready to be stepped under.
 pub(crate) struct Rules {
     ruleset: OwnedFd,
     abi: u32,
+    closed: Vec<PathBuf>,
 }
 
 /// Rights that a landlock version knows.
@@ -100,12 +95,26 @@ impl Rules {
         if !confine.enforced || abi == 0 {
             return Ok(None);
         }
-        let scoped = if abi >= 6 { SCOPE_ABSTRACT_SOCKET | SCOPE_SIGNAL } else { 0 };
+        let scoped = if Self::is_scoped(abi) { SCOPE_ABSTRACT_SOCKET | SCOPE_SIGNAL } else { 0 };
         let ruleset = sys::landlock_ruleset(known(abi), scoped)?;
         for (path, access) in openings(confine)? {
             allow(&ruleset, &path, access & known(abi))?;
         }
-        Ok(Some(Self { ruleset, abi }))
+        Ok(Some(Self { ruleset, abi, closed: closed(confine) }))
+    }
+
+    /// Opens what the job finds at these places: `/proc` and shared memory, which are mounts of its own where it has
+    /// namespaces. Called there, after they are made; a rule holds for what a path led to when it was made.
+    pub(crate) fn open_views(&self) -> io::Result<()> {
+        for (path, access) in views(&self.closed) {
+            allow(&self.ruleset, &path, access & known(self.abi))?;
+        }
+        Ok(())
+    }
+
+    /// Whether signals and abstract sockets to the outside are closed, too.
+    pub(crate) const fn is_scoped(abi: u32) -> bool {
+        abi >= 6
     }
 
     /// The landlock version in force.
@@ -136,9 +145,13 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("confinement of `{}`: {error}", path.display()))
 }
 
+fn closed(confine: &Confine) -> Vec<PathBuf> {
+    confine.deny.iter().filter_map(|path| fs::canonicalize(path).ok()).collect()
+}
+
 /// What is opened, with which rights, in canonical paths.
 fn openings(confine: &Confine) -> io::Result<Vec<(PathBuf, u64)>> {
-    let closed: Vec<PathBuf> = confine.deny.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let closed = closed(confine);
     let mut found = Vec::new();
     for path in SYSTEM.iter().chain([&RESOLVER]) {
         if let Ok(path) = fs::canonicalize(path) {
@@ -161,6 +174,17 @@ fn openings(confine: &Confine) -> io::Result<Vec<(PathBuf, u64)>> {
         open_around(&path, WRITE, &closed, &mut found);
     }
     Ok(found)
+}
+
+/// `/proc` and shared memory, around what is closed.
+fn views(closed: &[PathBuf]) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    for (path, access) in [(PROCESSES, READ), (SHARED_MEMORY, DEVICE | WRITE)] {
+        if let Ok(path) = fs::canonicalize(path) {
+            open_around(&path, access, closed, &mut found);
+        }
+    }
+    found
 }
 
 /// Opens a folder, or all of it but the closed folders inside.

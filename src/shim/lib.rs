@@ -8,11 +8,15 @@
 //! Invariants: `exit.json` is written once, by rename, after the last process is gone; no secret is in argv or on disk;
 //! nothing begins before `go`; a shim without supervisor does what its spec says and never waits for ever.
 
+mod bounds;
 mod child;
 mod ending;
+pub mod groups;
 mod guard;
 mod landlock;
-mod logs;
+pub mod logs;
+mod mounts;
+mod namespaces;
 pub mod procs;
 pub mod protocol;
 pub mod record;
@@ -21,8 +25,15 @@ pub mod self_exec;
 mod server;
 pub mod spec;
 pub mod sys;
+mod tree;
+mod usage;
 
 use std::process::ExitCode;
+
+pub use child::FUSE;
+
+/// Argument that makes the shim tell what this host offers, as one line of JSON (see [`spec::Offer`]).
+pub const PROBE: &str = "probe";
 
 /// Exit code of a shim that could not even begin to guard; the reason is in its identity line.
 const EXIT_UNUSABLE: u8 = 70;
@@ -30,9 +41,13 @@ const EXIT_UNUSABLE: u8 = 70;
 /// The body of `orch shim`: reads a [`spec::ShimSpec`] from standard input, guards one job, leaves its exit record.
 ///
 /// Must be called before any thread exists. The exit code says only whether the guard itself worked; how the job ended
-/// is in `exit.json`.
+/// is in `exit.json`. With [`PROBE`] as its last argument it tries what this host offers, says so, and guards nothing.
 #[must_use]
 pub fn main() -> ExitCode {
+    if std::env::args_os().next_back().is_some_and(|last| last == PROBE) {
+        let offer = spec::Offer { landlock: landlock_abi(), namespaces: namespaces::probe() };
+        return guard::say(&offer).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     match guard::Guard::set_up() {
         Ok(guard) => match guard.run() {
             Ok(()) => ExitCode::SUCCESS,
@@ -49,4 +64,10 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn landlock_abi() -> u32 {
     sys::landlock_abi()
+}
+
+/// Whether a landlock version keeps a job from signalling anybody outside, and from abstract sockets there.
+#[must_use]
+pub fn landlock_scopes(version: u32) -> bool {
+    landlock::Rules::is_scoped(version)
 }

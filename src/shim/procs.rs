@@ -29,6 +29,8 @@ pub struct Stat {
     pub start_ticks: u64,
     /// Resident memory in pages.
     pub rss_pages: u64,
+    /// Processor time in clock ticks, its own and that of the children it has waited for.
+    pub cpu_ticks: u64,
 }
 
 impl Stat {
@@ -58,6 +60,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
         sid: fields.get(3)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         rss_pages: fields.get(21)?.trim().parse().unwrap_or(0),
+        cpu_ticks: fields.get(11..15)?.iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum(),
     })
 }
 
@@ -150,10 +153,10 @@ mod tests {
 
     #[test]
     fn reads_a_stat_line_whose_command_holds_brackets_and_spaces() {
-        let line = "42 (a) b (c)) S 7 8 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1000 77 184467";
+        let line = "42 (a) b (c)) S 7 8 9 0 -1 4194560 1 0 0 0 1 2 3 4 20 0 1 0 12345 1000 77 184467";
         let stat = parse_stat(line).expect("a well-formed line");
         assert_eq!((stat.pid, stat.state, stat.ppid, stat.pgid, stat.sid), (42, 'S', 7, 8, 9));
-        assert_eq!((stat.start_ticks, stat.rss_pages), (12345, 77));
+        assert_eq!((stat.start_ticks, stat.rss_pages, stat.cpu_ticks), (12345, 77, 10));
         assert_eq!(parse_stat("garbage"), None);
     }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use orch_domain::job::JobExit;
+use serde::{Deserialize, Serialize};
 
 /// Name of the record in the job's folder.
 pub const EXIT_FILE: &str = "exit.json";
@@ -19,11 +20,45 @@ pub const STDERR_FILE: &str = "stderr.log";
 /// What the shim itself has to complain about, in the job's folder.
 pub const SHIM_FILE: &str = "shim.log";
 
+/// The first process of the job's namespaces, in the job's folder.
+const FIRST_FILE: &str = "first.json";
+
 const TEMPORARY: &str = "exit.json.tmp";
 /// Disk space taken in advance, in bytes: a record with the longest reason fits.
 const SPACE: i64 = 16 * 1024;
 /// Far more than a record needs; also the most that is read back.
 const RESERVED: usize = 64 * 1024;
+
+/// The first process of a job's namespaces. While it lives the job may live; once it is gone, so is all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstProcess {
+    /// Its process id.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+impl FirstProcess {
+    /// Leaves it for whoever comes when the shim is gone. Not flushed: another boot has none of these processes.
+    pub(crate) fn write(self, dir: &Path) -> io::Result<()> {
+        let temporary = dir.join("first.json.tmp");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec(&self)?)?;
+        fs::rename(temporary, dir.join(FIRST_FILE))
+    }
+
+    /// Reads it; `None` when the job never had one.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub fn read(dir: &Path) -> io::Result<Option<Self>> {
+        match fs::read(dir.join(FIRST_FILE)) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 /// A reserved place for one exit record.
 pub(crate) struct Record {
@@ -90,6 +125,15 @@ mod tests {
         record.write(dir.path(), &exit).expect("written");
         assert_eq!(read_exit(dir.path()).expect("readable"), Some(exit));
         assert!(!dir.path().join(TEMPORARY).exists());
+    }
+
+    #[test]
+    fn the_first_process_is_found_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert_eq!(FirstProcess::read(dir.path()).expect("readable"), None);
+        let first = FirstProcess { pid: 7, start_ticks: 8 };
+        first.write(dir.path()).expect("written");
+        assert_eq!(FirstProcess::read(dir.path()).expect("readable"), Some(first));
     }
 
     #[test]

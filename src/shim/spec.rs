@@ -9,9 +9,11 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use orch_domain::ids::JobId;
-use orch_domain::job::{Containment, OnLoss};
+use orch_domain::job::OnLoss;
 use orch_domain::time::Millis;
 use serde::{Deserialize, Serialize};
+
+use crate::groups::Groups;
 
 /// Longest spec line, in bytes.
 pub const SPEC_MAX: usize = 1 << 20;
@@ -46,8 +48,53 @@ pub struct ShimSpec {
     pub limits: Limits,
     /// What the job may touch.
     pub confinement: Confine,
+    /// Namespaces of its own, where the host offers them.
+    pub namespaces: Option<Namespaces>,
+    /// Control groups of its own, made and bounded already; the first one tells who belongs to the job.
+    pub groups: Groups,
     /// What happens when the supervisor is gone.
     pub on_loss: OnLoss,
+}
+
+/// Namespaces of the job's own: processes, mounts and System V objects. The job sees a `/proc` and a `/dev/shm` of its
+/// own, and nothing in it can signal or outlive what holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Namespaces {
+    /// They are to be had through a user namespace only: the shim has no rights of its own to make them.
+    pub user: bool,
+    /// Folders that the job finds empty, but for what stands in `keep`.
+    pub hide: Vec<PathBuf>,
+    /// What stays visible below a hidden folder.
+    pub keep: Vec<PathBuf>,
+    /// Folder of the job's own that it sees as `/tmp`.
+    pub tmp: Option<PathBuf>,
+    /// Most bytes in the job's own `/dev/shm`.
+    pub shm_bytes: u64,
+}
+
+/// How this host lets namespaces be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Namespacing {
+    /// With our own rights.
+    Own,
+    /// Through a user namespace.
+    User,
+    /// Not at all.
+    None {
+        /// What was tried, and what the system said.
+        why: String,
+    },
+}
+
+/// What a probe found that this host offers; one line of JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Landlock version; 0 for none.
+    pub landlock: u32,
+    /// Namespaces.
+    pub namespaces: Namespacing,
 }
 
 /// Bounds of one job.
@@ -62,10 +109,28 @@ pub struct Limits {
     pub grace: Millis,
     /// Bytes kept of each output.
     pub log_bytes: u64,
+    /// What of standard output is kept beyond that.
+    pub beyond: Beyond,
     /// Most living processes.
     pub processes: Option<u32>,
     /// Most resident memory of all its processes together, in bytes.
     pub memory_bytes: Option<u64>,
+    /// Most processor time of all its processes together.
+    pub cpu_time: Option<Millis>,
+    /// Most open files of each process.
+    pub open_files: Option<u64>,
+    /// Most bytes in the folders that it may write.
+    pub disk_bytes: Option<u64>,
+}
+
+/// What becomes of standard output that does not fit the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Beyond {
+    /// The log is cut and marked; the job goes on.
+    Cut,
+    /// The oldest part that has been read for good makes room, see [`crate::logs::Parsed`]. Until then the job waits.
+    Roll,
 }
 
 /// File-system rules and identity of the child.
@@ -100,8 +165,6 @@ pub enum Announcement {
         boot_id: String,
         /// Process group and session that it leads.
         pgid: i32,
-        /// How it holds the job.
-        containment: Containment,
         /// Landlock version that will be in force for the job; 0 when none will.
         landlock: u32,
     },
@@ -202,10 +265,16 @@ mod tests {
                 stall: None,
                 grace: Millis(1),
                 log_bytes: 1,
+                beyond: Beyond::Cut,
                 processes: None,
                 memory_bytes: None,
+                cpu_time: None,
+                open_files: None,
+                disk_bytes: None,
             },
             confinement: Confine::default(),
+            namespaces: None,
+            groups: Groups::default(),
             on_loss: OnLoss::RunOn,
         }
     }

@@ -1,11 +1,11 @@
 //! The system calls that no safe crate offers us, each behind a safe function.
 //!
-//! Owns: pidfd, `close_range`, the capability bounding set and landlock. Refuses policy: who is signalled and which
+//! Owns: pidfd, `close_range`, forking into namespaces, the capability bounding set and landlock. Refuses policy: who is signalled and which
 //! folders are opened is decided by the callers.
 #![expect(unsafe_code, reason = "these system calls have no safe wrapper in the crates that we use")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -45,6 +45,62 @@ pub fn pidfd_signal(process: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
 pub(crate) fn close_on_exec_above_stderr() -> io::Result<()> {
     // SAFETY: takes three integers; descriptors are only flagged, none is closed under its owner.
     check(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(|_| ())
+}
+
+/// Closes every descriptor above standard error but one, which is given its new place: 3.
+///
+/// For a process that lives on after it has forked off the program: what it kept open would keep sockets and pipes of
+/// the guard alive.
+pub(crate) fn close_all_but(kept: OwnedFd) -> io::Result<OwnedFd> {
+    const PLACE: libc::c_int = 3;
+    let kept = kept.into_raw_fd();
+    // SAFETY: takes three integers. Whatever has place 3 is closed by it, and is not used by this process any more.
+    check(unsafe { libc::syscall(libc::SYS_dup3, kept, PLACE, libc::O_CLOEXEC) }).or_else(|error| {
+        // EINVAL: it is there already.
+        if kept == PLACE { Ok(0) } else { Err(error) }
+    })?;
+    // SAFETY: takes three integers; this process uses none of the descriptors that are closed.
+    check(unsafe { libc::syscall(libc::SYS_close_range, PLACE + 1, u32::MAX, 0) })?;
+    // SAFETY: it was just made, or moved, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(PLACE) })
+}
+
+/// What [`clone_with`] is in.
+pub(crate) enum Cloned {
+    /// The process that called, with the new one's id.
+    Parent(i32),
+    /// The new process.
+    Child,
+}
+
+/// Forks into new namespaces. Only for a process with one thread.
+pub(crate) fn clone_with(namespaces: libc::c_int) -> io::Result<Cloned> {
+    let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
+    // SAFETY: without a stack, and without memory shared, this is `fork`: the copy goes on with a memory of its own. There
+    // is one thread, so nothing is left half done in it. The C library keeps no process id that would be wrong now.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) })?;
+    match i32::try_from(pid).map_err(io::Error::other)? {
+        0 => Ok(Cloned::Child),
+        pid => Ok(Cloned::Parent(pid)),
+    }
+}
+
+/// Waits for any child; its raw status comes as the kernel gave it. A negative id: there is none.
+pub(crate) fn wait_any() -> (i32, i32) {
+    let mut status: libc::c_int = 0;
+    loop {
+        // SAFETY: the pointer is to a local variable that outlives the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+        if pid >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            return (pid, status);
+        }
+    }
+}
+
+/// Ends this copy of the process at once, without running anything that belongs to the original.
+pub(crate) fn leave(code: i32) -> ! {
+    // SAFETY: nothing comes after it.
+    unsafe { libc::_exit(code) }
 }
 
 /// Removes capabilities from the bounding set, so that a job of root cannot regain them by `exec`.

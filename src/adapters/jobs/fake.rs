@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orch_domain::ids::JobId;
-use orch_domain::job::{Containment, JobEnd, JobExit, JobIdentity};
+use orch_domain::job::{Containment, Enforced, JobEnd, JobExit, JobIdentity};
 use orch_domain::time::{Millis, Timestamp};
 use orch_shim::record::{STDERR_FILE, STDOUT_FILE};
 use tokio::sync::watch;
@@ -240,6 +240,7 @@ impl Placement for FakePlacement {
             secret: "fake".to_owned(),
             dir,
             containment: Containment::Shim,
+            enforced: Enforced::default(),
         })
     }
 

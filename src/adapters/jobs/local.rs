@@ -27,10 +27,11 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::time::{sleep, timeout};
 
+use super::containment::{Held, Holding, Means};
 use super::link::{Link, LinkState};
 use super::orphans::{self, MARK};
 use super::spawner;
-use crate::ports::{Clock, EndLevel, JobError, JobSpec, Observed, Placement, SystemClock};
+use crate::ports::{Beyond, Clock, EndLevel, JobError, JobSpec, Observed, Placement, SystemClock};
 
 /// How long a shim waits for `go`.
 const GO_WITHIN: Millis = Millis(5_000);
@@ -56,6 +57,8 @@ pub struct LocalPlacementConfig {
     pub jobs_dir: PathBuf,
     /// Folder for sockets; its path must be short (at most 77 bytes).
     pub runtime_dir: PathBuf,
+    /// Which of the host's means to hold jobs are used.
+    pub means: Means,
 }
 
 impl LocalPlacementConfig {
@@ -67,6 +70,7 @@ impl LocalPlacementConfig {
             shim_args: vec!["shim".to_owned()],
             jobs_dir: jobs_dir.into(),
             runtime_dir: runtime_dir.into(),
+            means: Means::default(),
         }
     }
 }
@@ -100,6 +104,7 @@ pub enum PlacementError {
 /// Starts and finds jobs on this host.
 pub struct LocalPlacement {
     config: LocalPlacementConfig,
+    holding: Holding,
     held: Mutex<HashMap<JobId, Arc<Link>>>,
 }
 
@@ -120,7 +125,9 @@ impl LocalPlacement {
         if length > most {
             return Err(PlacementError::RuntimeDirTooLong { dir: config.runtime_dir, length, most });
         }
-        Ok(Self { config, held: Mutex::default() })
+        let (program, args) = (&config.shim_program, &config.shim_args);
+        let holding = Holding::look(program, args, config.means, &config.jobs_dir, &config.runtime_dir);
+        Ok(Self { config, holding, held: Mutex::default() })
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Link>>> {
@@ -147,7 +154,28 @@ impl LocalPlacement {
     async fn launch(&self, spec: &JobSpec, dir: &Path) -> io::Result<JobIdentity> {
         let secret = random_hex::<32>()?;
         let socket = self.config.runtime_dir.join(format!("{}.sock", random_hex::<8>()?));
-        let order = order(spec, dir, &socket, &secret);
+        let held = self.holding.prepare(spec);
+        let launched = self.start_shim(spec, dir, &order(spec, dir, &socket, &secret, &held)).await;
+        let (pid, start_ticks, boot_id, pgid) = launched.inspect_err(|_| {
+            held.groups.remove();
+        })?;
+        Ok(JobIdentity {
+            job: spec.id.clone(),
+            boot_id,
+            pid,
+            start_ticks,
+            pgid,
+            cgroup: held.groups.0.first().map(|group| group.dir.clone()),
+            socket,
+            secret,
+            dir: dir.to_owned(),
+            containment: held.containment,
+            enforced: held.enforced,
+        })
+    }
+
+    /// Starts the shim and hears that it is ready: process id, start time, boot, group.
+    async fn start_shim(&self, spec: &JobSpec, dir: &Path, order: &ShimSpec) -> io::Result<(i32, u64, String, i32)> {
         let mut command = Command::new(&self.config.shim_program);
         command
             .args(&self.config.shim_args)
@@ -161,21 +189,10 @@ impl LocalPlacement {
             io::Error::new(error.kind(), format!("shim `{}`: {error}", self.config.shim_program.display()))
         })?;
         let (pid, stdin, stdout) = (started.pid, started.stdin, started.stdout);
-        let ready = timeout(READY_WITHIN, brief(stdin, stdout, &order, &spec.stdin));
+        let ready = timeout(READY_WITHIN, brief(stdin, stdout, order, &spec.stdin));
         let ready = ready.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it says nothing")));
         match ready {
-            Ok(Announcement::Ready { pid, start_ticks, boot_id, pgid, containment, .. }) => Ok(JobIdentity {
-                job: spec.id.clone(),
-                boot_id,
-                pid,
-                start_ticks,
-                pgid,
-                cgroup: None,
-                socket,
-                secret,
-                dir: dir.to_owned(),
-                containment,
-            }),
+            Ok(Announcement::Ready { pid, start_ticks, boot_id, pgid, .. }) => Ok((pid, start_ticks, boot_id, pgid)),
             Ok(Announcement::Unusable { why }) => Err(io::Error::other(why)),
             Err(error) => {
                 if let Some(stat) = procs::stat(pid).filter(|stat| stat.ppid == nix::unistd::getpid().as_raw()) {
@@ -206,6 +223,7 @@ impl LocalPlacement {
         let identity = job.clone();
         let swept = tokio::task::spawn_blocking(move || orphans::sweep(&identity)).await;
         let _ = fs::remove_file(&job.socket);
+        self.holding.forget(&job.job);
         Err(swept.unwrap_or_else(|error| orphans::Swept {
             ended: 0,
             evidence: format!("shim {} is gone without a record; the sweep failed: {error}", job.pid),
@@ -252,7 +270,7 @@ async fn brief(
     serde_json::from_str(&said).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn order(spec: &JobSpec, dir: &Path, socket: &Path, secret: &str) -> ShimSpec {
+fn order(spec: &JobSpec, dir: &Path, socket: &Path, secret: &str, held: &Held) -> ShimSpec {
     let mut env: BTreeMap<String, String> = spec.env.clone();
     env.insert(MARK.to_owned(), spec.id.to_string());
     ShimSpec {
@@ -271,8 +289,15 @@ fn order(spec: &JobSpec, dir: &Path, socket: &Path, secret: &str) -> ShimSpec {
             stall: spec.limits.stall,
             grace: spec.limits.grace,
             log_bytes: spec.limits.log_bytes,
+            beyond: match spec.limits.beyond {
+                Beyond::Cut => orch_shim::spec::Beyond::Cut,
+                Beyond::Roll => orch_shim::spec::Beyond::Roll,
+            },
             processes: spec.limits.processes,
             memory_bytes: spec.limits.memory_bytes,
+            cpu_time: spec.limits.cpu_time,
+            open_files: spec.limits.open_files,
+            disk_bytes: spec.limits.disk_bytes,
         },
         confinement: Confine {
             enforced: spec.confinement.enforced,
@@ -281,6 +306,8 @@ fn order(spec: &JobSpec, dir: &Path, socket: &Path, secret: &str) -> ShimSpec {
             deny: spec.confinement.deny.clone(),
             uid: spec.confinement.uid,
         },
+        namespaces: held.namespaces.clone(),
+        groups: held.groups.clone(),
         on_loss: spec.on_loss,
     }
 }
@@ -420,17 +447,6 @@ impl Placement for LocalPlacement {
     }
 
     fn capabilities(&self) -> Vec<String> {
-        let landlock = match orch_shim::landlock_abi() {
-            0 => "landlock: not offered by this kernel; confined jobs are not held to their folders".to_owned(),
-            abi @ 1..=5 => format!("landlock: version {abi}; folders are enforced, signals to the shim are not"),
-            abi => format!("landlock: version {abi}; folders are enforced, jobs cannot signal their shim"),
-        };
-        vec![
-            "shim: in use; subreaper, kills until nobody is left".to_owned(),
-            landlock,
-            "own user per job: not in use".to_owned(),
-            "pid namespace: not in use".to_owned(),
-            "control group: not in use".to_owned(),
-        ]
+        self.holding.describe()
     }
 }

@@ -4,9 +4,11 @@
 //! [`FakePlacement`] plays scripted ones. [`follow()`] reads a growing log line by line. [`mod@env`] makes the environment
 //! of a job from nothing.
 
+mod containment;
 pub mod env;
 mod fake;
 mod follow;
+mod group_room;
 mod ledger;
 mod link;
 mod local;
@@ -14,6 +16,7 @@ mod orphans;
 mod runner;
 mod spawner;
 
+pub use containment::Means;
 pub use fake::{FakeEnd, FakePlacement, FakeRun};
 pub use follow::{LogFollower, LogLine, follow};
 pub use ledger::UnrecordedLedger;

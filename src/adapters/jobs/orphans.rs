@@ -1,16 +1,21 @@
 //! What outlives a killed shim, and how it is found and ended.
 //!
-//! Owns the sweep. As a subreaper this process inherits the remains of every shim it started; they are told from our
-//! other children by their session: a job's processes are never in ours. Where the shim was not our child (a supervisor
-//! died in between), only the mark in the environment is left to look for, and then nothing is said to be proven.
+//! Owns the sweep, and what it may call proven. In namespaces all is gone with their first process, whose identity the
+//! shim left on record before anything began; an empty control group that the job could not write proves the same. As a
+//! subreaper this process inherits the remains of every shim it started; they are told from our other children by their
+//! session: a job's processes are never in ours. Where none of that helps (a supervisor died in between, and the host
+//! offers nothing), only the mark in the environment is left to look for, and then nothing is said to be proven.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid, getsid};
 use orch_domain::job::JobIdentity;
+use orch_shim::groups::Groups;
 use orch_shim::procs;
+use orch_shim::record::FirstProcess;
 
 use super::spawner;
 
@@ -18,6 +23,8 @@ use super::spawner;
 pub(super) const MARK: &str = "ORCH_JOB";
 /// How long remains are chased before they are reported as still there.
 const CHASE: Duration = Duration::from_secs(5);
+/// Between two looks at what was told to end.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Empty looks in a row that count as nobody left.
 const CLEAN_LOOKS: u32 = 3;
 
@@ -44,16 +51,73 @@ pub(super) fn sweep(job: &JobIdentity) -> Swept {
     }
     let inherits =
         nix::sys::prctl::get_child_subreaper().unwrap_or(false) && spawner::was_ours(job.pid, job.start_ticks);
+    let namespaces = job.containment.has_namespaces().then(|| end_namespaces(job));
+    let group = job.cgroup.as_deref().map(|dir| end_group(dir, job.containment.has_group()));
     let (inherited, clean) = end_inherited();
     let (marked, unmarked_clean) = end_marked(job);
     let ended = inherited + marked;
-    let proof = if inherits { "its remains came to this process" } else { "looked for by their mark only" };
-    let proven_gone = inherits && clean && unmarked_clean;
-    let left = if clean && unmarked_clean { "none left" } else { "some could not be ended" };
+    let looks_clean = clean && unmarked_clean;
+    // Who is still seen is there, whatever a proof says.
+    let (proven_gone, proof) = match (namespaces, group) {
+        _ if !looks_clean => (false, "some could not be ended"),
+        (Some(Gone::Proven), _) => (true, "its namespaces are gone"),
+        (_, Some(Gone::Proven)) => (true, "its control group is empty"),
+        _ if inherits => (true, "its remains came to this process"),
+        _ => (false, "looked for by their mark only"),
+    };
+    let left = if looks_clean { "none left" } else { "some left" };
     Swept {
         ended,
         evidence: format!("shim {} is gone without a record; {ended} processes ended, {left} ({proof})", job.pid),
         proven_gone,
+    }
+}
+
+/// Whether something is proven to be gone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    Proven,
+    Unproven,
+}
+
+/// Ends the first process of a job's namespaces, and with it everybody in them.
+fn end_namespaces(job: &JobIdentity) -> Gone {
+    match FirstProcess::read(&job.dir) {
+        // It is recorded before anything of the job begins, so nothing ever did.
+        Ok(None) if job.dir.is_dir() => Gone::Proven,
+        Ok(Some(first)) => {
+            let until = Instant::now() + CHASE;
+            // It ends with its shim; this is for a kernel that is slow to say so.
+            while procs::is_same(first.pid, first.start_ticks) {
+                procs::signal_same(first.pid, first.start_ticks, Signal::SIGKILL);
+                if Instant::now() > until {
+                    return Gone::Unproven;
+                }
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            Gone::Proven
+        }
+        Ok(None) | Err(_) => Gone::Unproven,
+    }
+}
+
+/// Ends everybody in a job's control group; `counts` when the job could not leave it.
+fn end_group(dir: &Path, counts: bool) -> Gone {
+    let groups = Groups::at(dir);
+    let until = Instant::now() + CHASE;
+    loop {
+        match groups.is_empty() {
+            Ok(true) => {
+                groups.remove();
+                return if counts { Gone::Proven } else { Gone::Unproven };
+            }
+            Ok(false) => groups.kill(),
+            Err(_) => return Gone::Unproven,
+        }
+        if Instant::now() > until {
+            return Gone::Unproven;
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

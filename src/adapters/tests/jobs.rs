@@ -15,5 +15,7 @@ mod output;
 mod runner;
 #[path = "jobs/support.rs"]
 mod support;
+#[path = "jobs/user.rs"]
+mod user;
 #[path = "jobs/zoo.rs"]
 mod zoo;

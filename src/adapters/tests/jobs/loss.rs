@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use orch_adapters::jobs::Means;
 use orch_adapters::ports::{EndLevel, JobError, JobSpec, Observed, Placement};
-use orch_domain::job::{JobEnd, JobIdentity, OnLoss};
+use orch_domain::job::{Containment, JobEnd, JobIdentity, OnLoss};
 use orch_domain::time::Millis;
 use orch_shim::protocol::{Reply, Request, Status};
 use orch_shim::record::read_exit;
 
-use crate::support::{Client, World, bounded, number_in, runs, until};
+use crate::support::{Client, World, animal_in, bounded, runs, until};
 
 const WAITS: &str = "echo $$ > pid; until [ -e on ]; do sleep 0.01; done; echo done; exit 7";
 
@@ -18,7 +19,7 @@ async fn begin(world: &World, mut spec: JobSpec, on_loss: OnLoss) -> (JobIdentit
     spec.limits.grace = Millis(200);
     let identity = world.placement.prepare(&spec).await.expect("prepared");
     world.placement.go(&identity).await.expect("gone");
-    let pid = number_in(&world.path("pid")).await;
+    let pid = animal_in(&world.path("pid"), spec.id.as_str()).await;
     (identity, pid)
 }
 
@@ -102,7 +103,7 @@ async fn the_wrong_secret_learns_and_changes_nothing() {
     let world = World::new();
     let (identity, pid) = begin(&world, world.sh(WAITS), OnLoss::End).await;
     let stranger = JobIdentity { secret: "0".repeat(64), ..identity.clone() };
-    let other = crate::support::placement_in(world.root.path());
+    let other = crate::support::placement_in(world.root.path(), Means::default());
     assert!(matches!(other.end(&stranger, EndLevel::Kill).await, Err(JobError::Unreachable { .. })));
     assert!(matches!(other.observe(&stranger).await, Err(JobError::Unreachable { .. })));
     assert!(runs(pid));
@@ -131,7 +132,9 @@ async fn a_recorded_pid_that_is_somebody_else_is_left_alone() {
     let dir = world.path("elsewhere");
     std::fs::create_dir(&dir).expect("made");
     let job = "neverstarted".parse().expect("an id");
-    let gone = JobIdentity { job, pid, start_ticks: start_ticks + 1, socket: dir.join("s"), dir, ..real.clone() };
+    // A host that offers nothing to prove it by.
+    let real_one = JobIdentity { containment: Containment::Shim, cgroup: None, ..real.clone() };
+    let gone = JobIdentity { job, pid, start_ticks: start_ticks + 1, socket: dir.join("s"), dir, ..real_one };
     let Ok(Observed::Gone { proven_gone, .. }) = world.placement.observe(&gone).await else { panic!("found") };
     assert!(!proven_gone, "a shim that was not our child proves nothing");
     world.placement.end(&gone, EndLevel::Kill).await.expect("nothing to end");

@@ -10,7 +10,7 @@ use orch_domain::job::{JobEnd, JobExit, JobRecord};
 use orch_domain::time::Millis;
 use orch_shim::record::read_exit;
 
-use crate::support::{World, bounded, number_in, runs, until};
+use crate::support::{World, animal_in, bounded, runs, until};
 
 /// Writes down what it hears, and refuses one step.
 #[derive(Default)]
@@ -87,11 +87,12 @@ async fn dropping_a_run_ends_its_job_and_records_that() {
     let book = Arc::new(Book::default());
     let mut spec = world.sh("trap '' TERM; echo $$ > pid; while :; do sleep 1000; done");
     spec.limits.grace = Millis(200);
-    let dir = world.path("jobs").join(spec.id.as_str());
+    let id = spec.id.to_string();
+    let dir = world.path("jobs").join(&id);
     let runner = runner(&world, &book);
     let pid = tokio::select! {
         ran = runner.run(spec) => panic!("it ended by itself: {ran:?}"),
-        pid = async { number_in(&world.path("pid")).await } => pid,
+        pid = async { animal_in(&world.path("pid"), &id).await } => pid,
     };
     let exit = until("its record", || read_exit(&dir).expect("parses")).await;
     assert_eq!(exit.end, JobEnd::Cancelled);

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use orch_adapters::jobs::{
-    FinishedJob, LocalPlacement, LocalPlacementConfig, Runner, UnrecordedLedger, become_subreaper,
+    FinishedJob, LocalPlacement, LocalPlacementConfig, Means, Runner, UnrecordedLedger, become_subreaper,
 };
 use orch_adapters::ports::{Confinement, JobLimits, JobSpec, Placement};
 use orch_domain::ids::Epoch;
-use orch_domain::job::{JobIdentity, JobKind, OnLoss};
+use orch_domain::job::{Containment, JobIdentity, JobKind, OnLoss};
 use orch_domain::time::Millis;
 use orch_shim::procs;
 use orch_shim::protocol::{Reply, Request};
@@ -24,14 +24,36 @@ pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) root: tempfile::TempDir,
+    means: Means,
     pub(crate) placement: Arc<LocalPlacement>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(Means::default())
+    }
+
+    /// A world that uses some of the host's means only.
+    pub(crate) fn with(means: Means) -> Self {
         let root = tempfile::tempdir().expect("a folder");
-        let placement = Arc::new(placement_in(root.path()));
-        Self { root, placement }
+        let placement = Arc::new(placement_in(root.path(), means));
+        Self { root, means, placement }
+    }
+
+    /// A world for each way to hold jobs that this host offers, with what its jobs' records then say. What is not
+    /// offered has to be said.
+    pub(crate) fn at_each_level() -> Vec<(Self, Containment)> {
+        let said = Self::new().placement.capabilities().join("\n");
+        let lacks = |what: &str| said.contains(&format!("{what}: not available"));
+        let mut worlds = Vec::new();
+        for (namespaces, groups) in [(false, false), (false, true), (true, false), (true, true)] {
+            if (namespaces && lacks("pid namespace")) || (groups && lacks("cgroup")) {
+                continue;
+            }
+            let level = Containment::of(namespaces, groups && orch_shim::landlock_abi() > 0);
+            worlds.push((Self::with(Means { namespaces, groups }), level));
+        }
+        worlds
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -45,15 +67,25 @@ impl World {
 
     /// A second supervisor on the same folders; the first one's connections are closed.
     pub(crate) fn succeed(self) -> Self {
-        let Self { root, placement } = self;
+        let Self { root, means, placement } = self;
         assert_eq!(Arc::strong_count(&placement), 1, "somebody still holds the first supervisor");
         drop(placement);
-        let placement = Arc::new(placement_in(root.path()));
-        Self { root, placement }
+        let placement = Arc::new(placement_in(root.path(), means));
+        Self { root, means, placement }
     }
 
     pub(crate) async fn run(&self, spec: JobSpec) -> FinishedJob {
         bounded(self.runner().run(spec)).await.expect("a job that ran")
+    }
+
+    /// A shell script that may write a folder of its own, where it begins, and sees nothing else of the world.
+    pub(crate) fn walled(&self, script: &str) -> JobSpec {
+        let mut spec = self.sh(script);
+        spec.cwd = self.path("space").join(spec.id.as_str());
+        fs::create_dir_all(&spec.cwd).expect("made");
+        let (write, deny) = (vec![spec.cwd.clone()], vec![self.root.path().to_owned()]);
+        spec.confinement = Confinement { enforced: true, write, deny, ..Confinement::default() };
+        spec
     }
 
     /// A shell script.
@@ -83,12 +115,13 @@ impl World {
     }
 }
 
-pub(crate) fn placement_in(root: &Path) -> LocalPlacement {
+pub(crate) fn placement_in(root: &Path, means: Means) -> LocalPlacement {
     become_subreaper().expect("a subreaper");
     let (shim_program, shim_args) = orch_shim::self_exec::command();
     let config = LocalPlacementConfig {
         shim_program,
         shim_args,
+        means,
         ..LocalPlacementConfig::new(root.join("jobs"), root.join("run"))
     };
     LocalPlacement::new(config).expect("a placement")
@@ -117,6 +150,20 @@ pub(crate) async fn number_in(path: &Path) -> i32 {
     until(&format!("a number in {}", path.display()), || {
         let text = fs::read_to_string(path).ok()?;
         text.ends_with('\n').then(|| text.trim().parse().ok())?
+    })
+    .await
+}
+
+/// A process of a job that has written its own number into a file, as it is seen from here: a job in namespaces of its
+/// own counts anew.
+pub(crate) async fn animal_in(path: &Path, spec_id: &str) -> i32 {
+    let own = number_in(path).await;
+    until(&format!("process {own} of {spec_id}"), || {
+        marked(spec_id).into_iter().find(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            numbers.split_whitespace().next_back() == Some(&own.to_string())
+        })
     })
     .await
 }

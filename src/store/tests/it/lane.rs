@@ -138,6 +138,7 @@ pub(crate) fn job(id: &str, kind: JobKind, owned: Option<&Stored>, epoch: Epoch)
         secret: "00".to_owned(),
         dir: PathBuf::from("dir"),
         containment: Containment::Shim,
+        enforced: Default::default(),
     };
     let task = owned.map(|owned| owned.task.id.clone());
     JobRecord { identity, kind, task, run: None, epoch, label: "a job".to_owned(), at: at(1), notes: None }
