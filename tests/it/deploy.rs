@@ -196,3 +196,91 @@ fn a_landing_cut_in_its_window_keeps_its_proof_and_its_fence() {
     assert_eq!(world.number(free), 0, "a push without a fence");
     world.close(&[key]);
 }
+
+/// The receipt of a stopped task, once it is whole.
+fn receipt_of(world: &Outside, key: &str) -> serde_json::Value {
+    let mut receipt = serde_json::Value::Null;
+    world.until("a whole receipt", || {
+        receipt = world.verb(&["receipt", key]).unwrap_or_default();
+        receipt["lines"].as_array().is_some_and(|lines| lines.len() == 10) && receipt["outcome"] != "stopping"
+    });
+    for line in receipt["lines"].as_array().expect("lines") {
+        assert!(line["result"] == "done" || line["result"] == "nothing", "{line:#}");
+    }
+    receipt
+}
+
+fn waits_for(world: &Outside, key: &str, text: &str) {
+    let mut said = String::new();
+    world.until(&format!("{key} to say `{text}`"), || {
+        said = world.verb(&["why", key]).map(|why| why["waits_for"].to_string()).unwrap_or_default();
+        said.contains(text)
+    });
+}
+
+/// A deploy is never cut: the STOP waits for it, and says so; what has landed and is deployed is done.
+#[test]
+fn a_stop_under_a_deploy_is_deferred_until_its_honest_end() {
+    for (code, kill) in [("0", false), ("0", true), ("1", false), ("1", true)] {
+        let mut world = with_commands(&["deploy"]);
+        write(&world, "deploy-code", code);
+        world.start();
+        let key = world.submit("Be stopped under the deploy");
+        until_runs(&world, "deploy", 1);
+        world.verb(&["task", "stop", &key]).expect("the STOP is recorded");
+        waits_for(&world, &key, "deferred until the deploy ends");
+        if kill {
+            world.kill();
+            world.start();
+            waits_for(&world, &key, "deferred until the deploy ends");
+        }
+        write(&world, "deploy-go", "");
+        world.until_closed(std::slice::from_ref(&key));
+        let receipt = receipt_of(&world, &key);
+        let window = receipt["lines"][1]["proof"].as_str().unwrap_or_default();
+        assert!(window.contains("is on main, verified"), "{receipt:#}");
+        // Nothing was left to stop only when the deploy has come to its good end.
+        assert_eq!(receipt["outcome"], if code == "0" { "done" } else { "cancelled" }, "{receipt:#}");
+        assert_eq!(runs(&world, "deploy"), 1);
+        match code {
+            "0" => world.close(&[key]),
+            _ => landed_and_cancelled(world),
+        }
+    }
+}
+
+/// Nothing is wrong in the end but that main was moved for a task that is called cancelled.
+fn landed_and_cancelled(mut world: Outside) {
+    assert_eq!(world.problems(&[]), ["main moved 1 times for 0 tasks"]);
+}
+
+/// The same for the rollback of a failed deploy; the receipt names what has landed.
+#[test]
+fn a_stop_under_a_rollback_is_deferred_until_it_has_ended() {
+    for kill in [false, true] {
+        let mut world = with_commands(&["deploy", "rollback"]);
+        write(&world, "deploy-go", "");
+        write(&world, "deploy-code", "1");
+        world.start();
+        let key = world.submit("Be stopped under the rollback");
+        until_runs(&world, "rollback", 1);
+        world.verb(&["task", "stop", &key]).expect("the STOP is recorded");
+        waits_for(&world, &key, "deferred until the rollback of the deploy ends");
+        if kill {
+            world.kill();
+            world.start();
+        }
+        write(&world, "rollback-go", "");
+        world.until_closed(std::slice::from_ref(&key));
+        let receipt = receipt_of(&world, &key);
+        assert_eq!(receipt["outcome"], "cancelled", "{receipt:#}");
+        assert_eq!((runs(&world, "deploy"), runs(&world, "rollback")), (1, 1));
+        let landed = crate::world::git(&world.repo, &["rev-parse", "main"]);
+        let text: String = world
+            .db()
+            .query_row("SELECT text FROM journal WHERE kind = 'cancelled'", [], |row| row.get(0))
+            .expect("an entry");
+        assert!(text.contains(&landed[..7]), "what has landed is named: {text}");
+        landed_and_cancelled(world);
+    }
+}

@@ -16,6 +16,8 @@ mod order;
 mod pipeline;
 mod retries;
 mod stop;
+mod stop_moments;
+mod stop_ways;
 mod unreadable;
 mod upkeep;
 mod verbs;
