@@ -173,7 +173,6 @@ async fn a_stop_within_a_moment_of_a_claim_a_launch_a_send_back_a_requeue_or_a_t
 
 /// The fast part of two thousand: docs/testing.md has the whole.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "what a long run has come to is worth seeing")]
 async fn stops_at_random_moments_end_cancelled_or_honestly_done_with_nothing_left() {
     let mut dice = Dice::seeded("random STOPs");
     let all = std::env::var("ORCH_TEST_STOPS").ok().and_then(|n| n.parse().ok()).unwrap_or(STOPS);
