@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use orch_adapters::agents::{Agent, Prompts};
 use orch_adapters::git::RepoGit;
+use orch_adapters::images::Images;
 use orch_adapters::jobs::Runner;
 use orch_adapters::jobs::env::{PrivateDirs, base_env_with_path};
 use orch_adapters::ports::{Clock, Forge, ForgeError, JobLimits, Notifier, Tracker};
@@ -35,6 +36,8 @@ pub struct Commands {
     pub junit: Option<String>,
     /// Deploys the task's head to staging.
     pub staging: Option<String>,
+    /// Builds the image that will be deployed, from what is about to land.
+    pub build_image: Option<String>,
     /// Deploys what has landed.
     pub deploy: Option<String>,
     /// Asks whether the deployed thing is well.
@@ -50,9 +53,9 @@ pub struct Commands {
 pub struct CommandLimits {
     /// Longest run of the quick check.
     pub check: Millis,
-    /// Longest run of the tests, and of the staging command.
+    /// Longest run of the tests.
     pub test: Millis,
-    /// Longest run of the deploy command.
+    /// Longest run of the staging, image build, deploy and rollback commands.
     pub deploy: Millis,
     /// How long the health command may keep failing before the deploy counts as failed.
     pub health: Millis,
@@ -116,6 +119,10 @@ pub struct RepoSettings {
     pub coverage: CoverageSettings,
     /// Their limits.
     pub limits: CommandLimits,
+    /// Image that is deployed.
+    pub image: Option<String>,
+    /// What goes into it; everything when empty.
+    pub image_inputs: Vec<RepoPath>,
     /// Extra environment for its commands (allow-listed by the operator).
     pub env: BTreeMap<String, String>,
 }
@@ -256,6 +263,8 @@ pub struct Context {
     pub pipelines: BTreeMap<String, Pipeline>,
     /// The team's tracker.
     pub tracker: Arc<dyn Tracker>,
+    /// Where images are looked at.
+    pub images: Arc<dyn Images>,
     /// Tells people.
     pub notifier: Arc<dyn Notifier>,
     /// Folders.

@@ -164,6 +164,9 @@ pub struct Limits {
     /// Longest run of a repository's staging, deploy and rollback commands.
     #[serde(with = "units::duration")]
     pub deploy_time: Millis,
+    /// How long a deploy may take to become healthy.
+    #[serde(with = "units::duration")]
+    pub health_time: Millis,
     /// Longest git command on the network.
     #[serde(with = "units::duration")]
     pub git_time: Millis,
@@ -213,6 +216,7 @@ impl Default for Limits {
             check_time: Millis::from_mins(20),
             test_time: Millis::from_mins(60),
             deploy_time: Millis::from_mins(30),
+            health_time: Millis::from_mins(2),
             git_time: Millis::from_mins(10),
             stop_grace: Millis::from_secs(10),
             drain_deadline: Millis::from_secs(90),
@@ -347,8 +351,14 @@ pub struct RepoConfig {
     /// Longest run of its staging, deploy and rollback commands; `limits.deploy_time` when absent.
     #[serde(with = "units::maybe_duration")]
     pub deploy_timeout: Option<Millis>,
+    /// How long a deploy may take to become healthy; `limits.health_time` when absent.
+    #[serde(with = "units::maybe_duration")]
+    pub health_timeout: Option<Millis>,
     /// Image that is deployed, for the image-freshness gate.
     pub image: Option<String>,
+    /// What goes into that image; everything when empty.
+    #[serde(deserialize_with = "units::or_empty")]
+    pub image_inputs: Vec<RepoPath>,
 }
 
 impl Default for RepoConfig {
@@ -373,7 +383,9 @@ impl Default for RepoConfig {
             test_timeout: None,
             check_timeout: None,
             deploy_timeout: None,
+            health_timeout: None,
             image: None,
+            image_inputs: Vec::new(),
         }
     }
 }
@@ -398,6 +410,8 @@ pub struct Commands {
     pub coverage_runs_tests: bool,
     /// Deploys a task's head to a staging place.
     pub staging: Option<String>,
+    /// Builds the image that will be deployed, from what is about to land.
+    pub build_image: Option<String>,
     /// Deploys what has landed.
     pub deploy: Option<String>,
     /// Tells by its exit code whether the deploy is healthy.
@@ -419,6 +433,7 @@ impl Default for Commands {
             coverage_report: None,
             coverage_runs_tests: true,
             staging: None,
+            build_image: None,
             deploy: None,
             health: None,
             rollback: None,

@@ -114,6 +114,8 @@ impl World {
             commands,
             coverage: CoverageSettings::default(),
             limits: CommandLimits { check: Millis::from_secs(50), ..CommandLimits::default() },
+            image: None,
+            image_inputs: Vec::new(),
             env: BTreeMap::from([("FLAVOUR".to_owned(), "plain".to_owned())]),
         };
         let author = at("author");
@@ -190,6 +192,12 @@ impl World {
             agents: BTreeMap::new(),
             pipelines: BTreeMap::new(),
             tracker: Arc::new(Quiet),
+            images: Arc::new(orch_adapters::images::DockerCli {
+                runner: self.runner.clone(),
+                path: PATH.to_owned(),
+                env: BTreeMap::new(),
+                cwd: self.paths().data,
+            }),
             notifier: Arc::new(Quiet),
             paths: self.paths(),
             limits: Limits::default(),

@@ -12,6 +12,7 @@ mod command;
 pub(crate) mod conclude;
 pub mod coverage;
 mod gate;
+pub mod image;
 pub mod merge;
 mod output;
 mod pool;

@@ -138,7 +138,11 @@ impl<'c> Site<'c> {
     /// Longest run of a command of this gate.
     pub(super) fn limit(&self) -> Millis {
         let limits = &self.repo.settings.limits;
-        if self.gate == GateName::Check { limits.check } else { limits.test }
+        match self.gate {
+            GateName::Check => limits.check,
+            GateName::Staging | GateName::ImageFreshness => limits.deploy,
+            GateName::Tests | GateName::Merge | GateName::Coverage | GateName::Security => limits.test,
+        }
     }
 
     /// Runs one shell line in the checkout, confined, and waits for its end.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Halt, Landing, could_not_run};
 use crate::checks::{Asked, subject_of};
 use crate::gates::conclude::{reread, was_known};
-use crate::gates::{GateAnswer, GateSubject, ReportRef, coverage, merge};
+use crate::gates::{GateAnswer, GateSubject, ReportRef, coverage, image, merge};
 
 /// What the gates said about one candidate.
 pub(super) struct Judged {
@@ -90,7 +90,34 @@ impl Landing {
             judged.coverage = slot.get().cloned();
             self.border().await?;
         }
+        if plan.image_freshness.is_asked() {
+            self.judge_image(task, &mut judged, main_at, head, go_on).await?;
+        }
         Ok(judged)
+    }
+
+    /// Has the image built and looked at, where one is named.
+    async fn judge_image(
+        &self,
+        task: &Task,
+        judged: &mut Judged,
+        main_at: &CommitSha,
+        head: &CommitSha,
+        go_on: &CommitSha,
+    ) -> Result<(), Halt> {
+        if self.repo.settings.image.is_none() {
+            // Neither a slot nor a report: there is nothing to look at.
+            judged.answers.push((GateName::ImageFreshness, image::NOT_APPLICABLE.to_owned(), None));
+            return Ok(());
+        }
+        self.say("building the image and looking at it");
+        let subject = self.subject(task, main_at, head).await?;
+        let (ctx, asked) = (self.ctx.clone(), subject.clone());
+        let work = async move { image::run(&ctx, &asked).await };
+        let answer = self.ask(task, subject, GateName::ImageFreshness, work).await?;
+        let failed = "The image of the change, caught up with main, is not right.";
+        self.take(judged, GateName::ImageFreshness, answer, failed, main_at, go_on).await?;
+        self.border().await
     }
 
     async fn subject(&self, task: &Task, main_at: &CommitSha, head: &CommitSha) -> Result<GateSubject, Halt> {

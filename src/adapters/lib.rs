@@ -4,6 +4,7 @@ pub mod agents;
 pub mod disk;
 pub mod forge;
 pub mod git;
+pub mod images;
 pub mod jobs;
 pub mod notify;
 pub mod ports;

@@ -41,6 +41,7 @@ impl Gates {
         GatePlan {
             merge: asked(self.merge.enabled, &self.merge.repos, repo, self_hosting),
             coverage: asked(self.coverage.enabled, &self.coverage.repos, repo, self_hosting),
+            image_freshness: asked(self.image_freshness.enabled, &self.image_freshness.repos, repo, self_hosting),
             ..GatePlan::default()
         }
     }

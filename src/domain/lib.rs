@@ -12,6 +12,7 @@ pub mod effect;
 pub mod event;
 pub mod gate;
 pub mod ids;
+pub mod image;
 pub mod job;
 pub mod journal;
 pub mod lane;

@@ -98,6 +98,14 @@ text_name!(
     StageName, check_stage
 );
 
+impl RepoPath {
+    /// Whether another path is this one or lies below it.
+    #[must_use]
+    pub fn covers(&self, path: &str) -> bool {
+        path.strip_prefix(self.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
 fn check_common(kind: &'static str, value: &str, max: usize) -> Result<(), NameError> {
     if value.is_empty() {
         return Err(refuse(kind, value, "it is empty"));

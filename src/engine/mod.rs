@@ -27,6 +27,7 @@ use orch_adapters::agents::{self, AgentSettings, Prompts, Rates};
 use orch_adapters::disk::{FreeSpace, SystemDisk};
 use orch_adapters::forge::LocalForge;
 use orch_adapters::git::{GitRooms, GitSettings};
+use orch_adapters::images::DockerCli;
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, become_subreaper};
 use orch_adapters::notify::LogNotifier;
 use orch_adapters::ports::{Clock, JobLimits, Placement, SystemClock};
@@ -169,6 +170,12 @@ pub async fn start_on(
         true => std::env::current_exe().unwrap_or_else(|_| guard.program.clone()),
         false => guard.program.clone(),
     };
+    let images = DockerCli {
+        runner: runner.clone(),
+        path: path.clone(),
+        env: DockerCli::VARIABLES.iter().filter_map(|n| Some(((*n).to_owned(), env.get(*n)?.clone()))).collect(),
+        cwd: config.data_dir.clone(),
+    };
     let ctx = Context {
         tracker: Arc::new(LocalTracker::new(store.clone(), clock.clone())),
         store,
@@ -177,6 +184,7 @@ pub async fn start_on(
         repos,
         agents: agent_setups(config, env, &own_program)?,
         pipelines,
+        images: Arc::new(images),
         notifier: Arc::new(LogNotifier),
         prompts: Prompts::new(&BTreeMap::new()).map_err(|e| StartError::Settings(e.to_string()))?,
         paths,
@@ -280,6 +288,7 @@ async fn repository(
         test: repo.commands.test.clone(),
         junit: repo.commands.junit.clone(),
         staging: repo.commands.staging.clone(),
+        build_image: repo.commands.build_image.clone(),
         deploy: repo.commands.deploy.clone(),
         health: repo.commands.health.clone(),
         rollback: repo.commands.rollback.clone(),
@@ -305,9 +314,11 @@ async fn repository(
             check: repo.check_timeout.unwrap_or(config.limits.check_time),
             test: repo.test_timeout.unwrap_or(config.limits.test_time),
             deploy: repo.deploy_timeout.unwrap_or(config.limits.deploy_time),
+            health: repo.health_timeout.unwrap_or(config.limits.health_time),
             grace: config.limits.stop_grace,
-            ..CommandLimits::default()
         },
+        image: repo.image.clone(),
+        image_inputs: repo.image_inputs.clone(),
         env: BTreeMap::new(),
     };
     Ok(RepoRuntime { settings, lane_git: forge.git().clone(), git, lane_runner, forge: Arc::new(forge) })

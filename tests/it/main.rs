@@ -9,6 +9,7 @@ mod checks;
 mod crash;
 mod deploy;
 mod full;
+mod image;
 mod input;
 mod lane;
 mod modes;

@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) disk: Arc<dyn FreeSpace>,
     /// Last words on the settings, before the engine reads them.
     pub(crate) settle: Vec<Settle>,
+    /// The supervisor's environment, besides the tests' own.
+    pub(crate) env: BTreeMap<String, String>,
 }
 
 impl Default for Setup {
@@ -53,7 +55,14 @@ impl Default for Setup {
             stop_grace: Millis(500),
             ..Default::default()
         };
-        Self { agents: BTreeMap::new(), repo, limits, disk: Arc::new(SystemDisk), settle: Vec::new() }
+        Self {
+            agents: BTreeMap::new(),
+            repo,
+            limits,
+            disk: Arc::new(SystemDisk),
+            settle: Vec::new(),
+            env: BTreeMap::new(),
+        }
     }
 }
 
@@ -98,6 +107,7 @@ pub(crate) struct World {
     pub(crate) repo: PathBuf,
     config: Config,
     disk: Arc<dyn FreeSpace>,
+    env: BTreeMap<String, String>,
     running: Option<Running>,
 }
 
@@ -131,13 +141,17 @@ impl World {
         for settle in setup.settle {
             settle(&mut config);
         }
-        Self { root, repo, config, disk: setup.disk, running: None }
+        Self { root, repo, config, disk: setup.disk, env: setup.env, running: None }
     }
 
     /// Starts the engine on the world's data folder.
     pub(crate) async fn boot(&mut self) {
         assert!(self.running.is_none(), "the world runs already");
-        let env: BTreeMap<String, String> = std::env::vars().collect();
+        let mut env: BTreeMap<String, String> = std::env::vars().collect();
+        env.extend(self.env.clone());
+        // Programs that a story brings along come first.
+        let path = env.get("PATH").cloned().unwrap_or_default();
+        env.insert("PATH".to_owned(), format!("{}:{path}", self.root.path().join("bin").display()));
         let guard = Guard { program: PathBuf::from(env!("CARGO_BIN_EXE_orch")), args: vec!["shim".to_owned()] };
         let running = engine::start_on(&self.config, &env, guard, self.disk.clone()).await;
         self.running = Some(running.unwrap_or_else(|e| panic!("the engine does not start: {e}")));
