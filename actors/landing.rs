@@ -230,7 +230,7 @@ impl Landing {
         // Where nothing is left to land, main's own head must not show up as a task branch.
         let left = head != main_at;
         if left {
-            self.publish_branch(git, task, main, &head, epoch).await?;
+            self.publish_branch(git, task, &head, epoch).await?;
         }
         self.border().await?;
         let judged = self.judge(task, &main_at, &head, &caught_up).await?;
@@ -323,16 +323,10 @@ impl Landing {
     }
 
     /// Pushes the task branch, replacing only what we know. A branch with somebody's own commits is theirs.
-    async fn publish_branch(
-        &self,
-        git: &RepoGit,
-        task: &Task,
-        main: &BranchName,
-        head: &CommitSha,
-        epoch: Epoch,
-    ) -> Result<(), Halt> {
+    async fn publish_branch(&self, git: &RepoGit, task: &Task, head: &CommitSha, epoch: Epoch) -> Result<(), Halt> {
         self.say("pushing the task branch");
-        let branch = TaskBranch::new(task.branch(), std::slice::from_ref(main)).map_err(could_not_run)?;
+        let protected = self.repo.forge.protected().await.map_err(could_not_run)?;
+        let branch = TaskBranch::new(task.branch(), &protected).map_err(could_not_run)?;
         let at = git.remote_head(branch.name()).await.map_err(could_not_run)?;
         if at.as_ref() == Some(head) {
             return Ok(());

@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 use orch_adapters::git::{BranchDeletion, Owner, RepoGit, TaskBranch};
 use orch_domain::event::Event;
 use orch_domain::ids::{CommitSha, RunId};
-use orch_domain::names::{BranchName, RepoName};
+use orch_domain::names::RepoName;
 use orch_domain::stop::{Level, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{Landed, Task};
 use orch_store::{Landing, Window, WindowKind};
@@ -455,14 +455,14 @@ fn is_deployed(windows: &[Window]) -> bool {
 /// Deletes the branch of a life at the forge if it is at a commit of ours.
 pub async fn remove_task_branch(ctx: &Context, git: &RepoGit, task: &Task) -> StepResult {
     let pending = |why: String| StepResult::Pending { why };
-    let main: Vec<BranchName> = match ctx.repo(&task.repo) {
-        Some(repo) => match repo.main().await {
-            Ok(main) => vec![main],
-            Err(error) => return pending(error.to_string()),
-        },
-        None => Vec::new(),
+    let Some(repo) = ctx.repo(&task.repo) else {
+        return pending(format!("repository `{}` is not configured any more", task.repo));
     };
-    let branch = match TaskBranch::new(task.branch(), &main) {
+    let protected = match repo.forge.protected().await {
+        Ok(protected) => protected,
+        Err(error) => return pending(error.to_string()),
+    };
+    let branch = match TaskBranch::new(task.branch(), &protected) {
         Ok(branch) => branch,
         Err(error) => return StepResult::Kept { because: error.to_string() },
     };

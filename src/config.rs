@@ -314,7 +314,7 @@ pub struct RateConfig {
 pub struct RepoConfig {
     /// A repository on this machine, bare or not. Either this or `url`.
     pub path: Option<PathBuf>,
-    /// A repository elsewhere; never with credentials.
+    /// A repository elsewhere, by any address that git knows but helper programs; never with credentials.
     pub url: Option<String>,
     /// The branch that tasks land on; asked of the repository when absent.
     pub main: Option<BranchName>,

@@ -19,6 +19,7 @@ use orch_domain::ids::CommitSha;
 use orch_domain::names::RepoPath;
 use orch_domain::pipeline::RepoCommand;
 use orch_domain::testcount::{Judged, judge_command, judge_tests};
+use orch_domain::testnames;
 use orch_domain::time::Timestamp;
 
 use super::answer::{GateAnswer, GateSubject};
@@ -196,7 +197,7 @@ impl Check<'_> {
 
     /// From what the job showed to an outcome.
     fn settle(&self, shown: Shown, ran: &Line<'_>) -> Result<Outcome, Halt> {
-        let Shown { end, tail, counts, junit_trouble, junit, cut } = shown;
+        let Shown { end, tail, counts, junit_trouble, junit, failed, cut } = shown;
         let mut notes = Vec::new();
         if cut {
             notes.push(format!("the output was cut at {OUTPUT} bytes; counts may be missing"));
@@ -224,10 +225,8 @@ impl Check<'_> {
                 Ok(Outcome { verdict: Verdict::Passed, text: format!("`{line}`: {note}"), counts, notes, tail })
             }
             Judged::Failed { why } => {
-                let named = match junit.failed.is_empty() {
-                    true => String::new(),
-                    false => format!("Failed tests:\n- {}\n\n", junit.failed.join("\n- ")),
-                };
+                let whole = !cut && counts.is_none_or(|counts| counts.failed == failed.len() as u64);
+                let named = testnames::list(&failed, whole);
                 let text = format!("`{line}` failed on {}: {why}\n\n{named}{tail}", self.req.head.short());
                 Ok(Outcome { verdict: Verdict::Failed, text, counts, notes, tail })
             }

@@ -10,6 +10,7 @@ use orch_adapters::reports::junit::{self, JunitReport};
 use orch_domain::job::JobEnd;
 use orch_domain::names::RepoPath;
 use orch_domain::testcount::{Counts, counts_from_output, plain};
+use orch_domain::testnames::failed_in_output;
 
 /// Most output that is kept and looked through for counts, per stream.
 pub(super) const OUTPUT: u64 = 64 << 20;
@@ -27,6 +28,8 @@ pub(super) struct Shown {
     /// Why the configured JUnit XML gave nothing.
     pub(super) junit_trouble: Option<String>,
     pub(super) junit: JunitReport,
+    /// Failed tests by name, in order; from the JUnit XML, else from the output.
+    pub(super) failed: Vec<String>,
     pub(super) cut: bool,
 }
 
@@ -35,10 +38,11 @@ impl Shown {
     pub(super) fn read(finished: &FinishedJob, tree: &Path, junit: Option<&RepoPath>) -> Result<Self, String> {
         let unreadable = |error: std::io::Error| format!("the output could not be read: {error}");
         let (mut junit_trouble, mut report) = (None, JunitReport::default());
-        let mut counts = None;
+        let (mut counts, mut failed) = (None, Vec::new());
         match junit.map(|path| junit::read_junit(tree, path)) {
             Some(Ok(read)) => {
                 counts = Some(read.counts);
+                failed.clone_from(&read.failed);
                 report = read;
             }
             Some(Err(error)) => junit_trouble = Some(error.to_string()),
@@ -47,7 +51,9 @@ impl Shown {
         if counts.is_none() {
             let output = finished.stdout(OUTPUT).map_err(unreadable)?;
             let errors = finished.stderr(OUTPUT).map_err(unreadable)?;
-            counts = counts_from_output(&format!("{output}\n{errors}"));
+            let output = format!("{output}\n{errors}");
+            counts = counts_from_output(&output);
+            failed = failed_in_output(&output);
         }
         Ok(Self {
             end: finished.exit.end.clone(),
@@ -55,6 +61,7 @@ impl Shown {
             counts,
             junit_trouble,
             junit: report,
+            failed,
             cut: finished.exit.log_cut,
         })
     }

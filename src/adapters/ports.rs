@@ -12,7 +12,7 @@ use orch_domain::job::{JobExit, JobIdentity, JobKind, JobRecord, OnLoss};
 use orch_domain::names::BranchName;
 use orch_domain::time::{Millis, Timestamp};
 
-use crate::git::Owner;
+use crate::git::{Owner, ProtectedBranches};
 
 /// Reads the wall clock; faked in virtual-time tests.
 pub trait Clock: Send + Sync + 'static {
@@ -276,6 +276,8 @@ pub trait Forge: Send + Sync + 'static {
     fn remote(&self) -> Remote;
     /// The branch that tasks land on; asked from the host when not configured.
     async fn main_branch(&self) -> Result<BranchName, ForgeError>;
+    /// The branches that nothing of ours may ever force or delete: the landing branch and the host's default one.
+    async fn protected(&self) -> Result<ProtectedBranches, ForgeError>;
     /// Where a branch is now, freshly asked; `None` when there is no such branch.
     async fn head(&self, branch: &BranchName) -> Result<Option<CommitSha>, ForgeError>;
     /// Moves `main` from `expected` to `to`, which descends from it, or not at all. Never forced. Repeating is safe.

@@ -195,25 +195,6 @@ fn url(url: &str, schemes: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-fn repo_url(text: &str) -> Result<(), String> {
-    if text.starts_with('-') {
-        return Err("a leading `-` would be read as an option".to_owned());
-    }
-    if text.starts_with("http") {
-        return url(text, &["https://", "http://"]);
-    }
-    if text.starts_with("ssh://") {
-        return url(text, &["ssh://"]);
-    }
-    // The short form of ssh, `git@host:path`; `ext::` and other helper transports run commands and stay out.
-    match text.split_once(':') {
-        Some((host, path)) if !host.is_empty() && !path.is_empty() && !path.starts_with(':') && !host.contains('/') => {
-            Ok(())
-        }
-        _ => Err("write https://..., ssh://... or user@host:path; for a folder use `path`".to_owned()),
-    }
-}
-
 fn complete_repo(
     config: &Config,
     name: &RepoName,
@@ -224,7 +205,7 @@ fn complete_repo(
     match (&repo.path, &repo.url) {
         (None, None) => return Err(wrong("", "it needs `path` (on this machine) or `url`")),
         (Some(_), Some(_)) => return Err(wrong("", "it has both `path` and `url`; keep one")),
-        (None, Some(url)) => repo_url(url).map_err(|what| wrong(".url", &what))?,
+        (None, Some(url)) => orch_adapters::forge::check_url(url).map_err(|what| wrong(".url", &what))?,
         (Some(path), None) => repo.path = Some(source.path(path)),
     }
     if let Some(agent) = &repo.agent

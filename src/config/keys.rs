@@ -138,7 +138,7 @@ pub const KEYS: &[Key] = &[
     key("agents.<name>.rates.<model>.cached", Money, "Price of a million tokens read from a cache."),
     key("agents.<name>.rates.<model>.output", Money, "Price of a million tokens written."),
     key("repos.<name>.path", Path, "A repository on this machine, bare or not. Either this or `url`."),
-    key("repos.<name>.url", Text, "A repository elsewhere, without credentials."),
+    key("repos.<name>.url", Text, "A repository elsewhere: `https://`, `ssh://`, `git://`, `file://` or `user@host:path`, without credentials."),
     key("repos.<name>.main", Text, "The branch that tasks land on. Absent: the repository is asked."),
     key("repos.<name>.agent", Text, "Agent by name. Absent: `default_agent`."),
     key("repos.<name>.pipeline", Text, "Pipeline by name: `full`, `lite` or one of `pipelines`."),

@@ -25,12 +25,12 @@ use orch_actors::system::System;
 use orch_actors::upkeep::Retention;
 use orch_adapters::agents::{self, AgentSettings, Prompts, Rates};
 use orch_adapters::disk::{FreeSpace, SystemDisk};
-use orch_adapters::forge::LocalForge;
-use orch_adapters::git::{GitRooms, GitSettings};
+use orch_adapters::forge::{ForgeSetupError, LocalForge, RemoteForge};
+use orch_adapters::git::{GitRooms, GitSettings, RepoGit};
 use orch_adapters::images::DockerCli;
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, become_subreaper};
 use orch_adapters::notify::LogNotifier;
-use orch_adapters::ports::{Clock, JobLimits, Placement, SystemClock};
+use orch_adapters::ports::{Clock, Forge, JobLimits, Placement, Remote, SystemClock};
 use orch_domain::agent::AgentKind;
 use orch_domain::names::RepoName;
 use orch_domain::stop::Level;
@@ -274,14 +274,10 @@ async fn repository(
     path: &str,
 ) -> Result<RepoRuntime, StartError> {
     let refuse = |text: String| StartError::Settings(format!("repository `{name}`: {text}"));
-    let Some(place) = &repo.path else {
-        return Err(refuse("only repositories on this machine work in this version: give it a `path`".to_owned()));
-    };
     let lane_rooms =
         GitRooms::new(config.data_dir.join("repos"), Arc::new(lane_runner.clone()), git_settings(config, path));
-    let forge = LocalForge::open(place, repo.main.clone(), &lane_rooms, name).await;
-    let forge = forge.map_err(|e| refuse(e.to_string()))?;
-    let git = rooms.open(name, forge.git().remote().clone()).await.map_err(|e| refuse(e.to_string()))?;
+    let (forge, lane_git, location) = forge(repo, &lane_rooms, name).await.map_err(|e| refuse(e.to_string()))?;
+    let git = rooms.open(name, forge.remote()).await.map_err(|e| refuse(e.to_string()))?;
     let commands = Commands {
         setup: repo.commands.setup.clone(),
         check: repo.commands.check.clone(),
@@ -296,7 +292,7 @@ async fn repository(
     };
     let settings = RepoSettings {
         name: name.clone(),
-        location: place.display().to_string(),
+        location,
         main: repo.main.clone(),
         priority: repo.priority,
         agent: repo.agent.clone().unwrap_or_else(|| config.default_agent.clone()),
@@ -321,7 +317,29 @@ async fn repository(
         image_inputs: repo.image_inputs.clone(),
         env: BTreeMap::new(),
     };
-    Ok(RepoRuntime { settings, lane_git: forge.git().clone(), git, lane_runner, forge: Arc::new(forge) })
+    Ok(RepoRuntime { settings, lane_git, git, lane_runner, forge })
+}
+
+/// Where a repository's main lives, with our own repositories for the lane, and the place for people.
+async fn forge(
+    repo: &RepoConfig,
+    rooms: &GitRooms,
+    name: &RepoName,
+) -> Result<(Arc<dyn Forge>, RepoGit, String), ForgeSetupError> {
+    match (&repo.path, &repo.url) {
+        (Some(place), _) => {
+            let forge = LocalForge::open(place, repo.main.clone(), rooms, name).await?;
+            let git = forge.git().clone();
+            Ok((Arc::new(forge), git, place.display().to_string()))
+        }
+        (None, url) => {
+            let url = url.clone().unwrap_or_default();
+            let remote = Remote { url: url.clone(), env: BTreeMap::new() };
+            let forge = RemoteForge::open(remote, repo.main.clone(), rooms, name).await?;
+            let git = forge.git().clone();
+            Ok((Arc::new(forge), git, url))
+        }
+    }
 }
 
 fn agent_setups(

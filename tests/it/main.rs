@@ -15,6 +15,7 @@ mod lane;
 mod modes;
 mod order;
 mod pipeline;
+mod race;
 mod retries;
 mod stop;
 mod stop_moments;

@@ -5,20 +5,10 @@
 //! not where it is expected, and never reports "not done" on the ground of a look that found nothing.
 
 use orch_domain::ids::CommitSha;
-use orch_domain::job::JobKind;
 use orch_domain::names::BranchName;
 
-use crate::git::{GitError, Owner, PushSaid, RepoGit};
+use crate::git::{GitError, Owner, PushSaid, PushTarget, RepoGit};
 use crate::ports::{Advance, ForgeError};
-
-/// For a local repository: a checked-out `main` moves too, its files are never touched (also where the owner asked for
-/// `updateInstead`: local changes there are the owner's); never backwards, never away.
-const RECEIVE_MAIN: &[&str] = &[
-    "receive.autogc=false",
-    "receive.denyCurrentBranch=ignore",
-    "receive.denyNonFastForwards=true",
-    "receive.denyDeletes=true",
-];
 
 /// Moves `main` from `expected` to `to` by a plain push, or not at all. Repeating is safe. Only the push runs for its
 /// owner, under the owner's fences: a look goes on where nothing may be sent any more.
@@ -41,8 +31,7 @@ pub(crate) async fn advance_by_push(
         Ok(false) => return Advance::Refused { why: format!("{to} does not come after {expected}") },
         Err(err) => return Advance::NotSent { why: format!("nothing was sent: {err}") },
     }
-    match git.for_owner(owner.clone()).push(&[], &format!("{to}:refs/heads/{main}"), JobKind::Push, RECEIVE_MAIN).await
-    {
+    match git.for_owner(owner.clone()).push(PushTarget::Forward { branch: main, to }).await {
         Ok(said) => settle(git, main, expected, to, said).await,
         Err(err) => Advance::NotSent { why: format!("nothing was sent: {err}") },
     }

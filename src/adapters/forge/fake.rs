@@ -13,7 +13,7 @@ use orch_domain::ids::CommitSha;
 use orch_domain::names::{BranchName, RepoName};
 
 use super::local::{ForgeSetupError, LocalForge};
-use crate::git::{GitRooms, Owner, RepoGit};
+use crate::git::{GitRooms, Owner, ProtectedBranches, RepoGit};
 use crate::ports::{Advance, Forge, ForgeError, Remote};
 
 /// What goes wrong at the next request to move `main`.
@@ -110,6 +110,11 @@ impl Forge for FakeForge {
     async fn main_branch(&self) -> Result<BranchName, ForgeError> {
         self.check()?;
         self.inner.main_branch().await
+    }
+
+    async fn protected(&self) -> Result<ProtectedBranches, ForgeError> {
+        self.check()?;
+        self.inner.protected().await
     }
 
     async fn head(&self, branch: &BranchName) -> Result<Option<CommitSha>, ForgeError> {

@@ -14,10 +14,12 @@ use orch_domain::names::{BranchName, RepoName};
 
 use super::advance::{advance_by_push, forge_error};
 use super::note;
-use crate::git::{Git, GitCommand, GitError, GitRooms, Owner, Place, RepoGit, find_repository, utf8};
+use crate::git::{
+    Git, GitCommand, GitError, GitRooms, Owner, Place, ProtectedBranches, RepoGit, find_repository, utf8,
+};
 use crate::ports::{Advance, Forge, ForgeError, Remote};
 
-/// Why a path cannot be a forge. Each says the way out.
+/// Why a path or an address cannot be a forge. Each says the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgeSetupError {
     /// Nothing there.
@@ -86,6 +88,12 @@ pub enum ForgeSetupError {
         /// The format.
         format: String,
     },
+    /// What its server calls `HEAD` names no branch, and no branch is configured.
+    #[error("repository `{url}` does not say which branch is its main one; name it in the setting `main`")]
+    NoDefault {
+        /// The address as given.
+        url: String,
+    },
     /// As the error says.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -97,6 +105,8 @@ pub struct LocalForge {
     path: PathBuf,
     place: Place,
     main: BranchName,
+    /// The branch that its `HEAD` names, if it names one.
+    default: Option<BranchName>,
     git: RepoGit,
 }
 
@@ -115,10 +125,10 @@ impl LocalForge {
         let (real, place) = find(path)?;
         let probe = Probe { git: rooms.probe(), path, place: &place };
         probe.check_kind().await?;
-        let main = probe.main(main).await?;
+        let (main, default) = probe.main(main).await?;
         let remote = Remote { url: utf8(&real)?.to_owned(), env: Default::default() };
         let git = rooms.open(name, remote).await?;
-        Ok(Self { path: real, place, main, git })
+        Ok(Self { path: real, place, main, default, git })
     }
 
     /// Our own repositories for it.
@@ -148,6 +158,10 @@ impl Forge for LocalForge {
 
     async fn main_branch(&self) -> Result<BranchName, ForgeError> {
         Ok(self.main.clone())
+    }
+
+    async fn protected(&self) -> Result<ProtectedBranches, ForgeError> {
+        Ok(ProtectedBranches::new(self.main.clone(), self.default.clone()))
     }
 
     async fn head(&self, branch: &BranchName) -> Result<Option<CommitSha>, ForgeError> {
@@ -221,7 +235,8 @@ impl Probe<'_> {
         }
     }
 
-    async fn main(&self, configured: Option<BranchName>) -> Result<BranchName, ForgeSetupError> {
+    /// The branch to land on, and the one that `HEAD` names.
+    async fn main(&self, configured: Option<BranchName>) -> Result<(BranchName, Option<BranchName>), ForgeSetupError> {
         let path = || self.path.to_owned();
         let (_, listed) = self.ask(&["for-each-ref", "--format=%(refname)", "refs/heads"]).await?;
         let have: Vec<&str> = listed.lines().filter_map(|name| name.strip_prefix("refs/heads/")).collect();
@@ -233,20 +248,20 @@ impl Probe<'_> {
             shown.extend((have.len() > 8).then_some("..."));
             ForgeSetupError::NoMain { path: path(), wanted: wanted.to_owned(), have: shown.join(", ") }
         };
-        let wanted = match configured {
-            Some(main) => main,
-            None => {
-                let (code, head) = self.ask(&["symbolic-ref", "--quiet", "HEAD"]).await?;
-                if code != 0 {
-                    let (_, at) = self.ask(&["rev-parse", "--short", "HEAD"]).await?;
-                    return Err(ForgeSetupError::Detached { path: path(), at });
-                }
-                let name = head.strip_prefix("refs/heads/").unwrap_or(&head);
-                name.parse().map_err(|_| no_main(name))?
+        let (code, head) = self.ask(&["symbolic-ref", "--quiet", "HEAD"]).await?;
+        let head = (code == 0).then(|| head.strip_prefix("refs/heads/").unwrap_or(&head).to_owned());
+        let default = head.as_ref().and_then(|name| name.parse::<BranchName>().ok());
+        let wanted = match (configured, &default, &head) {
+            (Some(main), ..) => main,
+            (None, Some(default), _) => default.clone(),
+            (None, None, Some(name)) => return Err(no_main(name)),
+            (None, None, None) => {
+                let (_, at) = self.ask(&["rev-parse", "--short", "HEAD"]).await?;
+                return Err(ForgeSetupError::Detached { path: path(), at });
             }
         };
         match have.contains(&wanted.as_str()) {
-            true => Ok(wanted),
+            true => Ok((wanted, default)),
             false => Err(no_main(wanted.as_str())),
         }
     }

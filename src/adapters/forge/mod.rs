@@ -4,9 +4,11 @@ mod advance;
 mod fake;
 mod local;
 mod note;
+mod remote;
 
 #[cfg(test)]
 mod tests;
 
 pub use fake::{FakeForge, Fault};
 pub use local::{ForgeSetupError, LocalForge};
+pub use remote::{RemoteForge, check_url};

@@ -1,17 +1,22 @@
 //! One contract for every forge, and what only the local one promises: a person's files stay as they are.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use orch_domain::ids::{CommitSha, TaskId};
 use orch_domain::names::{BranchName, RepoName};
 use orch_domain::time::Timestamp;
+use orch_test_support::git_server::{GitServer, Protocol};
 use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::git::tests::{branch, commit_all, hook, person, rooms, sh, sha_of, write};
-use crate::git::{BranchPush, CatchUp, CatchUpSpec, GitRooms, GitSettings, Owner, RepoGit, TaskBranch, WorkspaceSpec};
-use crate::ports::{Advance, Forge, ForgeError};
+use crate::git::{
+    BranchDeletion, BranchPush, CatchUp, CatchUpSpec, GitError, GitRooms, GitSettings, Owner, RepoGit, TaskBranch,
+    WorkspaceSpec,
+};
+use crate::ports::{Advance, Forge, ForgeError, Remote};
 
 fn name() -> RepoName {
     "repo".parse().expect("a name")
@@ -123,6 +128,108 @@ async fn the_fake_keeps_the_contract() {
     let rooms = git_rooms(dir.path());
     let forge = FakeForge::open(&dir.path().join("fake.git"), &rooms, &name()).await.expect("a forge");
     keeps_the_contract(&forge, forge.git(), dir.path()).await;
+}
+
+/// A server's repository for the contract: bare, with one commit on `main`.
+fn served(dir: &Path) -> PathBuf {
+    let person = clone_with_commit(dir, "main");
+    let root = dir.join("served");
+    std::fs::create_dir(&root).expect("a folder");
+    let bare = root.join("x.git");
+    sh(dir, &["clone", "--quiet", "--bare", person.to_str().expect("text"), bare.to_str().expect("text")]);
+    root
+}
+
+async fn remote(dir: &Path, url: String, env: BTreeMap<String, String>) -> Result<RemoteForge, ForgeSetupError> {
+    RemoteForge::open(Remote { url, env }, None, &git_rooms(dir), &name()).await
+}
+
+#[tokio::test]
+async fn a_repository_by_its_address_keeps_the_contract() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", served(dir.path()).join("x.git").display());
+    let forge = remote(dir.path(), url, BTreeMap::new()).await.expect("a forge");
+    keeps_the_contract(&forge, forge.git(), dir.path()).await;
+}
+
+#[tokio::test]
+async fn servers_keep_the_contract() {
+    for protocol in [Protocol::Daemon, Protocol::Http] {
+        let dir = folder();
+        let server = GitServer::start(protocol, &served(dir.path())).expect("a server");
+        let forge = remote(dir.path(), server.url("x.git"), BTreeMap::new()).await.expect("a forge");
+        keeps_the_contract(&forge, forge.git(), dir.path()).await;
+        let now = forge.head(&branch("main")).await.expect("an answer").expect("main");
+        assert_eq!(forge.landing_note(&now, &now).await, None);
+        assert!(server.served() > 10, "{protocol:?} was really asked");
+        // Its branches, and a push of a task branch, replaced from where it is known to be.
+        let mine = TaskBranch::new(branch("orch/orc-1/1"), &forge.protected().await.expect("known")).expect("ours");
+        let (one, two) = (
+            work_on(forge.git(), &now, dir.path(), "x.txt", "1").await,
+            work_on(forge.git(), &now, dir.path(), "x.txt", "2").await,
+        );
+        let git = forge.git();
+        assert_eq!(git.push_task_branch(&mine, &one, None).await.expect("pushed"), BranchPush::Pushed);
+        let stale = git.push_task_branch(&mine, &two, Some(&now)).await.expect("an answer");
+        assert_eq!(stale, BranchPush::Stale { at: Some(one.clone()) });
+        assert_eq!(git.push_task_branch(&mine, &two, Some(&one)).await.expect("replaced"), BranchPush::Pushed);
+        assert_eq!(git.delete_task_branch(&mine, &two).await.expect("deleted"), BranchDeletion::Gone);
+        // A hook of the server refuses, in its own words.
+        hook(&dir.path().join("served/x.git"), "pre-receive", "echo 'not on a Friday' >&2; exit 1");
+        let refused = forge.advance_main(&Owner::default(), &branch("main"), &now, &one).await;
+        assert!(matches!(&refused, Advance::Refused { .. }), "{protocol:?}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_credentials_gets_them_by_environment_and_never_by_its_address() {
+    let dir = folder();
+    let header = format!("Basic {}", ["dGVz", "dDp0", "ZXN0"].concat());
+    let server = GitServer::start_asking(Protocol::Http, &served(dir.path()), Some(header.clone())).expect("a server");
+    let without = remote(dir.path(), server.url("x.git"), BTreeMap::new()).await.expect_err("refused");
+    assert!(matches!(without, ForgeSetupError::Git(GitError::Refused { .. })), "{without}");
+    let config = |n: &str, value: String| (format!("GIT_CONFIG_{n}"), value);
+    let env = BTreeMap::from([
+        config("COUNT", "1".to_owned()),
+        config("KEY_0", "http.extraHeader".to_owned()),
+        config("VALUE_0", format!("Authorization: {header}")),
+    ]);
+    let forge = remote(dir.path(), server.url("x.git"), env).await.expect("a forge");
+    keeps_the_contract(&forge, forge.git(), dir.path()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_asked_again_and_a_wrong_address_is_refused_at_once() {
+    let dir = folder();
+    let root = served(dir.path());
+    let server = GitServer::start(Protocol::Daemon, &root).expect("a server");
+    let http = GitServer::start(Protocol::Http, &root).expect("a server");
+    for url in
+        [server.url("y.git"), http.url("y.git"), format!("file://{}/y.git", dir.path().display()).replace(' ', "")]
+    {
+        let wrong = remote(dir.path(), url, BTreeMap::new()).await.expect_err("no such repository");
+        assert!(wrong.to_string().contains("refuses") && wrong.to_string().contains("y.git"), "{wrong}");
+    }
+    let (rooms, name) = (git_rooms(dir.path()), name());
+    let trunk = RemoteForge::open(
+        Remote { url: server.url("x.git"), env: BTreeMap::new() },
+        Some(branch("trunk")),
+        &rooms,
+        &name,
+    );
+    let text = trunk.await.expect_err("no such branch").to_string();
+    assert!(text.contains("no branch `trunk`; it has: main"), "{text}");
+    let away = server.url("x.git");
+    drop(server);
+    let forge = remote(dir.path(), away, BTreeMap::new()).await.expect("it may come back");
+    assert!(matches!(forge.main_branch().await, Err(ForgeError::Unreachable(_))));
+    sh(dir.path(), &["init", "--quiet", "--bare", root.join("empty.git").to_str().expect("text")]);
+    let server = GitServer::start(Protocol::Http, &root).expect("a server");
+    let empty = remote(dir.path(), server.url("empty.git"), BTreeMap::new()).await.expect_err("nothing to start from");
+    assert!(empty.to_string().contains("no commit yet"), "{empty}");
+    sh(&root.join("x.git"), &["update-ref", "--no-deref", "HEAD", "main"]);
+    let silent = remote(dir.path(), server.url("x.git"), BTreeMap::new()).await.expect_err("HEAD names no branch");
+    assert!(silent.to_string().contains("name it in the setting `main`"), "{silent}");
 }
 
 #[tokio::test]
@@ -375,7 +482,7 @@ async fn a_task_goes_all_the_way_and_its_branch_can_be_seen_by_people() {
     let caught = forge.git().catch_up(&head, &persons, &spec).await.expect("caught up");
     let CatchUp::Rebased { head, .. } = caught else { panic!("{caught:?}") };
     let mine: BranchName = branch("orch/orc-1/1");
-    let mine = TaskBranch::new(mine, std::slice::from_ref(&main)).expect("ours");
+    let mine = TaskBranch::new(mine, &forge.protected().await.expect("known")).expect("ours");
     assert_eq!(forge.git().push_task_branch(&mine, &head, None).await.expect("pushed"), BranchPush::Pushed);
     assert!(sh(&path, &["branch", "--list", "orch/*"]).contains("orch/orc-1/1"));
     assert_eq!(forge.advance_main(&Owner::default(), &main, &persons, &head).await, Advance::Moved);

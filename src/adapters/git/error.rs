@@ -150,7 +150,7 @@ pub(crate) fn words(stderr: &[u8]) -> String {
 }
 
 /// Texts by which git or a server says that asking again will not help. English: we set `LC_ALL=C`.
-const REFUSALS: [&str; 10] = [
+const REFUSALS: [&str; 12] = [
     "Authentication failed",
     "Permission denied",
     "could not read Username",
@@ -158,6 +158,9 @@ const REFUSALS: [&str; 10] = [
     "does not appear to be a git repository",
     "Repository not found",
     "repository not found",
+    // Over HTTP, and by git's own daemon.
+    "' not found",
+    "access denied or repository not exported",
     "dubious ownership",
     "Host key verification failed",
     // Its objects are unsound: they will be tomorrow, too.

@@ -26,7 +26,7 @@ pub use error::GitError;
 pub use exec::{Exec, ExecOutput, Git, GitSettings, Owner};
 pub use import::{ImportError, ImportSpec, Imported};
 pub use lines::ChangedLines;
-pub use push::{BranchDeletion, BranchPush, TaskBranch, TaskBranchError};
+pub use push::{BranchDeletion, BranchPush, ProtectedBranches, TaskBranch, TaskBranchError};
 pub use read::{ChangeKind, ChangedPath, CommitLine, FileAt};
 pub use rooms::{GitRooms, RepoGit};
 pub use vault::{DOT_GIT, Salvage, SalvageError, SalvageSpec, Salvaged};
@@ -34,6 +34,6 @@ pub use workspace::{Checkout, Workspace, WorkspaceSpec};
 
 pub(crate) use error::words;
 pub(crate) use exec::{GitCommand, mint_job, utf8};
-pub(crate) use push::{PushSaid, shell_quote};
+pub(crate) use push::{PushSaid, PushTarget, shell_quote};
 pub(crate) use read::commit as commit_of;
 pub(crate) use rooms::{Place, find_repository};

@@ -1,8 +1,9 @@
-//! Pushing, replacing and deleting task branches at the forge.
+//! Pushing, replacing and deleting task branches at the forge; and the shape that every push of ours has.
 //!
 //! Owns the only forced pushes there are, and makes them unable to reach anything but a branch of ours: they take a
 //! [`TaskBranch`], and always the commit that is expected to be there. What came of a push is decided by looking at the
-//! forge, not by what the push said. Refuses `main` and every protected branch by type; `main` moves in the forge room.
+//! forge, not by what the push said. Refuses `main`, the forge's default branch and every protected one by type: a
+//! [`PushTarget`] has no words for forcing or deleting them. `main` moves in the forge room.
 
 use orch_domain::ids::CommitSha;
 use orch_domain::job::JobKind;
@@ -12,11 +13,33 @@ use super::error::{GitError, words};
 use super::exec::GitCommand;
 use super::rooms::RepoGit;
 
+/// The branches of a forge that are never forced nor deleted: the one that tasks land on, and the forge's default branch.
+/// There is no empty set of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtectedBranches {
+    main: BranchName,
+    default: Option<BranchName>,
+}
+
+impl ProtectedBranches {
+    /// The branch that tasks land on, and the forge's default branch where it is known and another one.
+    #[must_use]
+    pub fn new(main: BranchName, default: Option<BranchName>) -> Self {
+        let default = default.filter(|default| *default != main);
+        Self { main, default }
+    }
+
+    /// All of them, the landing branch first.
+    pub fn iter(&self) -> impl Iterator<Item = &BranchName> {
+        std::iter::once(&self.main).chain(&self.default)
+    }
+}
+
 /// A branch of ours at the forge: the only kind that may be replaced or deleted there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskBranch {
     name: BranchName,
-    protected: Vec<BranchName>,
+    protected: ProtectedBranches,
 }
 
 /// Why a branch may be neither replaced nor deleted.
@@ -25,22 +48,22 @@ pub enum TaskBranchError {
     /// It was not made by us.
     #[error("`{0}` is not a branch of orch: it is never forced nor deleted")]
     NotOurs(BranchName),
-    /// It is the branch that tasks land on, or protected by the settings.
+    /// It is the branch that tasks land on, or the forge's default branch.
     #[error("`{0}` is protected: it is never forced nor deleted")]
     Protected(BranchName),
 }
 
 impl TaskBranch {
-    /// Admits a branch that carries our prefix and is none of `protected` (main among them).
+    /// Admits a branch that carries our prefix and is none of `protected`.
     ///
     /// # Errors
     /// See [`TaskBranchError`].
-    pub fn new(branch: BranchName, protected: &[BranchName]) -> Result<Self, TaskBranchError> {
-        if protected.contains(&branch) {
+    pub fn new(branch: BranchName, protected: &ProtectedBranches) -> Result<Self, TaskBranchError> {
+        if protected.iter().any(|other| *other == branch) {
             return Err(TaskBranchError::Protected(branch));
         }
         match branch.is_ours() {
-            true => Ok(Self { name: branch, protected: protected.to_vec() }),
+            true => Ok(Self { name: branch, protected: protected.clone() }),
             false => Err(TaskBranchError::NotOurs(branch)),
         }
     }
@@ -100,6 +123,80 @@ pub enum BranchDeletion {
 /// branches in general (as `git init --shared` does). A branch that a person has checked out stays refused.
 const RECEIVE_TASKS: &[&str] =
     &["receive.autogc=false", "receive.denyNonFastForwards=false", "receive.denyDeletes=false"];
+/// For a local repository: a checked-out `main` moves too, its files are never touched (also where the owner asked for
+/// `updateInstead`: local changes there are the owner's); never backwards, never away.
+const RECEIVE_MAIN: &[&str] = &[
+    "receive.autogc=false",
+    "receive.denyCurrentBranch=ignore",
+    "receive.denyNonFastForwards=true",
+    "receive.denyDeletes=true",
+];
+
+/// What one push is to do, to one ref. Only a [`TaskBranch`] can be replaced or deleted, and only from where it is known
+/// to be; every other branch can only be moved forward. What cannot be said here cannot be pushed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PushTarget<'a> {
+    /// A branch of ours is put at a commit, if it is at `expected` (`None`: if it is not there).
+    Replace {
+        /// Which.
+        branch: &'a TaskBranch,
+        /// Where to.
+        to: &'a CommitSha,
+        /// Where from.
+        expected: Option<&'a CommitSha>,
+    },
+    /// A branch of ours is deleted, if it is at `expected`.
+    Delete {
+        /// Which.
+        branch: &'a TaskBranch,
+        /// Where from.
+        expected: &'a CommitSha,
+    },
+    /// Any branch moves forward to a commit that comes after what it holds, or not at all.
+    Forward {
+        /// Which.
+        branch: &'a BranchName,
+        /// Where to.
+        to: &'a CommitSha,
+    },
+}
+
+impl PushTarget<'_> {
+    /// The options that say from where: a forced push without an expectation cannot be said.
+    fn lease(&self) -> Option<String> {
+        let (branch, expected) = match self {
+            Self::Replace { branch, expected, .. } => (branch, *expected),
+            Self::Delete { branch, expected } => (branch, Some(*expected)),
+            Self::Forward { .. } => return None,
+        };
+        let expected = expected.map_or("", CommitSha::as_str);
+        Some(format!("--force-with-lease={}:{expected}", branch.name.as_ref_name()))
+    }
+
+    fn refspec(&self) -> String {
+        match self {
+            Self::Replace { branch, to, .. } => format!("{to}:{}", branch.name.as_ref_name()),
+            Self::Delete { branch, .. } => format!(":{}", branch.name.as_ref_name()),
+            Self::Forward { branch, to } => format!("{to}:{}", branch.as_ref_name()),
+        }
+    }
+
+    /// The push that moves `main` outlives its supervisor; those of task branches are repeated.
+    const fn kind(&self) -> JobKind {
+        match self {
+            Self::Replace { .. } | Self::Delete { .. } => JobKind::Git,
+            Self::Forward { .. } => JobKind::Push,
+        }
+    }
+
+    /// Configuration for the other side, where that is a process of ours too: with a local repository.
+    const fn receive(&self) -> &'static [&'static str] {
+        match self {
+            Self::Replace { .. } | Self::Delete { .. } => RECEIVE_TASKS,
+            Self::Forward { .. } => RECEIVE_MAIN,
+        }
+    }
+}
 
 /// A word for a shell.
 pub(crate) fn shell_quote(word: &str) -> String {
@@ -141,9 +238,7 @@ impl RepoGit {
                 ))),
             };
         }
-        let full = format!("refs/heads/{}", branch.name);
-        let lease = format!("--force-with-lease={full}:{}", expected.map_or("", CommitSha::as_str));
-        let said = self.push(&[&lease], &format!("{sha}:{full}"), JobKind::Git, RECEIVE_TASKS).await?;
+        let said = self.push(PushTarget::Replace { branch, to: sha, expected }).await?;
         let at = match self.remote_head(&branch.name).await {
             Ok(at) => at,
             Err(err) => return Ok(BranchPush::Unknown { why: format!("{}; then {err}", said.text()) }),
@@ -158,8 +253,8 @@ impl RepoGit {
     }
 
     /// The first of these branches that has the commit, as far as upstream knows.
-    async fn already_in(&self, sha: &CommitSha, branches: &[BranchName]) -> Result<Option<BranchName>, GitError> {
-        for branch in branches {
+    async fn already_in(&self, sha: &CommitSha, branches: &ProtectedBranches) -> Result<Option<BranchName>, GitError> {
+        for branch in branches.iter() {
             if let Some(at) = self.ref_at(&self.upstream(), &branch.as_ref_name()).await?
                 && self.contains(sha, &at).await?
             {
@@ -178,15 +273,13 @@ impl RepoGit {
         branch: &TaskBranch,
         expected: &CommitSha,
     ) -> Result<BranchDeletion, GitError> {
-        let full = format!("refs/heads/{}", branch.name);
         match self.remote_head(&branch.name).await {
             Ok(None) => return Ok(BranchDeletion::Gone),
             Ok(Some(at)) if at != *expected => return Ok(BranchDeletion::Kept { at }),
             Ok(Some(_)) => {}
             Err(err) => return Ok(BranchDeletion::Unknown { why: err.to_string() }),
         }
-        let lease = format!("--force-with-lease={full}:{expected}");
-        let said = self.push(&[&lease], &format!(":{full}"), JobKind::Git, RECEIVE_TASKS).await?;
+        let said = self.push(PushTarget::Delete { branch, expected }).await?;
         Ok(match (self.remote_head(&branch.name).await, said) {
             (Ok(None), _) => BranchDeletion::Gone,
             (Ok(Some(at)), _) if at != *expected => BranchDeletion::Kept { at },
@@ -196,27 +289,21 @@ impl RepoGit {
         })
     }
 
-    /// One push out of work, of one ref. `receive` is configuration for the other side, where that is a process of ours
-    /// too: with a local repository. A server does not see it.
+    /// One push out of work, of one ref: the only place where `git push` is said.
     ///
     /// # Errors
     /// Only what means that nothing can have been sent.
-    pub(crate) async fn push(
-        &self,
-        options: &[&str],
-        refspec: &str,
-        kind: JobKind,
-        receive: &[&str],
-    ) -> Result<PushSaid, GitError> {
+    pub(crate) async fn push(&self, target: PushTarget<'_>) -> Result<PushSaid, GitError> {
         let mut args = vec!["push", "--porcelain", "--atomic", "--no-verify", "--no-follow-tags"];
         let receive_pack = self.is_local().then(|| {
-            let config: String = receive.iter().map(|pair| format!(" -c {pair}")).collect();
+            let config: String = target.receive().iter().map(|pair| format!(" -c {pair}")).collect();
             format!("--receive-pack={}{config} receive-pack", shell_quote(&self.git.settings().program))
         });
+        let (lease, refspec) = (target.lease(), target.refspec());
         args.extend(receive_pack.as_deref());
-        args.extend(options);
-        args.extend(["--", self.remote.url.as_str(), refspec]);
-        let command = GitCommand::inside(&self.work(), args).kind(kind).with_remote(&self.remote);
+        args.extend(lease.as_deref());
+        args.extend(["--", self.remote.url.as_str(), refspec.as_str()]);
+        let command = GitCommand::inside(&self.work(), args).kind(target.kind()).with_remote(&self.remote);
         match self.git.run(command).await {
             Ok(out) => Ok(said(out.code, &out.stdout, &out.stderr)),
             Err(err @ (GitError::NoGit { .. } | GitError::Invalid(_))) => Err(err),
@@ -262,14 +349,38 @@ mod tests {
 
     #[test]
     fn only_branches_of_ours_can_be_forced_or_deleted() {
-        let main = branch("main");
-        assert!(TaskBranch::new(branch("orch/orc-1/1"), std::slice::from_ref(&main)).is_ok());
-        for foreign in ["main", "feature/x", "orchard/x", "release"] {
-            assert!(TaskBranch::new(branch(foreign), std::slice::from_ref(&main)).is_err(), "{foreign}");
+        let protected = ProtectedBranches::new(branch("main"), Some(branch("trunk")));
+        assert!(TaskBranch::new(branch("orch/orc-1/1"), &protected).is_ok());
+        for foreign in ["main", "trunk", "feature/x", "orchard/x", "release"] {
+            assert!(TaskBranch::new(branch(foreign), &protected).is_err(), "{foreign}");
         }
-        let odd_main = branch("orch/main");
-        let err = TaskBranch::new(odd_main.clone(), std::slice::from_ref(&odd_main)).expect_err("protected");
-        assert_eq!(err, TaskBranchError::Protected(odd_main));
+        // Whatever a forge calls its branches: the one that tasks land on and the default one stay out of reach.
+        let (odd_main, odd_default) = (branch("orch/main"), branch("orch/orc-1/1"));
+        let protected = ProtectedBranches::new(odd_main.clone(), Some(odd_default.clone()));
+        for odd in [odd_main, odd_default] {
+            let err = TaskBranch::new(odd.clone(), &protected).expect_err("protected");
+            assert_eq!(err, TaskBranchError::Protected(odd));
+        }
+    }
+
+    #[test]
+    fn what_is_forced_names_the_commit_it_replaces_and_nothing_else_is_forced() {
+        let (sha, old): (CommitSha, CommitSha) =
+            ("a".repeat(40).parse().expect("id"), "b".repeat(40).parse().expect("id"));
+        let main = branch("main");
+        let mine = TaskBranch::new(branch("orch/orc-1/1"), &ProtectedBranches::new(main.clone(), None)).expect("ours");
+        let words = |target: PushTarget<'_>| (target.lease(), target.refspec(), target.kind());
+        let lease = |at: &str| Some(format!("--force-with-lease=refs/heads/orch/orc-1/1:{at}"));
+        let to = format!("{sha}:refs/heads/orch/orc-1/1");
+        let fresh = PushTarget::Replace { branch: &mine, to: &sha, expected: None };
+        assert_eq!(words(fresh), (lease(""), to.clone(), JobKind::Git));
+        let again = PushTarget::Replace { branch: &mine, to: &sha, expected: Some(&old) };
+        assert_eq!(words(again), (lease(old.as_str()), to, JobKind::Git));
+        let gone = PushTarget::Delete { branch: &mine, expected: &old };
+        assert_eq!(words(gone), (lease(old.as_str()), ":refs/heads/orch/orc-1/1".to_owned(), JobKind::Git));
+        let forward = PushTarget::Forward { branch: &main, to: &sha };
+        assert_eq!(words(forward), (None, format!("{sha}:refs/heads/main"), JobKind::Push));
+        assert!(forward.receive().contains(&"receive.denyNonFastForwards=true"));
     }
 
     #[test]

@@ -174,6 +174,27 @@ impl RepoGit {
         Ok(parse_ls_remote(&out.stdout).into_iter().find(|(_, name)| *name == full).map(|(sha, _)| sha))
     }
 
+    /// What the remote calls its default branch.
+    ///
+    /// # Errors
+    /// As [`Self::remote_head`].
+    pub(crate) async fn remote_default(&self) -> Result<RemoteDefault, GitError> {
+        let args = ["ls-remote", "--symref", "--quiet", "--", self.remote.url.as_str(), "HEAD"];
+        let out = self.talk(GitCommand::inside(&self.work(), args)).await?;
+        Ok(parse_default(&out.stdout))
+    }
+
+    /// The remote's branches, freshly asked; those with names that we would not use are left out.
+    ///
+    /// # Errors
+    /// As [`Self::remote_head`].
+    pub(crate) async fn remote_branches(&self) -> Result<Vec<BranchName>, GitError> {
+        let args = ["ls-remote", "--refs", "--quiet", "--", self.remote.url.as_str(), "refs/heads/*"];
+        let out = self.talk(GitCommand::inside(&self.work(), args)).await?;
+        let name = |(_, name): (CommitSha, String)| name.strip_prefix("refs/heads/")?.parse().ok();
+        Ok(parse_ls_remote(&out.stdout).into_iter().filter_map(name).collect())
+    }
+
     /// Brings upstream's `main` to where the forge has it now and gives that commit.
     ///
     /// # Errors
@@ -377,6 +398,28 @@ pub(crate) fn passing_file(root: &Path, what: &str) -> PathBuf {
     root.join(format!(".{what}.{}", random_hex()))
 }
 
+/// What a remote said about its `HEAD`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RemoteDefault {
+    /// The branch it names, if it names one.
+    pub(crate) default: Option<BranchName>,
+    /// The format of its object ids, if that is not ours.
+    pub(crate) foreign_ids: Option<&'static str>,
+}
+
+fn parse_default(stdout: &[u8]) -> RemoteDefault {
+    let text = String::from_utf8_lossy(stdout);
+    let mut shown = RemoteDefault::default();
+    for (value, _) in text.lines().filter_map(|line| line.split_once('\t')).filter(|(_, name)| *name == "HEAD") {
+        match value.strip_prefix("ref: refs/heads/") {
+            Some(branch) => shown.default = branch.parse().ok(),
+            None if value.len() == 64 => shown.foreign_ids = Some("sha256"),
+            None => {}
+        }
+    }
+    shown
+}
+
 fn parse_ls_remote(stdout: &[u8]) -> Vec<(CommitSha, String)> {
     let text = String::from_utf8_lossy(stdout);
     let pair = |line: &str| {
@@ -397,5 +440,16 @@ mod tests {
         let all = parse_ls_remote(text.as_bytes());
         assert_eq!(all.len(), 2);
         assert_eq!(all[0].1, "refs/heads/main");
+    }
+
+    #[test]
+    fn reads_what_a_remote_calls_its_head() {
+        let (one, other) = ("a".repeat(40), "b".repeat(64));
+        let read = |text: String| parse_default(text.as_bytes());
+        let usual = read(format!("ref: refs/heads/trunk\tHEAD\n{one}\tHEAD\n{one}\trefs/remotes/o/HEAD\n"));
+        assert_eq!((usual.default, usual.foreign_ids), (Some("trunk".parse().expect("a name")), None));
+        assert_eq!(read(format!("{one}\tHEAD\n")), RemoteDefault::default(), "detached");
+        assert_eq!(read(String::new()), RemoteDefault::default(), "empty");
+        assert_eq!(read(format!("ref: refs/heads/x\tHEAD\n{other}\tHEAD\n")).foreign_ids, Some("sha256"));
     }
 }

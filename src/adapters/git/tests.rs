@@ -60,6 +60,10 @@ pub(crate) fn branch(name: &str) -> BranchName {
     name.parse().expect("a branch name")
 }
 
+pub(crate) fn protected() -> ProtectedBranches {
+    ProtectedBranches::new(branch("main"), None)
+}
+
 /// Repositories of ours. The whole suite can be run with another git: put it first in `PATH` and name it in
 /// `ORCH_TEST_GIT`.
 pub(crate) fn rooms(dir: &Path, mut settings: GitSettings) -> GitRooms {
@@ -786,7 +790,7 @@ async fn a_task_branch_is_pushed_replaced_and_deleted_only_from_where_it_is_expe
     let base = world.base().await;
     let one = world.worked("one", &base, |dir| write(&dir.join("b.txt"), "1")).await;
     let two = world.worked("two", &base, |dir| write(&dir.join("b.txt"), "2")).await;
-    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[branch("main")]).expect("ours");
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &protected()).expect("ours");
     let git = &world.git;
     assert_eq!(git.push_task_branch(&mine, &one, None).await.expect("pushed"), BranchPush::Pushed);
     assert_eq!(git.push_task_branch(&mine, &one, None).await.expect("again"), BranchPush::Pushed);
@@ -817,7 +821,7 @@ async fn a_push_is_refused_with_the_forges_words_and_shared_repositories_take_re
     let one = world.worked("one", &base, |dir| write(&dir.join("b.txt"), "1")).await;
     let two = world.worked("two", &base, |dir| write(&dir.join("b.txt"), "2")).await;
     sh(&world.forge(), &["config", "receive.denyNonFastForwards", "true"]);
-    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[]).expect("ours");
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &protected()).expect("ours");
     assert_eq!(world.git.push_task_branch(&mine, &one, None).await.expect("pushed"), BranchPush::Pushed);
     assert_eq!(world.git.push_task_branch(&mine, &two, Some(&one)).await.expect("replaced"), BranchPush::Pushed);
     hook(&world.forge(), "pre-receive", "echo 'closed for today' >&2; exit 1");
@@ -847,7 +851,7 @@ async fn of_two_racing_pushes_one_wins_and_the_other_is_told() {
     std::fs::create_dir_all(&meet).expect("a folder");
     let script = format!("touch '{0}'/$$; while [ $(ls '{0}' | wc -l) -lt 2 ]; do :; done", meet.display());
     hook(&world.forge(), "pre-receive", &script);
-    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[branch("main")]).expect("ours");
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &protected()).expect("ours");
     let (first, second) =
         tokio::join!(world.git.push_task_branch(&mine, &one, None), world.git.push_task_branch(&mine, &two, None));
     let (first, second) = (first.expect("an answer"), second.expect("an answer"));
@@ -863,7 +867,7 @@ async fn a_task_branch_is_never_put_where_main_has_been() {
     let world = World::new().await;
     let base = world.base().await;
     let head = world.worked("one", &base, |dir| write(&dir.join("b.txt"), "1")).await;
-    let mine = TaskBranch::new(branch("orch/orc-1/1"), &[branch("main")]).expect("ours");
+    let mine = TaskBranch::new(branch("orch/orc-1/1"), &protected()).expect("ours");
     let err = world.git.push_task_branch(&mine, &base, None).await.expect_err("main has it");
     assert!(matches!(&err, GitError::Invalid(why) if why.contains("look merged")), "{err}");
     assert_eq!(world.git.push_task_branch(&mine, &head, None).await.expect("pushed"), BranchPush::Pushed);

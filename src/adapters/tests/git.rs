@@ -8,7 +8,7 @@ use std::sync::Arc;
 use orch_adapters::forge::FakeForge;
 use orch_adapters::git::{
     BranchPush, CaptureSpec, CatchUp, CatchUpSpec, Exec, GitError, GitRooms, GitSettings, ImportSpec, Leftovers, Owner,
-    TaskBranch, WorkspaceSpec, read_capture,
+    ProtectedBranches, TaskBranch, WorkspaceSpec, read_capture,
 };
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Runner, UnrecordedLedger, become_subreaper};
 use orch_adapters::ports::{Advance, Confinement, Forge, JobLimits, JobSpec};
@@ -148,7 +148,7 @@ async fn a_task_goes_from_workspace_to_main_with_every_command_a_job() {
     for file in ["one", "two", "person.txt", "README.md"] {
         assert!(checkout.dir.join(file).is_file(), "{file}");
     }
-    let ours = TaskBranch::new(workspace.branch, std::slice::from_ref(&main)).expect("ours");
+    let ours = TaskBranch::new(workspace.branch, &ProtectedBranches::new(main.clone(), None)).expect("ours");
     assert_eq!(git.push_task_branch(&ours, &head, None).await.expect("pushed"), BranchPush::Pushed);
     assert_eq!(world.forge.advance_main(&Owner::default(), &main, &person, &head).await, Advance::Moved);
     assert_eq!(git.fetch_main(&main).await.expect("main"), head);

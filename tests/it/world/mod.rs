@@ -128,7 +128,9 @@ impl World {
             agents.insert(name.clone(), agent);
         }
         let mut repo_config = setup.repo;
-        repo_config.path = Some(repo.clone());
+        if repo_config.url.is_none() {
+            repo_config.path = Some(repo.clone());
+        }
         let mut config = Config {
             data_dir: root.path().join("data"),
             default_agent: repo_config.agent.clone().unwrap_or_default(),

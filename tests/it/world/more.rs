@@ -12,6 +12,7 @@ use orch_actors::api::ControlError;
 use orch_domain::job::JobKind;
 use orch_domain::view::{TaskDetail, TaskView};
 use orch_store::Moved;
+use orch_test_support::git_server::{GitServer, Protocol};
 use serde_json::Value;
 
 use super::{BOUND, Setup, World, commit_file, git, git_init};
@@ -20,6 +21,17 @@ fn temporary(name: &str) -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::Builder::new().prefix("orch-w").tempdir().expect("a temporary folder");
     let repo = root.path().join(name);
     (root, repo)
+}
+
+/// A bare repository with one commit, and the clone of a person beside it.
+fn make_bare(bare: &Path) {
+    let person = bare.with_file_name("person");
+    git_init(&person);
+    commit_file(&person, "check.sh", CHECK, "Begin");
+    git(&person, &["clone", "--quiet", "--bare", ".", bare.to_str().expect("a path in UTF-8")]);
+    git(&person, &["remote", "add", "origin", bare.to_str().expect("a path in UTF-8")]);
+    // It remembers every place that main was at.
+    git(bare, &["config", "core.logAllRefUpdates", "always"]);
 }
 
 /// The test command of the plain repository: red while a file `red` exists.
@@ -42,14 +54,16 @@ impl Setup {
 
     /// Opens the world over a bare repository that people push to from the clone at [`World::person`].
     pub(crate) async fn open_bare(self) -> World {
-        self.open_over("repo.git", |bare| {
-            let person = bare.with_file_name("person");
-            git_init(&person);
-            commit_file(&person, "check.sh", CHECK, "Begin");
-            git(&person, &["clone", "--quiet", "--bare", ".", bare.to_str().expect("a path in UTF-8")]);
-            git(&person, &["remote", "add", "origin", bare.to_str().expect("a path in UTF-8")]);
-        })
-        .await
+        self.open_over("repo.git", make_bare).await
+    }
+
+    /// The same, and the engine reaches it through a server; the server has to outlive the world.
+    pub(crate) async fn open_served(self, protocol: Protocol) -> (World, GitServer) {
+        let (root, bare) = temporary("repo.git");
+        make_bare(&bare);
+        let server = GitServer::start(protocol, root.path()).expect("a server");
+        let url = server.url("repo.git");
+        (World::open(self.repo(|r| r.url = Some(url)), root, bare).await, server)
     }
 
     /// The words with which the engine refuses to start over a repository.

@@ -1,6 +1,7 @@
 //! Integration tests of room `domain`: the rules, one test per sentence; the state table; and random histories against a
 //! model world. One binary, since linking costs more than running.
 
+mod deps;
 mod lane;
 mod names;
 mod properties;

@@ -20,7 +20,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 ];
 
 /// Everything from outside that the purest room may use: nothing with a clock, a file or a socket at heart.
-const DOMAIN_MAY_USE: &[&str] = &["serde", "serde_json", "yaml_serde", "sha2", "hex", "thiserror", "jiff"];
+const DOMAIN_MAY_USE: &[&str] = &["serde", "serde_json", "yaml_serde", "sha2", "hex", "thiserror", "jiff", "toml"];
 
 /// What a room must not bring in, directly: `(room, packages)`.
 const MUST_NOT_USE: &[(&str, &[&str])] = &[
