@@ -1,5 +1,6 @@
 //! Room `adapters`: the ports and their implementations. They return facts, never verdicts.
 
+pub mod advisories;
 pub mod agents;
 pub mod disk;
 pub mod forge;

@@ -27,7 +27,7 @@ pub use exec::{Exec, ExecOutput, Git, GitSettings, Owner};
 pub use import::{ImportError, ImportSpec, Imported};
 pub use lines::ChangedLines;
 pub use push::{BranchDeletion, BranchPush, ProtectedBranches, TaskBranch, TaskBranchError};
-pub use read::{ChangeKind, ChangedPath, CommitLine, FileAt};
+pub use read::{ChangeKind, ChangedPath, CommitLine, FileAt, TreeFile};
 pub use rooms::{GitRooms, RepoGit};
 pub use vault::{DOT_GIT, Salvage, SalvageError, SalvageSpec, Salvaged};
 pub use workspace::{Checkout, Workspace, WorkspaceSpec};

@@ -65,6 +65,17 @@ pub enum FileAt {
     Bytes(Vec<u8>),
 }
 
+/// A file of a commit's tree.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TreeFile {
+    /// Its path; bytes that are not UTF-8 are replaced.
+    pub path: String,
+    /// The id of what is in it: equal ids, equal content.
+    pub id: String,
+    /// Whether it is a file at all, and no symbolic link or submodule.
+    pub plain: bool,
+}
+
 /// Opens one of our own bare repositories.
 pub(crate) fn open(path: &Path) -> Result<Repository, GitError> {
     Repository::open_bare(path).map_err(GitError::read(format!("our repository {}", path.display())))
@@ -283,17 +294,74 @@ impl RepoGit {
                 Err(err) if err.code() == ErrorCode::NotFound => return Ok(FileAt::Missing),
                 Err(err) => return Err(fail()(err)),
             };
-            let is_file = matches!(entry.filemode(), 0o100_644 | 0o100_755 | 0o100_664);
-            if entry.kind() != Some(ObjectType::Blob) || !is_file {
+            if !is_plain(&entry) {
                 return Ok(FileAt::NotAFile);
             }
-            let odb = repo.odb().map_err(fail())?;
-            let (bytes, _) = odb.read_header(entry.id()).map_err(fail())?;
-            let bytes = bytes as u64;
-            if bytes > max_bytes {
-                return Ok(FileAt::TooLarge { bytes });
+            blob(repo, entry.id(), max_bytes).map_err(fail())
+        })
+        .await
+    }
+
+    /// The content of a file by its id, if it holds at most `max_bytes`.
+    ///
+    /// # Errors
+    /// [`GitError::Read`].
+    pub async fn read_blob(&self, id: &str, max_bytes: u64) -> Result<FileAt, GitError> {
+        let id = id.to_owned();
+        self.read(self.work(), move |repo| {
+            let fail = || GitError::read(format!("object {id}"));
+            blob(repo, Oid::from_str(&id).map_err(fail())?, max_bytes).map_err(fail())
+        })
+        .await
+    }
+
+    /// The files of a commit whose path is `wanted`, sorted.
+    ///
+    /// # Errors
+    /// [`GitError::NoSuchCommit`]; [`GitError::Read`], also when there are more than `most`.
+    pub async fn files_named(
+        &self,
+        id: &CommitSha,
+        wanted: fn(&str) -> bool,
+        most: usize,
+    ) -> Result<Vec<TreeFile>, GitError> {
+        let id = id.clone();
+        self.read(self.work(), move |repo| {
+            let what = format!("the tree of {}", id.short());
+            let tree = commit(repo, &id)?.tree().map_err(GitError::read(what.clone()))?;
+            let mut all = Vec::new();
+            tree.walk(git2::TreeWalkMode::PreOrder, |root, entry| {
+                let path = format!("{root}{}", String::from_utf8_lossy(entry.name_bytes()));
+                if entry.kind() != Some(ObjectType::Tree) && wanted(&path) && all.len() <= most {
+                    all.push(TreeFile { path, id: entry.id().to_string(), plain: is_plain(entry) });
+                }
+                git2::TreeWalkResult::Ok
+            })
+            .map_err(GitError::read(what.clone()))?;
+            if all.len() > most {
+                return Err(GitError::Read { what, why: format!("more than {most} files are of interest there") });
             }
-            Ok(FileAt::Bytes(odb.read(entry.id()).map_err(fail())?.data().to_vec()))
+            all.sort();
+            Ok(all)
+        })
+        .await
+    }
+
+    /// The file at a path of a commit, if something other than a folder is there.
+    ///
+    /// # Errors
+    /// [`GitError::NoSuchCommit`], [`GitError::Read`].
+    pub async fn file_named(&self, id: &CommitSha, path: &str) -> Result<Option<TreeFile>, GitError> {
+        let (id, path) = (id.clone(), path.to_owned());
+        self.read(self.work(), move |repo| {
+            let fail = || GitError::read(format!("{} at {}", path.escape_debug(), id.short()));
+            let tree = commit(repo, &id)?.tree().map_err(fail())?;
+            match tree.get_path(Path::new(&path)) {
+                Ok(entry) if entry.kind() == Some(ObjectType::Tree) => Ok(None),
+                Ok(entry) => Ok(Some(TreeFile { path, id: entry.id().to_string(), plain: is_plain(&entry) })),
+                Err(err) if err.code() == ErrorCode::NotFound => Ok(None),
+                Err(err) => Err(fail()(err)),
+            }
         })
         .await
     }
@@ -326,6 +394,24 @@ impl RepoGit {
         })
         .await
     }
+}
+
+/// Whether an entry of a tree is a file, and no symbolic link or submodule.
+fn is_plain(entry: &git2::TreeEntry<'_>) -> bool {
+    entry.kind() == Some(ObjectType::Blob) && matches!(entry.filemode(), 0o100_644 | 0o100_755 | 0o100_664)
+}
+
+fn blob(repo: &Repository, id: Oid, max_bytes: u64) -> Result<FileAt, git2::Error> {
+    let odb = repo.odb()?;
+    let (bytes, kind) = odb.read_header(id)?;
+    let bytes = bytes as u64;
+    if kind != ObjectType::Blob {
+        return Ok(FileAt::NotAFile);
+    }
+    if bytes > max_bytes {
+        return Ok(FileAt::TooLarge { bytes });
+    }
+    Ok(FileAt::Bytes(odb.read(id)?.data().to_vec()))
 }
 
 fn changed(delta: &git2::DiffDelta<'_>) -> ChangedPath {

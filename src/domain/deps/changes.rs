@@ -84,6 +84,15 @@ impl Snapshot {
         wanted
     }
 
+    /// Whether another snapshot holds the same files.
+    #[must_use]
+    pub fn same_files(&self, other: &Self) -> bool {
+        let ids = |snapshot: &Self| -> Vec<(String, String)> {
+            snapshot.files.iter().map(|(path, file)| (path.clone(), file.id.clone())).collect()
+        };
+        self.absent == other.absent && ids(self) == ids(other)
+    }
+
     /// The format in which a path is to be read.
     fn lock_kind(&self, path: &str) -> Option<LockKind> {
         lock_kind(&self.included, path)
