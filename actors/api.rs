@@ -322,6 +322,17 @@ pub struct HandOver {
     pub grace_ms: Millis,
 }
 
+/// One thing that nobody needs any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcItem {
+    /// `job-folder`, `workspace`, `put-aside`, `salvage`, `refs`, `garbage` or `rows`.
+    pub kind: String,
+    /// Which.
+    pub name: String,
+    /// Why it may go.
+    pub why: String,
+}
+
 /// A salvage: what a workspace held, or commits that never landed, kept in the vault of its repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SalvageView {
@@ -410,6 +421,10 @@ pub trait Control: Send + Sync + 'static {
     async fn stop_repo(&self, repo: &RepoName, by: &str, source: &str) -> Result<RepoStop, ControlError>;
     /// Asks the supervisor to end for an upgrade, leaving agents at work to the next start.
     async fn hand_over(&self, by: &str) -> Result<HandOver, ControlError>;
+    /// What the next clean-up would remove.
+    async fn gc_plan(&self) -> Result<Vec<GcItem>, ControlError>;
+    /// Begins that clean-up now; tells what it is going to remove.
+    async fn gc(&self, by: &str) -> Result<Vec<GcItem>, ControlError>;
     /// What is kept in the vaults, newest first; of one repository or of all.
     async fn salvages(&self, repo: Option<&RepoName>) -> Result<Vec<SalvageView>, ControlError>;
     /// Writes the files of a salvage into a new folder on this host.

@@ -5,6 +5,7 @@
 
 mod salvages;
 mod stopping;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,8 +28,8 @@ use orch_store::{SpaceState, StoreError, Stored};
 use tokio::sync::watch;
 
 use crate::api::{
-    About, ActorView, Control, ControlError, HandOver, JobView, LeaseView, LogPage, QueueView, Readiness, RepoStop,
-    RepoView, Restored, SalvageView, Slots, StopAnswer, Submit, TaskFilter,
+    About, ActorView, Control, ControlError, GcItem, HandOver, JobView, LeaseView, LogPage, QueueView, Readiness,
+    RepoStop, RepoView, Restored, SalvageView, Slots, StopAnswer, Submit, TaskFilter,
 };
 use crate::context::Context;
 use crate::directory::Directory;
@@ -334,6 +335,14 @@ impl Control for Handle {
 
     async fn hand_over(&self, by: &str) -> Result<HandOver, ControlError> {
         self.ask_for_handover(by).await
+    }
+
+    async fn gc_plan(&self) -> Result<Vec<GcItem>, ControlError> {
+        self.plan_of_upkeep().await
+    }
+
+    async fn gc(&self, by: &str) -> Result<Vec<GcItem>, ControlError> {
+        self.begin_upkeep(by).await
     }
 
     async fn salvages(&self, repo: Option<&RepoName>) -> Result<Vec<SalvageView>, ControlError> {

@@ -25,6 +25,9 @@ use crate::artefacts::discard;
 use crate::context::{Context, RepoRuntime};
 use crate::ledger::tell;
 
+mod plan;
+pub use plan::plan;
+
 /// How long the folder of a job that nobody has recorded is left alone: its launch may be under way.
 const UNKNOWN: Millis = Millis::from_mins(60);
 /// Between two collections of garbage in one repository.
@@ -93,8 +96,12 @@ impl fmt::Display for Round {
     }
 }
 
+/// Rounds are asked for by the clock and by people: one at a time.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// One round, as of `now`.
 pub async fn round(ctx: &Arc<Context>, now: Timestamp) -> Round {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let mut round = Round::default();
     // Folders before rows: the row says how long the folder is kept.
     match job_folders(ctx, now).await {
@@ -127,17 +134,26 @@ async fn of_repository(
 ) -> Result<(), String> {
     let git = repo.git.for_owner(Owner::default());
     round.salvages += salvages(ctx, name, &git, now).await?;
+    for task in closed_refs(ctx, &git, now).await? {
+        round.refs += git.drop_refs(&task).await.map_err(|e| e.to_string())?;
+    }
+    round.collected += usize::from(collect(ctx, name, &git, now).await?);
+    Ok(())
+}
+
+/// Tasks whose refs may go.
+async fn closed_refs(ctx: &Context, git: &RepoGit, now: Timestamp) -> Result<Vec<TaskId>, String> {
+    let mut closed = Vec::new();
     for task in git.tasks_with_refs().await.map_err(|e| e.to_string())? {
         let life = ctx.store.life_of(&task).await.map_err(|e| e.to_string())?;
         // Refs of nobody were made by an older life of this data folder: there is no time from which to count.
         if let Some((_, Life::Closed(at))) = life
             && is_over(at, ctx.retention.logs, now)
         {
-            round.refs += git.drop_refs(&task).await.map_err(|e| e.to_string())?;
+            closed.push(task);
         }
     }
-    round.collected += usize::from(collect(ctx, name, &git, now).await?);
-    Ok(())
+    Ok(closed)
 }
 
 /// Whether something of then has been kept long enough.
@@ -165,6 +181,10 @@ fn may_go(trace: &JobTrace, kept: Millis, now: Timestamp) -> bool {
 }
 
 async fn job_folders(ctx: &Arc<Context>, now: Timestamp) -> Result<usize, StoreError> {
+    Ok(remove(doomed_job_folders(ctx, now).await?).await)
+}
+
+async fn doomed_job_folders(ctx: &Context, now: Timestamp) -> Result<Vec<PathBuf>, StoreError> {
     let mut doomed = Vec::new();
     for folder in folders_in(ctx.paths.jobs.clone()).await {
         let goes = match folder.name.parse::<JobId>() {
@@ -179,29 +199,36 @@ async fn job_folders(ctx: &Arc<Context>, now: Timestamp) -> Result<usize, StoreE
             doomed.push(folder.path);
         }
     }
-    Ok(remove(doomed).await)
+    Ok(doomed)
 }
 
 // -------------------------------------------------------------------------------------- workspaces that were put aside
 
 async fn quarantined(ctx: &Arc<Context>, now: Timestamp) -> Result<usize, StoreError> {
     let mut count = 0;
-    for folder in folders_in(ctx.paths.data.join("quarantine")).await {
-        let life = life_of_run(ctx, &folder.name).await?;
-        let since = match life {
-            Life::Live => continue,
-            Life::Closed(at) => at.max(folder.changed),
-            Life::Nobodys => folder.changed,
-        };
-        if !is_over(since, ctx.retention.salvage, now) {
-            continue;
-        }
+    for (folder, since) in doomed_quarantine(ctx, now).await? {
         // Said first: should this be cut off, the next round removes what the journal has said to be gone.
         let text = format!("removed the workspace of run {} that was put aside at {since}: {KEPT_LONG}", folder.name);
         say(ctx, &folder.name, None, text, now).await?;
         count += remove(vec![folder.path]).await;
     }
     Ok(count)
+}
+
+/// Those that were kept long enough, each with since when.
+async fn doomed_quarantine(ctx: &Context, now: Timestamp) -> Result<Vec<(Folder, Timestamp)>, StoreError> {
+    let mut doomed = Vec::new();
+    for folder in folders_in(ctx.paths.data.join("quarantine")).await {
+        let since = match life_of_run(ctx, &folder.name).await? {
+            Life::Live => continue,
+            Life::Closed(at) => at.max(folder.changed),
+            Life::Nobodys => folder.changed,
+        };
+        if is_over(since, ctx.retention.salvage, now) {
+            doomed.push((folder, since));
+        }
+    }
+    Ok(doomed)
 }
 
 const KEPT_LONG: &str = "it was kept for as long as retention.salvage says";
@@ -240,9 +267,16 @@ async fn say(
 
 // ------------------------------------------------------------------------------------------------------------ salvages
 
-async fn salvages(ctx: &Context, name: &RepoName, git: &RepoGit, now: Timestamp) -> Result<usize, String> {
-    let mut count = 0;
-    let mut kept: Vec<(Salvage, bool)> = Vec::new();
+/// Salvages that may go.
+struct Doomed {
+    /// Kept long enough.
+    old: Vec<Salvage>,
+    /// Beyond the cap, oldest first.
+    excess: Vec<Salvage>,
+}
+
+async fn doomed_salvages(ctx: &Context, git: &RepoGit, now: Timestamp) -> Result<Doomed, String> {
+    let (mut old, mut kept) = (Vec::new(), Vec::new());
     // Newest first: what the cap leaves over is the newest.
     for salvage in git.list_salvage().await.map_err(|e| e.to_string())? {
         let life = life_of_run(ctx, salvage.run()).await.map_err(|e| e.to_string())?;
@@ -251,12 +285,21 @@ async fn salvages(ctx: &Context, name: &RepoName, git: &RepoGit, now: Timestamp)
             Life::Live | Life::Nobodys => salvage.at,
         };
         if life != Life::Live && is_over(since, ctx.retention.salvage, now) {
-            count += usize::from(forget(ctx, name, git, &salvage, KEPT_LONG, now).await?);
+            old.push(salvage);
         } else {
             kept.push((salvage, life == Life::Live));
         }
     }
-    let excess = beyond(&kept, ctx.retention.salvage_bytes);
+    let excess = beyond(&kept, ctx.retention.salvage_bytes).into_iter().cloned().collect();
+    Ok(Doomed { old, excess })
+}
+
+async fn salvages(ctx: &Context, name: &RepoName, git: &RepoGit, now: Timestamp) -> Result<usize, String> {
+    let mut count = 0;
+    let Doomed { old, excess } = doomed_salvages(ctx, git, now).await?;
+    for salvage in &old {
+        count += usize::from(forget(ctx, name, git, salvage, KEPT_LONG, now).await?);
+    }
     if excess.is_empty() {
         return Ok(count);
     }
@@ -268,7 +311,7 @@ async fn salvages(ctx: &Context, name: &RepoName, git: &RepoGit, now: Timestamp)
         format!("{why}; let go: {}", names.join(", "))
     })
     .await;
-    for salvage in excess {
+    for salvage in &excess {
         count += usize::from(forget(ctx, name, git, salvage, &why, now).await?);
     }
     Ok(count)
@@ -307,14 +350,19 @@ async fn forget(
 /// Collects garbage in a repository's rooms when nobody borrows from them, at most daily. Should a workspace be made
 /// meanwhile, it loses nothing: upstream is only packed anew, and elsewhere nothing younger than two weeks goes.
 async fn collect(ctx: &Context, name: &RepoName, git: &RepoGit, now: Timestamp) -> Result<bool, String> {
-    let stamp = git.upstream().with_file_name(COLLECTED);
-    let last = std::fs::read_to_string(&stamp).ok().and_then(|text| text.trim().parse().ok()).map(Timestamp);
-    if last.is_some_and(|last| !is_over(last, COLLECT_EVERY, now)) || is_borrowed(ctx, name).await? {
+    if !collection_is_due(ctx, name, git, now).await? {
         return Ok(false);
     }
+    let stamp = git.upstream().with_file_name(COLLECTED);
     git.gc().await.map_err(|e| format!("collecting garbage: {e}"))?;
     std::fs::write(&stamp, now.0.to_string()).map_err(|e| format!("{}: {e}", stamp.display()))?;
     Ok(true)
+}
+
+async fn collection_is_due(ctx: &Context, name: &RepoName, git: &RepoGit, now: Timestamp) -> Result<bool, String> {
+    let stamp = git.upstream().with_file_name(COLLECTED);
+    let last = std::fs::read_to_string(&stamp).ok().and_then(|text| text.trim().parse().ok()).map(Timestamp);
+    Ok(last.is_none_or(|last| is_over(last, COLLECT_EVERY, now)) && !is_borrowed(ctx, name).await?)
 }
 
 /// Whether a workspace of this repository or any checkout is there, or its lane is at work.

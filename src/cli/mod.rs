@@ -13,6 +13,7 @@ mod doctor;
 mod door;
 pub mod engine;
 mod follow;
+mod gc;
 mod handover;
 mod init;
 mod inside;
@@ -104,6 +105,8 @@ pub enum Verb {
     Salvage(salvage::SalvageVerb),
     /// End the supervisor for an upgrade; agents work on, and the next start goes on with them
     Handover(handover::HandoverArgs),
+    /// Remove now what nobody needs any more, or show what may go
+    Gc(gc::GcArgs),
     /// The repositories
     #[command(subcommand)]
     Repo(repo::RepoVerb),
@@ -222,6 +225,7 @@ async fn dispatch(context: &Context, verb: Verb, out: &mut Output) -> Result<u8,
         Verb::Actors => actors::run(context, out).await,
         Verb::Salvage(verb) => salvage::run(context, verb, out).await,
         Verb::Handover(args) => handover::run(context, &args, out).await,
+        Verb::Gc(args) => gc::run(context, &args, out).await,
         Verb::Repo(verb) => repo::run(context, &verb, out).await,
         Verb::Doctor => doctor::run(context, out).await,
         Verb::Config(verb) => config::run(context, verb, out),

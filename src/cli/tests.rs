@@ -287,6 +287,21 @@ async fn refusals_are_one_line_with_their_exit_code() {
 }
 
 #[tokio::test]
+async fn gc_shows_what_may_go_and_has_it_go() {
+    let place = Place::new();
+    place.serve_in(&place.data()).await;
+    let (code, out, err) = place.orch(&["gc", "--dry-run"]).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("job-folder") && out.ends_with("1 may go\n"), "{out}");
+    assert_eq!(place.control.asked(), Vec::<String>::new(), "nothing was asked to go");
+    let (code, out, err) = place.orch(&["gc"]).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.ends_with("1 gone\n"), "{out}");
+    let (_, out, _) = place.orch(&["gc", "--dry-run"]).await;
+    assert!(out.starts_with("nothing may go"), "{out}");
+}
+
+#[tokio::test]
 async fn nobody_inside_a_job_stops_a_task_or_the_supervisor() {
     let mut place = Place::new();
     place.serve_in(&place.data()).await;

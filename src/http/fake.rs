@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use orch_actors::api::{
-    About, ActorView, Control, ControlError, DeferredView, HandOver, JobView, LandingView, LaneView, LeaseView,
+    About, ActorView, Control, ControlError, DeferredView, GcItem, HandOver, JobView, LandingView, LaneView, LeaseView,
     LogPage, ModeView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, Slots, StopAnswer, StopBlock,
     StopPending, StopUnderWay, Submit, TaskFilter,
 };
@@ -285,6 +285,18 @@ impl Control for FakeControl {
     async fn hand_over(&self, by: &str) -> Result<HandOver, ControlError> {
         self.desk.lock().expect("sound").asked.push(format!("hand over by {by}"));
         Ok(HandOver { agents: vec!["ORC-2".parse().expect("valid")], grace_ms: Millis::from_mins(5) })
+    }
+
+    async fn gc_plan(&self) -> Result<Vec<GcItem>, ControlError> {
+        let gone = self.desk.lock().expect("sound").asked.iter().any(|asked| asked.starts_with("gc by"));
+        let why = "closed long ago".to_owned();
+        Ok(if gone { Vec::new() } else { vec![GcItem { kind: "job-folder".to_owned(), name: "j1".to_owned(), why }] })
+    }
+
+    async fn gc(&self, by: &str) -> Result<Vec<GcItem>, ControlError> {
+        let items = self.gc_plan().await?;
+        self.desk.lock().expect("sound").asked.push(format!("gc by {by}"));
+        Ok(items)
     }
 
     async fn salvages(&self, repo: Option<&RepoName>) -> Result<Vec<SalvageView>, ControlError> {

@@ -244,7 +244,10 @@ fn inspection(shared: &Arc<Shared>) -> Route {
     let events = warp::path!("events").and(get()).and(s()).and(warp::header::headers_cloned()).and(query());
     let events = events.then(|s, h, q| async { send(events::events(s, h, q).await) });
     let whole = version.or(queue).unify().or(actors).unify().or(leases).unify().or(jobs).unify().or(repos).unify();
-    let whole = whole.or(metrics).unify().or(events).unify().or(salvages).unify().or(salvage).unify().boxed();
+    let gc = warp::path!("gc").and(get()).and(s());
+    let gc = gc.then(|s| async { send(read::gc_plan(s).await) });
+    let whole = whole.or(metrics).unify().or(events).unify().or(salvages).unify().or(salvage).unify();
+    let whole = whole.or(gc).unify().boxed();
 
     let tasks = warp::path!("tasks").and(get()).and(s()).and(query());
     let tasks = tasks.then(|s, q| async { send(read::tasks(s, q).await) });
@@ -289,7 +292,9 @@ fn control_routes(shared: &Arc<Shared>) -> Route {
             }
         },
     );
-    let ending = stop_repo.or(hand_over).unify().or(restore).unify().boxed();
+    let gc = warp::path!("gc").and(warp::post()).and(who()).and(s());
+    let gc = gc.then(|c, s| async { send(write::gc(s, c).await) });
+    let ending = stop_repo.or(hand_over).unify().or(restore).unify().or(gc).unify().boxed();
     let retry = warp::path!("tasks" / String / "retry").and(warp::post()).and(who()).and(s());
     let retry = retry.then(|k, c, s| async { send(write::retry(s, c, k).await) });
     let approve = warp::path!("tasks" / String / "approve").and(warp::post()).and(who()).and(s());

@@ -95,6 +95,11 @@ pub(super) async fn log(shared: Arc<Shared>, part: String, raw: String) -> Answe
     ok(&shared.control.log(&task_key(&part)?, offset, most).await?)
 }
 
+/// `GET /gc`.
+pub(super) async fn gc_plan(shared: Arc<Shared>) -> Answer {
+    ok(&shared.control.gc_plan().await?)
+}
+
 /// `GET /salvages?repo=`.
 pub(super) async fn salvages(shared: Arc<Shared>, raw: String) -> Answer {
     let query = Query::parse(&raw, &["repo"])?;

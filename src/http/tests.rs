@@ -67,6 +67,7 @@ async fn every_answer_is_as_it_was_promised() {
         ("leases", "/leases"),
         ("jobs", "/jobs"),
         ("repos", "/repos"),
+        ("gc", "/gc"),
         ("salvages", "/salvages?repo=shop"),
         ("salvage", "/salvages/shop/orc-2%2F1%2Ft002r1"),
     ];
@@ -149,6 +150,8 @@ async fn without_the_token_nothing_is_told_not_even_which_paths_exist() {
         ("POST", "/handover"),
         ("POST", "/repos/shop/stop"),
         ("GET", "/salvages"),
+        ("GET", "/gc"),
+        ("POST", "/gc"),
         ("POST", "/salvages/shop/x/restore"),
         ("GET", "/no/such/path"),
         ("DELETE", "/tasks"),

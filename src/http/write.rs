@@ -117,6 +117,11 @@ pub(super) async fn hand_over(shared: Arc<Shared>, caller: Caller) -> Answer {
     json(StatusCode::ACCEPTED, &shared.control.hand_over(&caller.by).await?)
 }
 
+/// `POST /gc`.
+pub(super) async fn gc(shared: Arc<Shared>, caller: Caller) -> Answer {
+    json(StatusCode::ACCEPTED, &shared.control.gc(&caller.by).await?)
+}
+
 /// `POST /salvages/{repo}/{id}/restore`.
 pub(super) async fn restore(
     shared: Arc<Shared>,

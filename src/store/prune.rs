@@ -57,7 +57,20 @@ impl Pruned {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.outbox + self.inbox + self.jobs + self.limits + self.restarts + self.journal
+        self.by_table().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Each by its table.
+    #[must_use]
+    pub fn by_table(&self) -> [(&'static str, usize); 6] {
+        [
+            ("outbox", self.outbox),
+            ("inbox", self.inbox),
+            ("jobs", self.jobs),
+            ("limits", self.limits),
+            ("restarts", self.restarts),
+            ("journal", self.journal),
+        ]
     }
 }
 
@@ -96,57 +109,55 @@ impl Store {
     /// # Errors
     /// When the store cannot be read or written; what was removed until then stays removed.
     pub async fn prune(&self, keep: Keep, now: Timestamp) -> Result<Pruned, StoreError> {
-        let rows = before(now, keep.rows);
-        let outbox = format!(
-            "SELECT o.id AS id FROM outbox o JOIN tasks t ON t.id = o.task
-             WHERE o.settled_at < ?1 AND {CLOSED} < ?1 LIMIT ?2"
-        );
-        let inbox = "SELECT id FROM inbox WHERE processed_at < ?1 AND source <> 'board' LIMIT ?2".to_owned();
-        // Kinds that belong to a window are asked for by it; `git` is none of them.
-        let jobs = format!(
-            "SELECT j.rowid AS id FROM jobs j LEFT JOIN tasks t ON t.id = j.task
-             WHERE j.kind = 'git' AND j.status IN ('ended', 'cancelled', 'lost')
-               AND (j.task IS NULL OR {CLOSED} IS NOT NULL)
-               AND max(j.ended_at, coalesce({CLOSED}, j.ended_at)) < ?1"
-        );
-        let done = "json_extract(j.exit, '$.end.kind') = 'exited' AND json_extract(j.exit, '$.end.code') = 0";
-        let limits = format!(
-            "SELECT l.rowid AS id FROM limits l LEFT JOIN runs r ON r.id = l.run LEFT JOIN tasks t ON t.id = r.task
-             WHERE l.day < ?1 / 86400000 AND (r.id IS NULL OR {CLOSED} < ?1) LIMIT ?2"
-        );
-        let restarts = "SELECT id FROM restarts WHERE at < ?1 LIMIT ?2".to_owned();
+        let found = Queries::of(keep, now);
         let mut pruned = Pruned {
-            outbox: self.sweep(outbox, "DELETE FROM outbox WHERE id = ?1", rows).await?,
-            inbox: self.sweep(inbox, "DELETE FROM inbox WHERE id = ?1", rows).await?,
-            limits: self.sweep(limits, "DELETE FROM limits WHERE rowid = ?1", rows).await?,
-            restarts: self.sweep(restarts, "DELETE FROM restarts WHERE id = ?1", rows).await?,
+            outbox: self.sweep(&found.outbox, "DELETE FROM outbox WHERE id = ?1").await?,
+            inbox: self.sweep(&found.inbox, "DELETE FROM inbox WHERE id = ?1").await?,
+            limits: self.sweep(&found.limits, "DELETE FROM limits WHERE rowid = ?1").await?,
+            restarts: self.sweep(&found.restarts, "DELETE FROM restarts WHERE id = ?1").await?,
             ..Pruned::default()
         };
-        for (sql, cut) in [
-            (format!("{jobs} AND {done} LIMIT ?2"), before(now, GIT_JOBS.min(keep.rows))),
-            (format!("{jobs} LIMIT ?2"), rows),
-        ] {
-            pruned.jobs += self.sweep(sql, "DELETE FROM jobs WHERE rowid = ?1", cut).await?;
+        for jobs in &found.jobs {
+            pruned.jobs += self.sweep(jobs, "DELETE FROM jobs WHERE rowid = ?1").await?;
         }
-        if let Some(kept) = keep.journal {
-            // The newest stays: its position tells where counting goes on after a restart.
-            let sql = format!(
-                "SELECT j.seq AS id FROM journal j LEFT JOIN tasks t ON t.id = j.task
-                 WHERE j.at < ?1 AND (j.task IS NULL OR {CLOSED} < ?1) AND j.seq < (SELECT max(seq) FROM journal)
-                 LIMIT ?2"
-            );
-            pruned.journal = self.sweep(sql, "DELETE FROM journal WHERE seq = ?1", before(now, kept)).await?;
+        if let Some(journal) = &found.journal {
+            pruned.journal = self.sweep(journal, "DELETE FROM journal WHERE seq = ?1").await?;
         }
         Ok(pruned)
     }
 
+    /// How many rows [`Store::prune`] would remove, sooner or later, if nothing changed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn prunable(&self, keep: Keep, now: Timestamp) -> Result<Pruned, StoreError> {
+        let found = Queries::of(keep, now);
+        self.read(move |conn| {
+            let count = |find: &Find| {
+                let sql = format!("SELECT count(*) AS n FROM ({})", find.sql);
+                Ok::<_, StoreError>(
+                    first(conn, &sql, (find.cut.0, -1), |row| get::<i64>(row, "n"))?.unwrap_or(0) as usize
+                )
+            };
+            Ok(Pruned {
+                outbox: count(&found.outbox)?,
+                inbox: count(&found.inbox)?,
+                limits: count(&found.limits)?,
+                restarts: count(&found.restarts)?,
+                jobs: found.jobs.iter().try_fold(0, |sum, jobs| Ok::<_, StoreError>(sum + count(jobs)?))?,
+                journal: found.journal.as_ref().map_or(Ok(0), count)?,
+            })
+        })
+        .await
+    }
+
     /// Removes what a query finds, batch by batch.
-    async fn sweep(&self, find: String, remove: &'static str, cut: Timestamp) -> Result<usize, StoreError> {
+    async fn sweep(&self, find: &Find, remove: &'static str) -> Result<usize, StoreError> {
         let mut gone = 0;
         for _ in 0..BATCHES {
-            let find = find.clone();
+            let Find { sql, cut } = find.clone();
             let ids: Vec<i64> =
-                self.read(move |conn| all(conn, &find, (cut.0, BATCH as i64), |row| get(row, "id"))).await?;
+                self.read(move |conn| all(conn, &sql, (cut.0, BATCH as i64), |row| get(row, "id"))).await?;
             let last = ids.len() < BATCH;
             if !ids.is_empty() {
                 gone += self
@@ -206,6 +217,72 @@ impl Store {
             })
         })
         .await
+    }
+}
+
+/// Rows that may go: `?1` is the cut, `?2` a limit.
+#[derive(Clone)]
+struct Find {
+    sql: String,
+    cut: Timestamp,
+}
+
+/// What may go, per table; no row is found by two of them.
+struct Queries {
+    outbox: Find,
+    inbox: Find,
+    jobs: [Find; 2],
+    limits: Find,
+    restarts: Find,
+    journal: Option<Find>,
+}
+
+impl Queries {
+    fn of(keep: Keep, now: Timestamp) -> Self {
+        let rows = before(now, keep.rows);
+        // Kinds that belong to a window are asked for by it; `git` is none of them.
+        let jobs = format!(
+            "SELECT j.rowid AS id FROM jobs j LEFT JOIN tasks t ON t.id = j.task
+             WHERE j.kind = 'git' AND j.status IN ('ended', 'cancelled', 'lost')
+               AND (j.task IS NULL OR {CLOSED} IS NOT NULL)
+               AND max(j.ended_at, coalesce({CLOSED}, j.ended_at)) < ?1"
+        );
+        let done =
+            "coalesce(json_extract(j.exit, '$.end.kind') = 'exited' AND json_extract(j.exit, '$.end.code') = 0, 0)";
+        Self {
+            outbox: Find {
+                sql: format!(
+                    "SELECT o.id AS id FROM outbox o JOIN tasks t ON t.id = o.task
+                     WHERE o.settled_at < ?1 AND {CLOSED} < ?1 LIMIT ?2"
+                ),
+                cut: rows,
+            },
+            inbox: Find {
+                sql: "SELECT id FROM inbox WHERE processed_at < ?1 AND source <> 'board' LIMIT ?2".to_owned(),
+                cut: rows,
+            },
+            jobs: [
+                Find { sql: format!("{jobs} AND {done} LIMIT ?2"), cut: before(now, GIT_JOBS.min(keep.rows)) },
+                Find { sql: format!("{jobs} AND NOT {done} LIMIT ?2"), cut: rows },
+            ],
+            limits: Find {
+                sql: format!(
+                    "SELECT l.rowid AS id FROM limits l LEFT JOIN runs r ON r.id = l.run LEFT JOIN tasks t ON t.id = r.task
+                     WHERE l.day < ?1 / 86400000 AND (r.id IS NULL OR {CLOSED} < ?1) LIMIT ?2"
+                ),
+                cut: rows,
+            },
+            restarts: Find { sql: "SELECT id FROM restarts WHERE at < ?1 LIMIT ?2".to_owned(), cut: rows },
+            // The newest stays: its position tells where counting goes on after a restart.
+            journal: keep.journal.map(|kept| Find {
+                sql: format!(
+                    "SELECT j.seq AS id FROM journal j LEFT JOIN tasks t ON t.id = j.task
+                     WHERE j.at < ?1 AND (j.task IS NULL OR {CLOSED} < ?1) AND j.seq < (SELECT max(seq) FROM journal)
+                     LIMIT ?2"
+                ),
+                cut: before(now, kept),
+            }),
+        }
     }
 }
 

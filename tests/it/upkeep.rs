@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orch_actors::api::{ControlError, Submit};
-use orch_actors::upkeep::{Round, round};
+use orch_actors::upkeep::{Round, plan, round};
 use orch_adapters::disk::FakeDisk;
 use orch_domain::job::JobKind;
 use orch_domain::task::Status;
@@ -20,12 +20,29 @@ const PATIENT: &str =
 const HOUR: u64 = 60 * 60 * 1_000;
 const DAY: u64 = 24 * HOUR;
 
-/// A round of upkeep as if it were so much later.
+/// A round of upkeep as if it were so much later. What it removes is what its plan had named, and then nothing is left.
 async fn round_after(world: &World, later: u64) -> Round {
     let handle = world.running().handle();
     let ctx = handle.context();
-    let done = round(ctx, ctx.now().after(Millis(later))).await;
+    let then = ctx.now().after(Millis(later));
+    let planned = plan(ctx, then).await.expect("a plan");
+    let done = round(ctx, then).await;
     assert_eq!(done.troubles, Vec::<String>::new(), "{done}");
+    let named = |kind: &str| planned.iter().filter(|item| item.kind == kind).count();
+    assert_eq!(
+        (named("job-folder"), named("put-aside"), named("salvage"), named("garbage"), named("refs") > 0),
+        (done.job_folders, done.quarantined, done.salvages, done.collected, done.refs > 0),
+        "{planned:?}"
+    );
+    let rows: usize = planned
+        .iter()
+        .filter(|item| item.kind == "rows")
+        .map(|item| item.name.split(' ').next().and_then(|n| n.parse::<usize>().ok()).expect("a count"))
+        .sum();
+    assert_eq!(rows, done.rows.total(), "{planned:?}");
+    // The round's own git commands are rows of its future, and so may go at once.
+    let left = plan(ctx, then).await.expect("a plan").into_iter().filter(|item| item.kind != "rows");
+    assert_eq!(left.collect::<Vec<_>>(), [], "the plan was carried out");
     done
 }
 

@@ -3,6 +3,8 @@
 //! Owns the hand-over of the prompt to programs that we know nothing about. Such a program has no end event, so its
 //! clean exit is the claim. Refuses to paste the prompt into a shell line: that would run the tracker's text as code.
 
+use std::path::PathBuf;
+
 use orch_domain::agent::{AgentClaim, AgentEvent, AgentKind, AgentReport};
 use orch_domain::job::JobEnd;
 use orch_domain::time::Millis;
@@ -44,6 +46,19 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Files that the line names by their absolute paths: whoever wrote `/home/ann/agent.sh --fast` wants it to be run.
+    fn named_files(&self) -> Vec<PathBuf> {
+        let words: Vec<&str> = match &self.line {
+            CommandLine::Shell(line) => line.split_whitespace().collect(),
+            CommandLine::Argv(argv) => argv.iter().map(String::as_str).collect(),
+        };
+        let plain = words.into_iter().map(|word| word.trim_matches(['\'', '"', ';']));
+        let files = plain.filter(|word| word.starts_with('/')).filter_map(|word| std::fs::canonicalize(word).ok());
+        files.filter(|file| file.is_file()).collect()
+    }
+}
+
 /// Whether a shell line holds one of our placeholders; `${prompt}` is the shell's own and fine.
 fn holds_placeholder(line: &str) -> bool {
     PLACEHOLDERS.iter().any(|name| line.match_indices(name).any(|(at, _)| !line[..at].ends_with('$')))
@@ -79,7 +94,8 @@ impl Agent for Command {
                 (argv, if handed { Vec::new() } else { prompt })
             }
         };
-        let read = program::installation(&argv[0]);
+        let mut read = program::installation(&argv[0]);
+        read.extend(self.named_files());
         Ok(LaunchLine { argv, env, stdin, files, read })
     }
 

@@ -418,6 +418,23 @@ fn a_shell_line_gets_the_prompt_on_standard_input_and_as_a_file() {
 }
 
 #[test]
+fn a_command_may_read_the_files_that_its_line_names() {
+    let place = Place::new();
+    let dir = tempfile::tempdir().expect("a folder");
+    let script = dir.path().canonicalize().expect("canonical").join("agent.sh");
+    std::fs::write(&script, "true\n").expect("written");
+    let text = script.display();
+    for named in [
+        CommandLine::Shell(format!("sh '{text}' --in {} ./agent.sh /nowhere/x", dir.path().display())),
+        CommandLine::Argv(vec!["sh".to_owned(), text.to_string()]),
+    ] {
+        let line = place.launch(AgentKind::Command, command(named));
+        assert!(line.read.contains(&script), "{:?}", line.read);
+        assert!(line.read.iter().all(|path| path.is_file()), "no folder is opened: {:?}", line.read);
+    }
+}
+
+#[test]
 fn a_list_is_filled_once_and_the_prompt_is_handed_over_one_way_only() {
     let place = Place::new();
     let line = place.launch(AgentKind::Command, list(&["mine", "{prompt}", "--in={workspace}", "{other}", "{"]));

@@ -97,7 +97,9 @@ async fn what_is_over_goes_and_what_is_live_or_proven_stays() {
     assert_eq!(store.prune(MONTH, at(DAY)).await.unwrap(), Pruned::default(), "nothing is old yet");
     let soon = store.prune(MONTH, days(2)).await.unwrap();
     assert_eq!(soon, Pruned { jobs: 1, ..Pruned::default() }, "the command of the closed task that succeeded");
+    let counted = store.prunable(MONTH, days(31)).await.unwrap();
     let later = store.prune(MONTH, days(31)).await.unwrap();
+    assert_eq!(counted, later, "what is counted is what goes");
     assert_eq!(later, Pruned { jobs: 1, outbox: 1, ..Pruned::default() }, "the failure, and the comment that was sent");
     assert_eq!(store.prune(MONTH, days(4_000)).await.unwrap(), Pruned::default(), "the rest stays for ever");
 
