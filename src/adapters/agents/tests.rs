@@ -422,7 +422,7 @@ fn a_command_may_read_the_files_that_its_line_names() {
     let place = Place::new();
     let dir = tempfile::tempdir().expect("a folder");
     let script = dir.path().canonicalize().expect("canonical").join("agent.sh");
-    std::fs::write(&script, "true\n").expect("written");
+    fs::write(&script, "true\n").expect("written");
     let text = script.display();
     for named in [
         CommandLine::Shell(format!("sh '{text}' --in {} ./agent.sh /nowhere/x", dir.path().display())),
