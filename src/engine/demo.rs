@@ -1,10 +1,12 @@
 //! `orch demo`: the real engine on a throw-away repository and board, with a scripted agent; tells the story.
 //!
 //! Owns the story: one task lands at once; one fails its tests, goes back with the failure in its prompt, and lands; one
-//! is stopped while a process of it hides, and its receipt is shown. Nothing in it exists only here: repository, board,
+//! is stopped while a process of it hides, and its receipt is shown; one is stopped in the middle of landing, which is
+//! waited for. Nothing in it exists only here: repository, board,
 //! agents, tests and landing go the way of every task. Ends well only if everything ended as told.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -45,6 +47,11 @@ const HASTY: &str = "attempts:\n\
 const STUBBORN: &str = "attempts:\n- - say: {text: Starting something in the background}\n\
 \x20 - misbehave: {daemon: {seconds: 600}}\n  - write: {path: half-done, content: \"half\\n\"}\n\
 \x20 - say: {text: Working for a very long time}\n  - delay: {ms: 600000}\n";
+const LATE: &str = "attempts:\n- - write: {path: AUTHORS, content: \"The demo.\\n\"}\n  - commit: {message: Say who made it}\n\
+\x20 - usage: {input_tokens: 700, output_tokens: 60, cost_micro_usd: 2100}\n";
+/// What the repository does with a push to main while the file `hold` is there: it takes its time.
+const DOORKEEPER: &str = "#!/bin/sh\nwhile read -r old new ref; do\n  if [ \"$ref\" = refs/heads/main ] && [ -e \"HOLD\" ]; then\n\
+\x20   touch \"DOOR\"\n    while [ -e \"HOLD\" ]; do sleep 0.02; done\n  fi\ndone\n";
 
 /// Tells the story; the exit code.
 pub(super) async fn tell(args: &DemoArgs, env: &BTreeMap<String, String>, out: &mut Output) -> u8 {
@@ -161,6 +168,28 @@ impl<'a> Demo<'a> {
         )?;
 
         self.say("")?;
+        self.say("4. A task is stopped in the middle of landing: that is waited for, and the STOP ends honestly.")?;
+        let (hold, door) = (self.root.join("hold"), self.root.join("door"));
+        std::fs::write(&hold, "").map_err(|e| wrong(e.to_string()))?;
+        let fourth = self.submit(&control, "late", "Say who made the greeter").await?;
+        self.follow(&control, &fourth, |_| door.exists()).await?;
+        control.stop(fourth.id.as_str(), "demo", "demo").await.map_err(|e| wrong(e.to_string()))?;
+        let why = control.why(fourth.id.as_str()).await.map_err(|e| wrong(e.to_string()))?;
+        self.say(&format!("   {}: {}", fourth.key, clean(&why.waits_for)))?;
+        self.expect(
+            why.waits_for.contains("deferred until the landing ends"),
+            "the STOP does not wait for the landing",
+        )?;
+        std::fs::remove_file(&hold).map_err(|e| wrong(e.to_string()))?;
+        let fourth = self.follow(&control, &fourth, |d| d.task.status == Status::Done).await?;
+        self.show_receipt(&control, &fourth.task).await?;
+        self.expect_on_main(&fourth, "AUTHORS", "The demo.")?;
+        self.expect(
+            self.git(&["log", "--format=%s", "main"])?.lines().count() == 5,
+            "main has other commits than told",
+        )?;
+
+        self.say("")?;
         self.say("What main looks like now:")?;
         for line in self.git(&["log", "--format=%h %an: %s", "main"])?.lines() {
             self.say(&format!("   {line}"))?;
@@ -176,6 +205,13 @@ impl<'a> Demo<'a> {
         }
         self.git(&["add", "--all"])?;
         self.git(&["commit", "--quiet", "-m", "A greeter and its tests"])?;
+        let hook = self.repo.join(".git/hooks/pre-receive");
+        let place = |name: &str| self.root.join(name).display().to_string();
+        let text = DOORKEEPER.replace("HOLD", &place("hold")).replace("DOOR", &place("door"));
+        let written = std::fs::create_dir_all(self.repo.join(".git/hooks"))
+            .and_then(|()| std::fs::write(&hook, text))
+            .and_then(|()| std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)));
+        written.map_err(|e| wrong(format!("{}: {e}", hook.display())))?;
         // As on a server: main is nobody's checked-out branch.
         self.git(&["checkout", "--quiet", "--detach"])?;
         Ok(())
@@ -183,7 +219,7 @@ impl<'a> Demo<'a> {
 
     fn config(&self) -> Result<Config, Wrong> {
         let mut agents = BTreeMap::new();
-        for (name, script) in [("steady", STEADY), ("hasty", HASTY), ("stubborn", STUBBORN)] {
+        for (name, script) in [("steady", STEADY), ("hasty", HASTY), ("stubborn", STUBBORN), ("late", LATE)] {
             let file = self.root.join(format!("{name}.yaml"));
             std::fs::write(&file, script).map_err(|e| wrong(e.to_string()))?;
             let agent = AgentConfig { kind: Some(AgentKind::Scripted), script: Some(file), ..AgentConfig::default() };

@@ -5,6 +5,8 @@
 mod confinement;
 #[path = "jobs/contract.rs"]
 mod contract;
+#[path = "jobs/earlier.rs"]
+mod earlier;
 #[path = "jobs/ends.rs"]
 mod ends;
 #[path = "jobs/loss.rs"]
