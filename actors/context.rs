@@ -55,6 +55,8 @@ pub struct CommandLimits {
     pub check: Millis,
     /// Longest run of the tests.
     pub test: Millis,
+    /// Longest run of the tests on a caught-up commit, and on `main` alone.
+    pub retest: Millis,
     /// Longest run of the staging, image build, deploy and rollback commands.
     pub deploy: Millis,
     /// How long the health command may keep failing before the deploy counts as failed.
@@ -68,6 +70,7 @@ impl Default for CommandLimits {
         Self {
             check: Millis::from_mins(30),
             test: Millis::from_mins(60),
+            retest: Millis::from_mins(60),
             deploy: Millis::from_mins(30),
             health: Millis::from_mins(2),
             grace: Millis::from_secs(10),

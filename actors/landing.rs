@@ -5,18 +5,20 @@
 //! it is sent, and once sent it ends only by seen success or a definitive refusal; whatever is open is attached to, never
 //! executed again. STOP is read at each border before the intent, never after it.
 
+mod branch;
 mod judge;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use orch_adapters::git::{BranchPush, CatchUp, CatchUpSpec, CommitLine, Owner, RepoGit, TaskBranch};
+use orch_adapters::git::{Owner, RepoGit};
 use orch_adapters::ports::Advance;
 use orch_domain::coverage::Landed as Measured;
 use orch_domain::event::LandingEnd;
 use orch_domain::ids::{CommitSha, Epoch, TaskId};
 use orch_domain::job::JobKind;
 use orch_domain::journal::Entry;
+use orch_domain::landing::{Said, Then, after_advance};
 use orch_domain::names::BranchName;
 use orch_domain::policy::LandMode;
 use orch_domain::task::{ApprovalOf, Landed, State, Step, Task};
@@ -24,7 +26,6 @@ use orch_store::{Acquire, Holder, NewLanding, NewWindow, Subject, Window, Window
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::artefacts;
 use crate::context::{Context, RepoRuntime};
 use crate::deploy;
 use crate::directory::Directory;
@@ -212,7 +213,7 @@ impl Landing {
                 .await;
         }
         let n = self.ctx.limits.catch_ups;
-        Ok(LandingEnd::Deferred { why: format!("main moved {n} times while it was being landed") })
+        Ok(LandingEnd::MainMoved { why: format!("main moved {n} times while it was being landed") })
     }
 
     /// Catches up with main, publishes the branch, tests the result. `None`: main moved meanwhile, begin again.
@@ -224,8 +225,8 @@ impl Landing {
         let Some(own) = task.head.clone() else {
             return Err(could_not_run("the task has no commit to land"));
         };
-        let caught_up = self.catch_up(git, task, &own, &main_at).await?;
-        let head = self.strip(git, task, &caught_up, &main_at).await?;
+        let caught = self.catch_up(git, task, &own, &main_at).await?;
+        let head = self.strip(git, task, &caught.head, &main_at).await?;
         self.border().await?;
         // Where nothing is left to land, main's own head must not show up as a task branch.
         let left = head != main_at;
@@ -233,7 +234,7 @@ impl Landing {
             self.publish_branch(git, task, &head, epoch).await?;
         }
         self.border().await?;
-        let judged = self.judge(task, &main_at, &head, &caught_up).await?;
+        let judged = self.judge(task, &main_at, &head, &caught).await?;
         self.turn.proven(&head);
         self.border().await?;
         if left && task.policy.land == LandMode::Approval && !task.is_approved(ApprovalOf::Land, &head) {
@@ -243,113 +244,14 @@ impl Landing {
             return Err(Some(LandingEnd::AwaitingMerge { head }));
         }
         let tree = self.tree(git, &head).await?;
-        judged.still_stands().await?;
+        judged.still_stands(task.policy.gates, &head, &tree, &main_at).await?;
+        let untested = own != caught.head && !task.policy.gates.merge.is_asked();
         let proof = json!({
-            "branch": task.branch(), "own_head": own, "caught_up": own != caught_up, "tested_tree": tree,
+            "branch": task.branch(), "own_head": own, "caught_up": own != caught.head, "catch_up": caught.how,
+            "already_on_main": caught.account.already_on_main, "caught_up_untested": untested, "tested_tree": tree,
             "gates": judged.proof(), "switched_off": judged.switched_off(),
         });
         Ok(Some(Candidate { head, main_at, proof, coverage: judged.coverage().cloned() }))
-    }
-
-    async fn catch_up(
-        &self,
-        git: &RepoGit,
-        task: &Task,
-        own: &CommitSha,
-        main_at: &CommitSha,
-    ) -> Result<CommitSha, Halt> {
-        self.say("catching up with main");
-        let spec = self.catch_up_spec(task);
-        let (head, text) = match git.catch_up(own, main_at, &spec).await.map_err(could_not_run)? {
-            CatchUp::Contains => return Ok(own.clone()),
-            CatchUp::Rebased { head, dropped } => {
-                let text = format!("rebased onto {}: {}{}", main_at.short(), head.short(), named(&dropped));
-                (head, text)
-            }
-            CatchUp::Merged { head, because } => {
-                let text = format!("merged with {}: {} ({because:?})", main_at.short(), head.short());
-                (head, text)
-            }
-            CatchUp::Vanished { dropped } => {
-                // Nothing is left to land: main holds the same changes. What stands on main is what is verified.
-                self.note("already-on-main", format!("main has the same changes already{}", named(&dropped))).await;
-                (main_at.clone(), "nothing is left to land".to_owned())
-            }
-            CatchUp::Conflict { paths, ours, theirs } => {
-                self.turn.conflict();
-                let findings = format!(
-                    "The branch conflicts with main at {}.\nConflicting paths:\n{}\nYour commits on them:\n{}\nCommits on main:\n{}\nMerge or rebase `origin/main` and resolve the conflict.",
-                    main_at,
-                    lines(&paths),
-                    commit_lines(&ours),
-                    commit_lines(&theirs)
-                );
-                return Err(Some(LandingEnd::SentBack { findings, head: None }));
-            }
-        };
-        self.note("caught-up", text).await;
-        Ok(head)
-    }
-
-    fn catch_up_spec(&self, task: &Task) -> CatchUpSpec {
-        CatchUpSpec {
-            task: self.task.clone(),
-            at: task.state.since(),
-            merge_message: format!("Merge main into {}", task.branch()),
-        }
-    }
-
-    /// Where the agents' notes do not land: a commit that takes the task's own out, before anything is tested.
-    async fn strip(
-        &self,
-        git: &RepoGit,
-        task: &Task,
-        head: &CommitSha,
-        main_at: &CommitSha,
-    ) -> Result<CommitSha, Halt> {
-        if task.policy.keep_artefacts || head == main_at {
-            return Ok(head.clone());
-        }
-        let folder = artefacts::folder(task);
-        let message = format!("{}: leave the notes in `{folder}` out of what lands\n", task.key);
-        let spec = self.catch_up_spec(task);
-        match git.strip_folder(head, main_at, &folder, &message, &spec).await.map_err(could_not_run)? {
-            Some(stripped) => {
-                self.note("notes-stripped", format!("took `{folder}` out: {}", stripped.short())).await;
-                Ok(stripped)
-            }
-            None => Ok(head.clone()),
-        }
-    }
-
-    /// Pushes the task branch, replacing only what we know. A branch with somebody's own commits is theirs.
-    async fn publish_branch(&self, git: &RepoGit, task: &Task, head: &CommitSha, epoch: Epoch) -> Result<(), Halt> {
-        self.say("pushing the task branch");
-        let protected = self.repo.forge.protected().await.map_err(could_not_run)?;
-        let branch = TaskBranch::new(task.branch(), &protected).map_err(could_not_run)?;
-        let at = git.remote_head(branch.name()).await.map_err(could_not_run)?;
-        if at.as_ref() == Some(head) {
-            return Ok(());
-        }
-        if let Some(at) = &at
-            && !git.has_commit(at).await.map_err(could_not_run)?
-        {
-            let why = format!("{} holds {}, which is not ours: a person works on it", branch.name(), at.short());
-            return Err(Some(LandingEnd::Refused { why }));
-        }
-        let pushed = git.for_owner(self.owner(epoch)).push_task_branch(&branch, head, at.as_ref()).await;
-        if pushed.is_err() {
-            // A STOP recorded meanwhile refuses the job: that is the STOP's doing, no trouble of ours.
-            self.border().await?;
-        }
-        match pushed.map_err(could_not_run)? {
-            BranchPush::Pushed => Ok(()),
-            BranchPush::Stale { .. } => {
-                Err(Some(LandingEnd::Deferred { why: format!("{} was moved by somebody else", branch.name()) }))
-            }
-            BranchPush::Refused { why } => Err(Some(LandingEnd::Refused { why })),
-            BranchPush::Unknown { why } => Err(could_not_run(why)),
-        }
     }
 
     async fn open(&self, window: NewWindow) -> Result<Window, Halt> {
@@ -375,45 +277,63 @@ impl Landing {
         epoch: Epoch,
         tries: Tries,
     ) -> Result<Option<Landed>, Halt> {
-        let git = &self.repo.lane_git;
         let Some(expected) = window.expected.clone() else {
             return Err(could_not_run(format!("window {} does not say what main was", window.id)));
         };
-        let tree = self.tree(git, &window.sha).await?;
+        let tree = self.tree(&self.repo.lane_git, &window.sha).await?;
         let proof = proof_of(window, tries);
         let owner = self.owner(epoch);
-        let mut said = String::new();
+        let mut unknown = String::new();
         for n in 0..REPEATS {
-            match self.repo.forge.advance_main(&owner, main, &expected, &window.sha).await {
-                Advance::Moved => return self.verified(main, window, &expected, tree, epoch, proof).await,
-                // Nothing was ever sent for this window: it is over, and no forge has refused anything.
-                Advance::NotSent { why } if n == 0 && tries == Tries::First => {
-                    self.close(window, epoch, json!({"landed": false, "not_sent": why}), None).await?;
-                    return Err(could_not_run(why));
-                }
-                Advance::MainMoved { at } => {
-                    // It may have landed and been built upon: what main contains has landed.
-                    git.fetch_main(main).await.map_err(could_not_run)?;
-                    if git.contains(&window.sha, &at).await.map_err(could_not_run)? {
-                        return self.verified(main, window, &expected, tree, epoch, proof).await;
-                    }
+            let ever_sent = n > 0 || tries == Tries::Attached;
+            let answer = self.repo.forge.advance_main(&owner, main, &expected, &window.sha).await;
+            let (said, words, at) = self.heard(main, window, answer).await?;
+            match after_advance(said, ever_sent) {
+                Then::Verify => return self.verified(main, window, &expected, tree, epoch, proof).await,
+                Then::CatchUpAgain => {
                     self.close(window, epoch, json!({"landed": false, "main_at": at}), None).await?;
                     return Ok(None);
                 }
-                Advance::Refused { why } => {
-                    self.close(window, epoch, json!({"landed": false, "refused": why}), None).await?;
-                    return Err(Some(LandingEnd::Refused { why }));
+                Then::NeedsPerson => {
+                    self.close(window, epoch, json!({"landed": false, "refused": words}), None).await?;
+                    return Err(Some(LandingEnd::Refused { why: words }));
                 }
-                // An earlier try may have come through, whatever keeps this one from being sent.
-                Advance::Unknown { why } | Advance::NotSent { why } => {
+                // Nothing was ever sent for this window: it is over, and no forge has refused anything.
+                Then::Void => {
+                    self.close(window, epoch, json!({"landed": false, "not_sent": words}), None).await?;
+                    return Err(could_not_run(words));
+                }
+                Then::Repeat => {
                     self.say("the forge did not answer; asking again");
-                    said = why;
+                    unknown = words;
                     tokio::time::sleep(REPEAT_MOST.min(Duration::from_millis(200 << n.min(8)))).await;
                 }
             }
         }
         // The window stays open: whoever comes next repeats the same compare-and-swap.
-        Err(Some(LandingEnd::CouldNotRun { why: format!("the forge does not say whether main moved: {said}") }))
+        Err(Some(LandingEnd::CouldNotRun { why: format!("the forge does not say whether main moved: {unknown}") }))
+    }
+
+    /// The forge's answer in the rules' words, with its own, and where `main` is if it is elsewhere.
+    async fn heard(
+        &self,
+        main: &BranchName,
+        window: &Window,
+        answer: Advance,
+    ) -> Result<(Said, String, Option<CommitSha>), Halt> {
+        Ok(match answer {
+            Advance::Moved => (Said::Moved, String::new(), None),
+            Advance::Refused { why } => (Said::Refused, why, None),
+            Advance::NotSent { why } => (Said::NotSent, why, None),
+            Advance::Unknown { why } => (Said::Unknown, why, None),
+            Advance::MainMoved { at } => {
+                // It may have landed and been built upon: what main contains has landed.
+                let git = &self.repo.lane_git;
+                git.fetch_main(main).await.map_err(could_not_run)?;
+                let contains = git.contains(&window.sha, &at).await.map_err(could_not_run)?;
+                (Said::Elsewhere { contains }, String::new(), Some(at))
+            }
+        })
     }
 
     /// Pushes that an earlier supervisor sent may still be under way: repeated beside them, the same compare-and-swap
@@ -530,16 +450,4 @@ impl Landing {
             tracing::warn!(task.id = %self.task, %error, "a step of a landing could not be journaled");
         }
     }
-}
-
-fn named(commits: &[CommitLine]) -> String {
-    if commits.is_empty() { String::new() } else { format!("; already on main:\n{}", commit_lines(commits)) }
-}
-
-fn commit_lines(commits: &[CommitLine]) -> String {
-    lines(&commits.iter().map(|c| format!("{} {} ({})", c.sha.short(), c.subject, c.author)).collect::<Vec<_>>())
-}
-
-fn lines(texts: &[String]) -> String {
-    texts.iter().map(|t| format!("  {t}\n")).collect()
 }

@@ -11,6 +11,7 @@ mod embedded;
 mod gates;
 mod keys;
 mod load;
+mod merge;
 mod problem;
 mod render;
 mod traces;
@@ -31,6 +32,7 @@ pub use coverage::CoverageGate;
 pub use embedded::EmbeddedRepo;
 pub use gates::{GateScope, Gates, SecurityGate};
 pub use keys::{KEYS, Key, Kind, OUTER, Outer};
+pub use merge::MergeGate;
 pub use problem::ConfigError;
 pub use render::{InitFacts, env_text, reference_text};
 pub use traces::{LogFormat, Retention, Telemetry};
@@ -118,6 +120,8 @@ pub struct Limits {
     pub gate_slots: usize,
     /// Times that a failed check, test, gate or review may send a task back.
     pub max_developer_retries: u32,
+    /// Times that a conflict with what `main` brought may send a task back.
+    pub max_conflicts: u32,
     /// Interrupted runs that are resumed.
     pub max_interrupted: u32,
     /// Repetitions when something of ours could not run.
@@ -199,6 +203,7 @@ impl Default for Limits {
             max_concurrency: 2,
             gate_slots: 2,
             max_developer_retries: policy.max_developer_retries,
+            max_conflicts: policy.max_conflicts,
             max_interrupted: policy.max_interrupted,
             infrastructure_retries: policy.infrastructure.tries,
             infrastructure_delay: policy.infrastructure.first,
@@ -507,6 +512,7 @@ impl Config {
         let limits = &self.limits;
         Policy {
             max_developer_retries: limits.max_developer_retries,
+            max_conflicts: limits.max_conflicts,
             max_interrupted: limits.max_interrupted,
             infrastructure: Backoff {
                 first: limits.infrastructure_delay,
@@ -517,6 +523,11 @@ impl Config {
                 first: limits.deferral_delay,
                 most: limits.deferral_delay_max,
                 tries: limits.deferrals,
+            },
+            lane: Backoff {
+                first: self.gates.merge.defer_delay,
+                most: limits.deferral_delay_max.max(self.gates.merge.defer_delay),
+                tries: self.gates.merge.defer_max,
             },
             land: repo.land,
             deploy: repo.deploy_mode,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::GateName;
 use orch_domain::ids::{CommitSha, Epoch, Generation, RunId, TaskId};
+use orch_domain::landing::WorkFault;
 use orch_domain::names::{RepoName, TaskKey};
 
 /// What is judged, and for whom.
@@ -55,6 +56,20 @@ pub struct ReportRef {
     pub base: Option<CommitSha>,
 }
 
+/// What else is known about why an answer is not good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cause {
+    /// Nothing but what it says.
+    #[default]
+    None,
+    /// The work itself, in this way.
+    Work(WorkFault),
+    /// `main` fails the same by itself.
+    MainRed,
+    /// We ended it: no failure of anybody's.
+    Cancelled,
+}
+
 /// A gate's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateAnswer {
@@ -62,6 +77,8 @@ pub struct GateAnswer {
     pub end: CheckEnd,
     /// The report that says so; `None` where nothing had to run, or nothing could be written.
     pub report: Option<ReportRef>,
+    /// Why it is not good, where more is known than it says.
+    pub cause: Cause,
 }
 
 impl GateAnswer {
@@ -70,10 +87,28 @@ impl GateAnswer {
     pub fn could_not_run(why: impl Into<String>) -> Self {
         CheckEnd::CouldNotRun { why: why.into() }.into()
     }
+
+    /// We ended it before it could answer.
+    #[must_use]
+    pub fn cancelled(why: impl Into<String>) -> Self {
+        Self::could_not_run(why).because(Cause::Cancelled)
+    }
+
+    /// The same answer with what is known about its cause.
+    #[must_use]
+    pub fn because(self, cause: Cause) -> Self {
+        // What was read back may say something else than was meant: then nothing more is known.
+        let fits = match cause {
+            Cause::None => true,
+            Cause::Work(_) | Cause::MainRed => matches!(self.end, CheckEnd::Failed { .. }),
+            Cause::Cancelled => matches!(self.end, CheckEnd::CouldNotRun { .. }),
+        };
+        Self { cause: if fits { cause } else { Cause::None }, ..self }
+    }
 }
 
 impl From<CheckEnd> for GateAnswer {
     fn from(end: CheckEnd) -> Self {
-        Self { end, report: None }
+        Self { end, report: None, cause: Cause::None }
     }
 }

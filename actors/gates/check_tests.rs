@@ -229,7 +229,7 @@ impl World {
             base: Some(base.clone()),
             head: head.clone(),
         };
-        CheckRequest { subject, what, no_tests: false, coverage: false }
+        CheckRequest { subject, what, no_tests: false, coverage: false, limit: None }
     }
 
     async fn test(&self, base: &CommitSha, head: &CommitSha, run: &str) -> CheckEnd {

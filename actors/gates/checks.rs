@@ -20,7 +20,7 @@ use orch_domain::names::RepoPath;
 use orch_domain::pipeline::RepoCommand;
 use orch_domain::testcount::{Judged, judge_command, judge_tests};
 use orch_domain::testnames;
-use orch_domain::time::Timestamp;
+use orch_domain::time::{Millis, Timestamp};
 
 use super::answer::{GateAnswer, GateSubject};
 use super::cancel;
@@ -44,6 +44,8 @@ pub struct CheckRequest {
     pub no_tests: bool,
     /// Whether coverage is asked for too: where one command covers both, it is run once, for both.
     pub coverage: bool,
+    /// Longest run of the command; `None`: that of its sort.
+    pub limit: Option<Millis>,
 }
 
 impl Deref for CheckRequest {
@@ -133,9 +135,7 @@ impl Check<'_> {
         match outcome {
             Ok(outcome) => self.conclude(outcome).await,
             Err(Halt::CouldNotRun(why)) => self.conclude(Outcome::could_not_run(why)).await,
-            Err(Halt::Cancelled(why)) => {
-                GateAnswer::could_not_run(format!("{} was ended: {why}", self.req.what.as_str()))
-            }
+            Err(Halt::Cancelled(why)) => GateAnswer::cancelled(format!("{} was ended: {why}", self.req.what.as_str())),
         }
     }
 
@@ -178,7 +178,8 @@ impl Check<'_> {
             let cleared = junit::clear_junit(&scratch.tree(), path);
             cleared.map_err(|error| format!("the old JUnit XML at {path} could not be removed: {error}"))?;
         }
-        let (what, limit) = (self.req.what.as_str(), self.site.limit());
+        let limit = self.req.limit.unwrap_or_else(|| self.site.limit());
+        let what = self.req.what.as_str();
         let line = Line { what, line: &command.line, limit, env: BTreeMap::new() };
         let finished = self.site.job(scratch, &line).await?;
         let tree = scratch.tree();

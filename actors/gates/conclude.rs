@@ -14,7 +14,7 @@ use orch_domain::policy::pin_hash;
 use orch_domain::time::{Millis, Timestamp};
 use orch_store::{EvidenceKey, NewVerdict, VerdictOutcome};
 
-use super::answer::{GateAnswer, GateSubject, ReportRef};
+use super::answer::{Cause, GateAnswer, GateSubject, ReportRef};
 use crate::context::{Context, RepoRuntime};
 
 /// How long a conclusive verdict may be reused unless its gate says less: what we do not see of a host (its tools)
@@ -118,7 +118,7 @@ pub(crate) async fn known(ctx: &Context, subject: &GateSubject, evidence: &Evide
         Verdict::Failed => CheckEnd::Failed { findings: format!("{text}\n({again})") },
         Verdict::CouldNotRun => return None,
     };
-    Some(GateAnswer { end, report: Some(report) })
+    Some(GateAnswer { end, report: Some(report), cause: Cause::None })
 }
 
 /// Whether an answer rests on an earlier run, its own or that of the tests which it asked for.
@@ -173,7 +173,7 @@ pub(crate) async fn conclude(ctx: &Context, subject: &GateSubject, evidence: &Ev
         Verdict::Failed => CheckEnd::Failed { findings: found.text },
         Verdict::CouldNotRun => CheckEnd::CouldNotRun { why: found.text },
     };
-    GateAnswer { end, report: Some(report) }
+    GateAnswer { end, report: Some(report), cause: Cause::None }
 }
 
 fn reference(subject: &GateSubject, gate: GateName, path: PathBuf, sha256: String) -> ReportRef {

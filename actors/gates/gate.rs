@@ -110,7 +110,7 @@ async fn perform(args: GateArgs) {
         Ok(answer) => reply.answer(settled(&label, answer)),
         Err(_) => {
             tracing::warn!(gate.label = %label, why, "a gate run did not end when asked to; it was dropped");
-            reply.could_not_run(format!("{label} was ended ({why}) and did not answer within {END_GRACE:?}"));
+            reply.cancelled(format!("{label} was ended ({why}) and did not answer within {END_GRACE:?}"));
         }
     }
 }

@@ -28,6 +28,6 @@ mod coverage_tests;
 #[cfg(test)]
 mod pool_tests;
 
-pub use answer::{GateAnswer, GateSubject, ReportRef};
+pub use answer::{Cause, GateAnswer, GateSubject, ReportRef};
 pub use pool::{GatePool, GatePoolHandle, Order, PoolArgs, PoolMsg, PoolState};
 pub use queue::{GateOrder, HeldSlot, PoolSnapshot, WaitingGate, Work};

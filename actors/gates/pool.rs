@@ -137,7 +137,7 @@ impl Actor for GatePool {
 impl PoolState {
     fn take_in(&mut self, waiting: Waiting) {
         match &self.stop {
-            Some((_, why)) => waiting.reply.could_not_run(format!("no new gate run is taken: {why}")),
+            Some((_, why)) => waiting.reply.cancelled(format!("no new gate run is taken: {why}")),
             None => self.queue.push(waiting),
         }
     }
@@ -147,7 +147,7 @@ impl PoolState {
         let queued = self.queue.take_of(&task);
         let mut ended = queued.len();
         for waiting in queued {
-            waiting.reply.could_not_run(format!("{} was taken out of the queue: {why}", waiting.order.label));
+            waiting.reply.cancelled(format!("{} was taken out of the queue: {why}", waiting.order.label));
         }
         for running in self.running.values_mut().filter(|running| running.held.order.task == task) {
             running.ask_to_end(why);
@@ -160,7 +160,7 @@ impl PoolState {
         self.stopped.push(stopped);
         let level = self.stop.as_ref().map_or(level, |(before, _)| level.max(*before));
         for waiting in self.queue.take_all() {
-            waiting.reply.could_not_run(format!("{} was taken out of the queue: {why}", waiting.order.label));
+            waiting.reply.cancelled(format!("{} was taken out of the queue: {why}", waiting.order.label));
         }
         for running in self.running.values_mut() {
             match level {

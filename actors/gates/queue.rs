@@ -44,8 +44,9 @@ impl Reply {
         }
     }
 
-    pub(super) fn could_not_run(self, why: impl Into<String>) {
-        self.answer(GateAnswer::could_not_run(why));
+    /// It was ended, or never begun, by us.
+    pub(super) fn cancelled(self, why: impl Into<String>) {
+        self.answer(GateAnswer::cancelled(why));
     }
 
     /// Waits until nobody is there to take the answer.
@@ -66,7 +67,7 @@ impl Drop for Reply {
         if let Some(to) = self.0.take() {
             // The gate was killed, or its pool was: the asker must hear something.
             let why = "the gate run was cut off before it could answer; it will be asked again";
-            let _ = to.send(GateAnswer::could_not_run(why));
+            let _ = to.send(GateAnswer::cancelled(why));
         }
     }
 }

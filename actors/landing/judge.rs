@@ -8,13 +8,16 @@ use orch_domain::coverage::Landed as Measured;
 use orch_domain::event::{CheckEnd, LandingEnd};
 use orch_domain::gate::{GateName, InScope, LANDING_GATES};
 use orch_domain::ids::{CommitSha, Epoch};
+use orch_domain::landing::{Candidate, Proven, WorkFault, may_land};
+use orch_domain::policy::GatePlan;
 use orch_domain::task::Task;
 use serde_json::{Value, json};
 
 use super::{Halt, Landing, could_not_run};
 use crate::checks::{Asked, subject_of};
 use crate::gates::conclude::{reread, was_known};
-use crate::gates::{GateAnswer, GateSubject, ReportRef, coverage, image, merge};
+use crate::gates::merge::{self, CaughtUp, Suite};
+use crate::gates::{Cause, GateAnswer, GateSubject, ReportRef, coverage, image};
 
 /// What the gates said about one candidate.
 pub(super) struct Judged {
@@ -24,14 +27,27 @@ pub(super) struct Judged {
 }
 
 impl Judged {
-    /// Reads every report again: what is landed on must still say what was answered.
-    pub(super) async fn still_stands(&self) -> Result<(), Halt> {
+    /// Reads every report again: what is landed on must still say what was answered, about this very tree.
+    pub(super) async fn still_stands(
+        &self,
+        plan: GatePlan,
+        head: &CommitSha,
+        tree: &CommitSha,
+        base: &CommitSha,
+    ) -> Result<(), Halt> {
+        let mut proven = Vec::new();
         for report in self.answers.iter().filter_map(|(_, _, report)| report.as_ref()) {
-            reread(report)
+            let read = reread(report)
                 .await
                 .map_err(|why| could_not_run(format!("a gate's report does not stand any more: {why}")))?;
+            let (verdict, header) = (read.verdict, read.header);
+            proven.push(Proven { gate: report.gate, verdict, head: header.head, tree: header.tree, base: header.base });
         }
-        Ok(())
+        // A gate that had nothing to ask has no report, and says so in the proof.
+        let silent = self.answers.iter().filter(|(_, _, report)| report.is_none()).map(|(gate, _, _)| *gate);
+        let plan = silent.fold(plan, GatePlan::without);
+        let candidate = Candidate { head: head.clone(), tree: tree.clone(), base: base.clone() };
+        may_land(&candidate, plan, &proven).map_err(could_not_run)
     }
 
     /// For the proof line.
@@ -56,26 +72,27 @@ impl Judged {
 }
 
 impl Landing {
-    /// Asks the gates in scope about `head`, which is caught up on `main_at`. Failing, the work goes back at `go_on`: the
-    /// same with the notes that the next prompt builds on.
+    /// Asks the gates in scope about `head`, which is caught up on `main_at`. Failing, the work goes back as it was caught up:
+    /// the same with the notes that the next prompt builds on.
     pub(super) async fn judge(
         &self,
         task: &Task,
         main_at: &CommitSha,
         head: &CommitSha,
-        go_on: &CommitSha,
+        caught: &CaughtUp,
     ) -> Result<Judged, Halt> {
         let mut judged = Judged { answers: Vec::new(), off: off_by_switch(task), coverage: None };
         let plan = task.policy.gates;
         if plan.merge.is_asked() {
             self.say("testing the combined tree");
-            let (ctx, no_tests, coverage) = (self.ctx.clone(), task.policy.no_tests, plan.coverage.is_asked());
+            let ctx = self.ctx.clone();
+            let suite = Suite { no_tests: task.policy.no_tests, coverage: plan.coverage.is_asked() };
             let subject = self.subject(task, main_at, head).await?;
             let asked = subject.clone();
-            let work = async move { merge::run(&ctx, &asked, no_tests, coverage).await };
+            let how = caught.clone();
+            let work = async move { merge::run(&ctx, &asked, &how, suite).await };
             let answer = self.ask(task, subject, GateName::Merge, work).await?;
-            let why_else = "The change, caught up with main, fails the tests. What main brought may be the cause.";
-            self.take(&mut judged, GateName::Merge, answer, why_else, main_at, go_on).await?;
+            self.take(&mut judged, GateName::Merge, answer, "", main_at, &caught.head).await?;
             self.border().await?;
         }
         if plan.coverage.is_asked() {
@@ -86,12 +103,12 @@ impl Landing {
             let work = async move { coverage::run(&ctx, &asked, &left).await };
             let answer = self.ask(task, subject, GateName::Coverage, work).await?;
             let why_else = "The change, caught up with main, lowers line coverage.";
-            self.take(&mut judged, GateName::Coverage, answer, why_else, main_at, go_on).await?;
+            self.take(&mut judged, GateName::Coverage, answer, why_else, main_at, &caught.head).await?;
             judged.coverage = slot.get().cloned();
             self.border().await?;
         }
         if plan.image_freshness.is_asked() {
-            self.judge_image(task, &mut judged, main_at, head, go_on).await?;
+            self.judge_image(task, &mut judged, main_at, head, &caught.head).await?;
         }
         Ok(judged)
     }
@@ -120,7 +137,12 @@ impl Landing {
         self.border().await
     }
 
-    async fn subject(&self, task: &Task, main_at: &CommitSha, head: &CommitSha) -> Result<GateSubject, Halt> {
+    pub(super) async fn subject(
+        &self,
+        task: &Task,
+        main_at: &CommitSha,
+        head: &CommitSha,
+    ) -> Result<GateSubject, Halt> {
         let owned = self.ctx.store.load_task(&self.task).await.map_err(could_not_run)?;
         let epoch: Epoch = owned.map(|stored| stored.epoch).unwrap_or_default();
         Ok(subject_of(task, task.run_id(task.counters.runs), epoch, Some(main_at.clone()), head.clone()))
@@ -164,12 +186,23 @@ impl Landing {
                 Ok(())
             }
             CheckEnd::Failed { findings } => {
-                let findings = format!("{failed}\nmain is at {main_at}.\n\n{findings}");
-                Err(Some(LandingEnd::SentBack { findings, head: Some(go_on.clone()) }))
+                let fault = match answer.cause {
+                    Cause::MainRed => return Err(Some(LandingEnd::MainRed { why: findings })),
+                    Cause::Work(fault) => fault,
+                    Cause::None | Cause::Cancelled => WorkFault::Gate,
+                };
+                let findings = match failed {
+                    "" => findings,
+                    failed => format!("{failed}\nmain is at {main_at}.\n\n{findings}"),
+                };
+                // What a catch-up lost is not gone on from.
+                let go_on = if fault == WorkFault::Conflict { None } else { Some(go_on.clone()) };
+                Err(Some(LandingEnd::SentBack { fault, findings, head: go_on }))
             }
             CheckEnd::CouldNotRun { why } => {
                 self.border().await?;
-                Err(could_not_run(why))
+                // We ended it ourselves: that is nobody's failure, and the lane looks again.
+                Err(if answer.cause == Cause::Cancelled { None } else { could_not_run(why) })
             }
             CheckEnd::NotConfigured { why } => Err(Some(LandingEnd::NotConfigured { why })),
         }

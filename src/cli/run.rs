@@ -315,7 +315,9 @@ fn summary(detail: &TaskDetail, out: &mut Output) -> Result<u8, CliError> {
     let attempts = &task.attempts;
     out.line(&format!(
         "took     {took}, {} of agent time, {} runs, {} sent back",
-        task.agent_wall_ms, attempts.runs, attempts.developer_retries
+        task.agent_wall_ms,
+        attempts.runs,
+        attempts.developer_retries + attempts.conflicts
     ))?;
     out.line(&format!("spent    {}", show::spent(&task.usage)))?;
     // Nobody serves this folder once we are gone, so the domain's hint (a client verb) would find nobody.

@@ -124,7 +124,9 @@ pub(super) fn task(detail: &TaskDetail) -> String {
         "attempts",
         format!(
             "{} runs, {} sent back, {} interrupted",
-            attempts.runs, attempts.developer_retries, attempts.interrupted
+            attempts.runs,
+            attempts.developer_retries + attempts.conflicts,
+            attempts.interrupted
         ),
     ));
     pairs.push(("spent", format!("{}, {} of agent time", spent(&task.usage), task.agent_wall_ms)));

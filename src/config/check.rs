@@ -104,8 +104,19 @@ fn limits(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> {
             return Err(source.wrong(&format!("limits.{key}"), "0 would end everything at once: write a duration"));
         }
     }
+    let merge = &config.gates.merge;
+    if merge.lease_ttl < SHORTEST_LEASE {
+        let what = format!("{} is too short to be renewed in time: write {SHORTEST_LEASE} or more", merge.lease_ttl);
+        return Err(source.wrong("gates.merge.lease_ttl", &what));
+    }
+    if merge.defer_delay.0 == 0 || merge.retest_timeout == Some(Millis(0)) {
+        return Err(source.wrong("gates.merge", "defer_delay and retest_timeout may not be 0: write a duration"));
+    }
     retention(config, source)
 }
+
+/// A lease is renewed every third of its life; below this, a busy machine would miss that.
+const SHORTEST_LEASE: Millis = Millis::from_secs(3);
 
 /// Shortest time that anything is kept: somebody has to be able to look at it, and a delivery may be repeated.
 const KEPT_AT_LEAST: Millis = Millis::from_mins(60);

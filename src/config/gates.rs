@@ -9,6 +9,7 @@ use orch_domain::policy::GatePlan;
 use serde::{Deserialize, Serialize};
 
 use super::coverage::CoverageGate;
+use super::merge::MergeGate;
 use super::units;
 
 /// Scope of the four gates. An empty list of repositories means those marked `self_hosting`; `*` means all.
@@ -18,7 +19,7 @@ pub struct Gates {
     /// Secrets and advisories.
     pub security: SecurityGate,
     /// Tests on the caught-up head.
-    pub merge: GateScope,
+    pub merge: MergeGate,
     /// Line coverage.
     pub coverage: CoverageGate,
     /// The deployed image.

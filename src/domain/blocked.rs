@@ -17,6 +17,16 @@ pub enum Blocked {
         /// The last findings.
         findings: String,
     },
+    /// It conflicted with `main` as often as allowed.
+    ConflictedTooOften {
+        /// The last findings.
+        findings: String,
+    },
+    /// `main` has been red itself for as long as is waited.
+    MainIsRed {
+        /// Which tests, on which `main`.
+        why: String,
+    },
     /// Its runs were interrupted as often as allowed.
     InterruptedTooOften,
     /// Something of ours could not run, as often as allowed, or needs a person at once.
@@ -77,6 +87,8 @@ impl Blocked {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::RetriesSpent { .. } => "retries-spent",
+            Self::ConflictedTooOften { .. } => "conflicted-too-often",
+            Self::MainIsRed { .. } => "main-is-red",
             Self::InterruptedTooOften => "interrupted-too-often",
             Self::Infrastructure { .. } => "infrastructure",
             Self::DeferredTooOften { .. } => "deferred-too-often",
@@ -98,6 +110,10 @@ impl Blocked {
             Self::RetriesSpent { findings } => {
                 format!("sent back as often as allowed; last findings: {}", first_line(findings))
             }
+            Self::ConflictedTooOften { findings } => {
+                format!("conflicted with main as often as allowed; last findings: {}", first_line(findings))
+            }
+            Self::MainIsRed { why } => format!("main itself is red: {}", first_line(why)),
             Self::InterruptedTooOften => "its runs were interrupted as often as allowed".to_owned(),
             Self::Infrastructure { why } => format!("could not run: {why}"),
             Self::DeferredTooOften { why } => format!("deferred as often as allowed: {why}"),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::AgentReport;
 use crate::ids::{CommitSha, RunId};
 use crate::job::JobEnd;
+use crate::landing::WorkFault;
 use crate::names::TaskKey;
 use crate::task::{ApprovalOf, Landed};
 use crate::time::Timestamp;
@@ -185,10 +186,22 @@ pub enum LandingEnd {
     },
     /// The work must change: conflict, red combined tree, failed gate.
     SentBack {
+        /// What is wrong with it.
+        fault: WorkFault,
         /// Verbatim, for the next prompt.
         findings: String,
         /// The head to go on from, when the catch-up made a new one.
         head: Option<CommitSha>,
+    },
+    /// `main` itself fails the same tests; come back later. Costs the developer nothing.
+    MainRed {
+        /// Which tests, on which `main`.
+        why: String,
+    },
+    /// Somebody else moved `main`, as often as one landing tries; come back later. Nobody is blamed.
+    MainMoved {
+        /// How often, and where it is.
+        why: String,
     },
     /// Something was busy; come back later. Costs nothing.
     Deferred {

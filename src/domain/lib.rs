@@ -16,6 +16,7 @@ pub mod ids;
 pub mod image;
 pub mod job;
 pub mod journal;
+pub mod landing;
 pub mod lane;
 pub mod names;
 pub mod pipeline;

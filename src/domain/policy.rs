@@ -67,6 +67,16 @@ impl Backoff {
         let doubled = self.first.0.saturating_mul(1_u64 << n.saturating_sub(1).min(63));
         Some(Millis(doubled.min(self.most.0)))
     }
+
+    /// The same, spread over its second half by who waits: those that were put off together do not come back together.
+    /// Always the same for the same one and number.
+    #[must_use]
+    pub fn spread(self, n: u32, who: &str) -> Option<Millis> {
+        let whole = self.delay(n)?;
+        let digest = Sha256::digest(format!("{who} {n}"));
+        let drawn = digest.iter().take(8).fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+        Some(Millis(whole.0 - drawn % (whole.0 / 2 + 1)))
+    }
 }
 
 /// Ceilings on what one task may spend; checked before each launch.
@@ -103,6 +113,20 @@ impl GatePlan {
         Self { security: yes, merge: yes, coverage: yes, image_freshness: yes }
     }
 
+    /// The same without one gate of the lane.
+    #[must_use]
+    pub const fn without(mut self, gate: GateName) -> Self {
+        let other = InScope::OtherRepositories;
+        match gate {
+            GateName::Security => self.security = other,
+            GateName::Merge => self.merge = other,
+            GateName::Coverage => self.coverage = other,
+            GateName::ImageFreshness => self.image_freshness = other,
+            GateName::Check | GateName::Tests | GateName::Staging => {}
+        }
+        self
+    }
+
     /// What it says about one gate; the repository's own commands are in no scope: their stages ask for them.
     #[must_use]
     pub const fn of(self, gate: GateName) -> InScope {
@@ -122,12 +146,16 @@ impl GatePlan {
 pub struct Policy {
     /// How often a failed check, test, gate or review may send the task back to development.
     pub max_developer_retries: u32,
+    /// How often a conflict with what `main` brought may send the task back.
+    pub max_conflicts: u32,
     /// How many interrupted runs are resumed.
     pub max_interrupted: u32,
     /// Repetitions when something of ours could not run.
     pub infrastructure: Backoff,
     /// Repetitions when something was busy; they cost no attempt.
     pub deferral: Backoff,
+    /// Repetitions when the lane was busy, `main` kept moving or was red; they cost no attempt.
+    pub lane: Backoff,
     /// How a change reaches `main`.
     pub land: LandMode,
     /// How a landed change is deployed.
@@ -152,9 +180,11 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             max_developer_retries: 3,
+            max_conflicts: 3,
             max_interrupted: 3,
             infrastructure: Backoff { first: Millis::from_secs(10), most: Millis::from_mins(10), tries: 5 },
             deferral: Backoff { first: Millis::from_secs(5), most: Millis::from_mins(2), tries: 200 },
+            lane: Backoff { first: Millis::from_secs(5), most: Millis::from_mins(2), tries: 200 },
             land: LandMode::Auto,
             deploy: DeployMode::Auto,
             serial: false,
@@ -186,6 +216,25 @@ mod tests {
         assert_eq!(delays, [Some(10), Some(20), Some(40), Some(55), None]);
         let long = Backoff { first: Millis(u64::MAX / 2), most: Millis::from_mins(1), tries: u32::MAX };
         assert_eq!(long.delay(200), Some(Millis::from_mins(1)));
+    }
+
+    #[test]
+    fn spread_delays_stay_within_their_bounds_and_are_the_same_each_time() {
+        let backoff = Backoff { first: Millis(1_000), most: Millis(60_000), tries: 9 };
+        let mut firsts = std::collections::BTreeSet::new();
+        for who in 0..40 {
+            for n in 1..=9 {
+                let (whole, spread) = (backoff.delay(n), backoff.spread(n, &format!("task{who}")));
+                let (whole, spread) = (whole.expect("within").0, spread.expect("within").0);
+                assert!(spread <= whole && spread >= whole / 2, "{spread} of {whole}");
+                assert_eq!(backoff.spread(n, &format!("task{who}")), Some(Millis(spread)));
+                firsts.extend((n == 1).then_some(spread));
+            }
+            assert_eq!(backoff.spread(10, "task"), None);
+        }
+        assert!(firsts.len() > 30, "forty that were put off together come back at {} times", firsts.len());
+        let at_once = Backoff { first: Millis(0), most: Millis(0), tries: 1 };
+        assert_eq!(at_once.spread(1, "task"), Some(Millis(0)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::agent::{AgentClaim, AgentReport, Usage};
 use crate::event::{ArtefactFact, CheckEnd, DeployEnd, Event, LandingEnd, RunFacts};
 use crate::ids::{CommitSha, Generation};
 use crate::job::JobEnd;
+use crate::landing::WorkFault;
 use crate::names::{StageName, TaskKey};
 use crate::pipeline::{Pipeline, Role, Work};
 use crate::policy::{DeployMode, GatePlan, LandMode, Policy};
@@ -130,9 +131,12 @@ fn at_ceilings(mut task: Task) -> Task {
     task.counters = Counters {
         runs: 4,
         developer_retries: policy.max_developer_retries,
+        conflicts: policy.max_conflicts,
         interrupted: policy.max_interrupted,
         infrastructure: policy.infrastructure.tries,
         deferrals: policy.deferral.tries,
+        main_moved: policy.lane.tries,
+        main_red: policy.lane.tries,
     };
     task
 }
@@ -339,9 +343,19 @@ fn landing_events() -> Vec<(&'static str, Event)> {
         ("landing-ended: landed, deploy failed", deployed(DeployEnd::Failed { why: "exit 1".to_owned() })),
         ("landing-ended: landed, deploy awaits approval", deployed(DeployEnd::AwaitingApproval)),
         (
-            "landing-ended: sent back",
-            LandingEnd::SentBack { findings: "conflict in a.rs".to_owned(), head: Some(sha('9')) },
+            "landing-ended: sent back, tests fail",
+            LandingEnd::SentBack { fault: WorkFault::Tests, findings: "a::b failed".to_owned(), head: Some(sha('9')) },
         ),
+        (
+            "landing-ended: sent back, conflict",
+            LandingEnd::SentBack { fault: WorkFault::Conflict, findings: "conflict in a.rs".to_owned(), head: None },
+        ),
+        (
+            "landing-ended: sent back, a gate failed",
+            LandingEnd::SentBack { fault: WorkFault::Gate, findings: "coverage fell".to_owned(), head: Some(sha('9')) },
+        ),
+        ("landing-ended: main is red", LandingEnd::MainRed { why: "a::b fails on main".to_owned() }),
+        ("landing-ended: main moved", LandingEnd::MainMoved { why: "main moved 5 times".to_owned() }),
         ("landing-ended: deferred", LandingEnd::Deferred { why: why() }),
         ("landing-ended: could not run", LandingEnd::CouldNotRun { why: why() }),
         ("landing-ended: not configured", LandingEnd::NotConfigured { why: why() }),

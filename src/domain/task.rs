@@ -233,14 +233,20 @@ impl Status {
 pub struct Counters {
     /// Runs started, all kinds; numbers the attempts.
     pub runs: u32,
-    /// Times the work was sent back.
+    /// Times the work was sent back for what it did wrong.
     pub developer_retries: u32,
+    /// Times it was sent back since it did not go together with `main`.
+    pub conflicts: u32,
     /// Runs interrupted and resumed.
     pub interrupted: u32,
     /// Things of ours that could not run, in a row.
     pub infrastructure: u32,
     /// Deferrals in a row.
     pub deferrals: u32,
+    /// Landings in a row that `main` was moved under.
+    pub main_moved: u32,
+    /// Landings in a row on a `main` that was red itself.
+    pub main_red: u32,
 }
 
 /// What a task has spent, for its budget.

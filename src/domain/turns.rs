@@ -57,7 +57,9 @@ impl TurnEnd {
             None => Self::Left,
             Some(LandingEnd::Landed { .. }) => Self::Landed,
             Some(LandingEnd::SentBack { .. }) => Self::SentBack,
-            Some(LandingEnd::Deferred { .. }) => Self::Deferred,
+            Some(LandingEnd::Deferred { .. } | LandingEnd::MainMoved { .. } | LandingEnd::MainRed { .. }) => {
+                Self::Deferred
+            }
             Some(LandingEnd::CouldNotRun { .. }) => Self::CouldNotRun,
             Some(LandingEnd::NotConfigured { .. } | LandingEnd::Refused { .. } | LandingEnd::OutcomeUnknown { .. }) => {
                 Self::NeedsPerson

@@ -309,6 +309,7 @@ async fn repository(
         limits: CommandLimits {
             check: repo.check_timeout.unwrap_or(config.limits.check_time),
             test: repo.test_timeout.unwrap_or(config.limits.test_time),
+            retest: config.gates.merge.retest_timeout.or(repo.test_timeout).unwrap_or(config.limits.test_time),
             deploy: repo.deploy_timeout.unwrap_or(config.limits.deploy_time),
             health: repo.health_timeout.unwrap_or(config.limits.health_time),
             grace: config.limits.stop_grace,
@@ -401,6 +402,7 @@ fn limits(config: &Config) -> Limits {
         agents: config.limits.max_concurrency,
         gates: config.limits.gate_slots,
         most_overtaken: config.limits.max_overtaken,
+        lease: config.gates.merge.lease_ttl,
         agent_orphan_grace: config.limits.agent_orphan_grace,
         ..Limits::default()
     }

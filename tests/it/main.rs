@@ -12,6 +12,7 @@ mod full;
 mod image;
 mod input;
 mod lane;
+mod merge_gate;
 mod modes;
 mod order;
 mod pipeline;

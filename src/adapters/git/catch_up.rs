@@ -85,7 +85,7 @@ pub enum CatchUp {
 }
 
 /// A merge of trees.
-enum Merge {
+pub(super) enum Merge {
     Clean(Oid),
     Conflict(Vec<String>),
 }
@@ -195,7 +195,7 @@ impl RepoGit {
     }
 
     /// Replays one commit on `tip`: the new commit, `None` when it brings nothing any more, or the conflicting paths.
-    async fn replay_one(
+    pub(super) async fn replay_one(
         &self,
         at: &CommitSha,
         tip: &CommitSha,
@@ -241,7 +241,12 @@ impl RepoGit {
     }
 
     /// Merges two commits' trees in memory. Attributes (such as `merge=union`) are read from main, where git can.
-    async fn merge_trees(&self, one: &CommitSha, other: &CommitSha, main: &CommitSha) -> Result<Merge, GitError> {
+    pub(super) async fn merge_trees(
+        &self,
+        one: &CommitSha,
+        other: &CommitSha,
+        main: &CommitSha,
+    ) -> Result<Merge, GitError> {
         let args = ["merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", one.as_str(), other.as_str()];
         let command = GitCommand::inside(&self.work(), args).env("GIT_ATTR_SOURCE", main.as_str());
         let out = self.git.run(command).await?;

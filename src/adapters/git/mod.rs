@@ -3,6 +3,7 @@
 
 mod capture;
 mod catch_up;
+mod compose;
 mod direct;
 mod error;
 mod exec;

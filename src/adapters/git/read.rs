@@ -139,7 +139,7 @@ pub(crate) fn line(commit: &git2::Commit<'_>) -> CommitLine {
 }
 
 /// The patch of a commit against its first parent, as an id that survives a rebase.
-fn patch_id(repo: &Repository, commit: &git2::Commit<'_>) -> Result<String, GitError> {
+pub(super) fn patch_id(repo: &Repository, commit: &git2::Commit<'_>) -> Result<String, GitError> {
     let fail = || GitError::read(format!("the patch of {}", commit.id()));
     let new = commit.tree().map_err(fail())?;
     let old = match commit.parent_count() {

@@ -12,6 +12,8 @@ use super::*;
 use crate::git::exec::Exec;
 use crate::ports::{Confinement, Remote};
 
+mod compose;
+
 /// A forge (a bare repository), a person's clone of it, and our own repositories.
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,

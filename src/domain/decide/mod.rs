@@ -15,6 +15,7 @@ use crate::effect::{Effect, Outgoing, ShownState};
 use crate::event::{CheckEnd, DeployEnd, Event, LandingEnd, RunFacts};
 use crate::ids::RunId;
 use crate::journal::Entry;
+use crate::landing::{FailureClass, WorkFault};
 use crate::policy::OnCancelledDependency;
 use crate::task::{Approval, ApprovalOf, Blocked, Landed, State, Step, Task, WaitFor};
 use crate::time::{Millis, Timestamp};
@@ -346,13 +347,18 @@ fn landing_ended(task: &Task, end: &LandingEnd, now: Timestamp) -> Decision {
             return nothing(Nothing::Stale);
         }
         LandingEnd::Landed { landed, deploy } => change.after_landing(landed, deploy, now),
-        LandingEnd::SentBack { findings, head } => {
+        LandingEnd::SentBack { fault, findings, head } => {
             if head.is_some() {
                 change.task.head.clone_from(head);
             }
-            change.send_back(findings, true, now);
+            match fault {
+                WorkFault::Conflict => change.send_back_conflicted(findings, now),
+                WorkFault::Tests | WorkFault::Gate => change.send_back(findings, true, now),
+            }
         }
-        LandingEnd::Deferred { why } => change.defer(why, *step, now),
+        LandingEnd::MainRed { why } | LandingEnd::MainMoved { why } | LandingEnd::Deferred { why } => {
+            change.put_off(end.class().unwrap_or(FailureClass::Busy), why, *step, now);
+        }
         LandingEnd::CouldNotRun { why } => change.could_not_run(why, *step, now),
         LandingEnd::NotConfigured { why } => change.block(Blocked::Infrastructure { why: why.clone() }, now),
         LandingEnd::Refused { why } => change.block(Blocked::ForgeRefuses { why: why.clone() }, now),

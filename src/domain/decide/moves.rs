@@ -10,6 +10,7 @@ use crate::effect::{Effect, Outgoing, ShownState};
 use crate::event::{DeployEnd, RunFacts};
 use crate::ids::RunId;
 use crate::journal::Entry;
+use crate::landing::FailureClass;
 use crate::pipeline::Work;
 use crate::policy::{DeployMode, LandMode};
 use crate::task::{ApprovalOf, Blocked, Landed, State, Step, Task, WaitFor, first_line};
@@ -57,6 +58,8 @@ impl Change {
     pub(super) fn calm(&mut self) {
         self.task.counters.infrastructure = 0;
         self.task.counters.deferrals = 0;
+        self.task.counters.main_moved = 0;
+        self.task.counters.main_red = 0;
     }
 
     /// Waits; the effects that end the wait come with it.
@@ -177,21 +180,43 @@ impl Change {
 
     /// Sends the work back with the findings, verbatim; blocks when that has happened as often as allowed.
     pub(super) fn send_back(&mut self, findings: &str, to_developer: bool, now: Timestamp) {
-        let from = self.task.stage.clone();
-        self.task.stage_head.clone_from(&self.task.head);
-        self.calm();
-        if self.task.counters.developer_retries >= self.task.policy.max_developer_retries {
-            // What a retry by a person begins with: the stage that would have had to mend it.
-            self.go_back(to_developer);
-            self.task.findings = Some(findings.to_owned());
-            self.block_at(Blocked::RetriesSpent { findings: findings.to_owned() }, Step::Agent, now);
+        let (counted, most) = (self.task.counters.developer_retries, self.task.policy.max_developer_retries);
+        if counted >= most {
+            let blocked = Blocked::RetriesSpent { findings: findings.to_owned() };
+            self.send_to_person(blocked, findings, to_developer, now);
             return;
         }
         self.task.counters.developer_retries += 1;
+        self.back_to(counted + 1, most, findings, to_developer, now);
+    }
+
+    /// The same for what did not go together with `main`: that is counted by itself.
+    pub(super) fn send_back_conflicted(&mut self, findings: &str, now: Timestamp) {
+        let (counted, most) = (self.task.counters.conflicts, self.task.policy.max_conflicts);
+        if counted >= most {
+            let blocked = Blocked::ConflictedTooOften { findings: findings.to_owned() };
+            self.send_to_person(blocked, findings, true, now);
+            return;
+        }
+        self.task.counters.conflicts += 1;
+        self.back_to(counted + 1, most, findings, true, now);
+    }
+
+    /// What a retry by a person begins with: the stage that would have had to mend it.
+    fn send_to_person(&mut self, blocked: Blocked, findings: &str, to_developer: bool, now: Timestamp) {
+        self.task.stage_head.clone_from(&self.task.head);
+        self.calm();
         self.go_back(to_developer);
         self.task.findings = Some(findings.to_owned());
-        let n = self.task.counters.developer_retries;
-        let most = self.task.policy.max_developer_retries;
+        self.block_at(blocked, Step::Agent, now);
+    }
+
+    fn back_to(&mut self, n: u32, most: u32, findings: &str, to_developer: bool, now: Timestamp) {
+        let from = self.task.stage.clone();
+        self.task.stage_head.clone_from(&self.task.head);
+        self.calm();
+        self.go_back(to_developer);
+        self.task.findings = Some(findings.to_owned());
         let text = format!("sent back from {from} to {} ({n} of {most}): {}", self.task.stage, first_line(findings));
         self.entry(Entry::new("sent-back", text).with(json!({"from": from, "findings": findings})));
         self.send(Outgoing::Comment { text: format!("Sent back from {from} ({n} of {most}):\n\n{findings}") });
@@ -232,6 +257,36 @@ impl Change {
             }
             None => self.block_at(Blocked::DeferredTooOften { why: why.to_owned() }, then, now),
         }
+    }
+
+    /// Comes back to the lane later: it was busy, `main` kept moving, or was red. Each is counted by itself, none costs an
+    /// attempt, all are capped.
+    pub(super) fn put_off(&mut self, class: FailureClass, why: &str, then: Step, now: Timestamp) {
+        let counters = &mut self.task.counters;
+        let counter = match class {
+            FailureClass::MainRed => &mut counters.main_red,
+            FailureClass::MainMoved => &mut counters.main_moved,
+            _ => &mut counters.deferrals,
+        };
+        let n = *counter + 1;
+        let Some(delay) = self.task.policy.lane.spread(n, self.task.id.as_str()) else {
+            let why = why.to_owned();
+            let blocked = match class {
+                FailureClass::MainRed => Blocked::MainIsRed { why },
+                _ => Blocked::DeferredTooOften { why },
+            };
+            self.block_at(blocked, then, now);
+            return;
+        };
+        *counter = n;
+        let most = self.task.policy.lane.tries;
+        let text = format!("{class} ({n} of {most}): {}", first_line(why));
+        self.entry(Entry::new("put-off", text).with(json!({"class": class, "why": why})));
+        if class == FailureClass::MainRed && n == 1 {
+            let title = format!("main of {} is red: {} waits", self.task.repo, self.task.key);
+            self.send(Outgoing::Notify { needs_you: true, title, body: why.to_owned() });
+        }
+        self.wait(WaitFor::Until { at: now.after(delay), why: first_line(why).to_owned() }, then, now);
     }
 
     /// Something of ours could not run: repeat with backoff, then a person.

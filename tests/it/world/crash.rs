@@ -54,7 +54,7 @@ impl Outside {
              limits: {{max_concurrency: 3, max_interrupted: 200, infrastructure_delay: 50ms, infrastructure_delay_max: 200ms, \
              infrastructure_retries: 50, deferral_delay: 50ms, deferral_delay_max: 200ms, deferrals: 200, stop_grace: 500ms, \
              min_free_disk: 1MiB}}\n\
-             gates: {{security: {{repos: ['*']}}, merge: {{repos: ['*']}}, coverage: {{repos: ['*']}}, image-freshness: {{repos: ['*']}}}}\n",
+             gates: {{security: {{repos: ['*']}}, merge: {{repos: ['*'], defer_delay: 50ms}}, coverage: {{repos: ['*']}}, image-freshness: {{repos: ['*']}}}}\n",
             data = data.display(),
         );
         let file = self.root.path().join(name);

@@ -140,6 +140,7 @@ impl World {
             gates: Gates::for_all(),
             ..Config::default()
         };
+        config.gates.merge.defer_delay = Millis(50);
         for settle in setup.settle {
             settle(&mut config);
         }

@@ -23,6 +23,8 @@ fn policies() -> impl Strategy<Value = Policy> {
             max_interrupted,
             infrastructure: Backoff { first: SHORT, most: SHORT, tries: infrastructure },
             deferral: Backoff { first: SHORT, most: SHORT, tries: deferral },
+            lane: Backoff { first: SHORT, most: SHORT, tries: deferral },
+            max_conflicts: max_interrupted,
             land,
             deploy,
             on_cancelled_dependency: cancelled,

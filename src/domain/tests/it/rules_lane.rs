@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use orch_domain::decide::Nothing;
+use orch_domain::decide::{Change, Nothing};
 use orch_domain::effect::{Effect, Outgoing, ShownState};
 use orch_domain::event::{CheckEnd, DeployEnd, Event, LandingEnd};
+use orch_domain::landing::WorkFault;
 use orch_domain::policy::{DeployMode, LandMode};
 use orch_domain::samples::{NOW, landed, running, sha, waiting};
 use orch_domain::task::{ApprovalOf, Blocked, State, Status, Step, Task, WaitFor};
@@ -62,11 +63,64 @@ fn landed_and_deployed_is_done() {
 #[test]
 fn a_failed_gate_sends_back_to_development_with_findings_verbatim() {
     let findings = "conflict: src/a.rs\n  ours:   bbbb\n  theirs: 9999";
-    let end = LandingEnd::SentBack { findings: findings.to_owned(), head: Some(sha('9')) };
-    let after = change(&landing(), &lane(end)).task;
-    assert_eq!((after.stage.as_str(), after.findings.as_deref()), ("development", Some(findings)));
-    assert_eq!(after.head, Some(sha('9')), "it goes on from the caught-up commit");
-    assert_eq!(after.counters.developer_retries, 1);
+    for (fault, counted) in [(WorkFault::Tests, (1, 0)), (WorkFault::Gate, (1, 0)), (WorkFault::Conflict, (0, 1))] {
+        let end = LandingEnd::SentBack { fault, findings: findings.to_owned(), head: Some(sha('9')) };
+        let after = change(&landing(), &lane(end)).task;
+        assert_eq!((after.stage.as_str(), after.findings.as_deref()), ("development", Some(findings)));
+        assert_eq!(after.head, Some(sha('9')), "it goes on from the caught-up commit");
+        let c = after.counters;
+        assert_eq!((c.developer_retries, c.conflicts, c.infrastructure, c.deferrals), (counted.0, counted.1, 0, 0));
+    }
+}
+
+#[test]
+fn conflicts_have_a_ceiling_of_their_own() {
+    let conflict =
+        || lane(LandingEnd::SentBack { fault: WorkFault::Conflict, findings: "a.rs".to_owned(), head: None });
+    let mut task = landing();
+    task.counters.developer_retries = task.policy.max_developer_retries;
+    task.counters.conflicts = task.policy.max_conflicts - 1;
+    let last = change(&task, &conflict()).task;
+    assert_eq!(last.status(), Status::Queued, "failed tests of its own are counted elsewhere");
+    let mut task = landing();
+    task.counters.conflicts = task.policy.max_conflicts;
+    let after = change(&task, &conflict()).task;
+    assert!(
+        matches!(&after.state, State::Blocked { why: Blocked::ConflictedTooOften { findings }, then: Step::Agent, .. }
+        if findings == "a.rs")
+    );
+    assert_eq!(change(&after, &retry()).task.counters.conflicts, 0);
+}
+
+#[test]
+fn a_red_main_costs_the_developer_nothing_and_people_are_told_once() {
+    let red = || lane(LandingEnd::MainRed { why: "a::b fails on main".to_owned() });
+    let first = change(&landing(), &red());
+    let c = first.task.counters;
+    assert_eq!((c.main_red, c.developer_retries, c.conflicts, c.infrastructure, c.deferrals), (1, 0, 0, 0, 0));
+    assert_eq!(first.task.findings, None);
+    assert!(matches!(&first.task.state, State::Waiting { on: WaitFor::Until { why, .. }, then: Step::Land, .. }
+        if why.contains("a::b")));
+    let told = |change: &Change| change.outgoing.iter().any(|o| matches!(o, Outgoing::Notify { needs_you: true, .. }));
+    assert!(told(&first));
+    let mut again = landing();
+    again.counters = first.task.counters;
+    assert!(!told(&change(&again, &red())), "told once");
+    let mut task = landing();
+    task.counters.main_red = task.policy.lane.tries;
+    let after = change(&task, &red()).task;
+    assert!(matches!(after.state, State::Blocked { why: Blocked::MainIsRed { .. }, then: Step::Land, .. }));
+}
+
+#[test]
+fn a_main_that_keeps_moving_is_counted_by_itself_and_capped() {
+    let moved = || lane(LandingEnd::MainMoved { why: "main moved 5 times".to_owned() });
+    let c = change(&landing(), &moved()).task.counters;
+    assert_eq!((c.main_moved, c.deferrals, c.main_red, c.developer_retries), (1, 0, 0, 0));
+    let mut task = landing();
+    task.counters.main_moved = task.policy.lane.tries;
+    let after = change(&task, &moved()).task;
+    assert!(matches!(after.state, State::Blocked { why: Blocked::DeferredTooOften { .. }, then: Step::Land, .. }));
 }
 
 #[test]
@@ -74,7 +128,7 @@ fn a_busy_lane_costs_no_attempt() {
     let after = change(&landing(), &lane(LandingEnd::Deferred { why: "the lease is held by ORC-9".to_owned() }));
     let c = after.task.counters;
     assert_eq!((c.deferrals, c.developer_retries, c.interrupted, c.infrastructure), (1, 0, 0, 0));
-    let at = NOW.after(after.task.policy.deferral.first);
+    let at = NOW.after(after.task.policy.lane.spread(1, after.task.id.as_str()).expect("the first"));
     assert_eq!(after.effects, [Effect::SetTimer { at }]);
     assert!(matches!(&after.task.state, State::Waiting { on: WaitFor::Until { why, .. }, then: Step::Land, .. }
         if why.contains("ORC-9")));
@@ -83,7 +137,7 @@ fn a_busy_lane_costs_no_attempt() {
 #[test]
 fn deferrals_are_capped() {
     let mut task = landing();
-    task.counters.deferrals = task.policy.deferral.tries;
+    task.counters.deferrals = task.policy.lane.tries;
     let after = change(&task, &lane(LandingEnd::Deferred { why: "busy".to_owned() })).task;
     assert!(matches!(after.state, State::Blocked { why: Blocked::DeferredTooOften { .. }, then: Step::Land, .. }));
 }
@@ -154,7 +208,7 @@ fn landed_deploy_failed_retries_only_the_deploy() {
 #[test]
 fn what_has_landed_is_not_developed_again() {
     let task = deploying();
-    let end = LandingEnd::SentBack { findings: "smoke test red".to_owned(), head: None };
+    let end = LandingEnd::SentBack { fault: WorkFault::Gate, findings: "smoke test red".to_owned(), head: None };
     let after = change(&task, &lane(end)).task;
     assert_eq!(after.stage, task.stage);
     assert!(matches!(after.state, State::Blocked { why: Blocked::LandedDeployFailed { .. }, then: Step::Deploy, .. }));

@@ -165,7 +165,7 @@ fn a_forgotten_landing_is_caught() {
     must_be_caught(
         |task, event, now| match decide(task, event, now) {
             Decision::Change(mut change) => {
-                if matches!(change.task.state, State::Blocked { .. }) {
+                if task.landed.is_some() && matches!(change.task.state, State::Blocked { .. }) {
                     change.task.landed = None;
                 }
                 Decision::Change(change)

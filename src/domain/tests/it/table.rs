@@ -70,6 +70,8 @@ fn event_kind(event: &Event) -> &'static str {
         Event::LandingEnded { end } => match end {
             LandingEnd::Landed { .. } => "landed",
             LandingEnd::SentBack { .. } => "sent back",
+            LandingEnd::MainRed { .. } => "main red",
+            LandingEnd::MainMoved { .. } => "main moved",
             LandingEnd::Deferred { .. } => "deferred",
             LandingEnd::CouldNotRun { .. } => "landing could not run",
             LandingEnd::NotConfigured { .. } => "landing not configured",
@@ -96,7 +98,7 @@ fn the_samples_hold_every_kind_of_state_and_event() {
     assert_eq!(states.len(), 11, "{states:?}");
     let first = &samples::states()[0].task;
     let events: BTreeSet<&str> = samples::events(first).iter().map(|(_, e)| event_kind(e)).collect();
-    assert_eq!(events.len(), 26, "{events:?}");
+    assert_eq!(events.len(), 28, "{events:?}");
     let statuses: BTreeSet<Status> = samples::states().iter().map(|s| s.task.status()).collect();
     assert_eq!(statuses, Status::ALL.into_iter().collect(), "every status is reached by a sample");
 }

@@ -10,6 +10,7 @@ use orch_domain::effect::Effect;
 use orch_domain::event::{ArtefactFact, CheckEnd, DeployEnd, Event, LandingEnd, RunFacts};
 use orch_domain::ids::RunId;
 use orch_domain::job::JobEnd;
+use orch_domain::landing::WorkFault;
 use orch_domain::policy::{DeployMode, LandMode, OnCancelledDependency};
 use orch_domain::samples::{self, NOW, good_facts};
 use orch_domain::table::effect_name;
@@ -59,6 +60,7 @@ pub(crate) struct World {
     started: BTreeSet<RunId>,
     dependencies_ended: bool,
     sent_back: u32,
+    conflicted: u32,
     interrupted: u32,
     stop_race: bool,
     conflict: bool,
@@ -78,6 +80,7 @@ impl World {
             started: BTreeSet::new(),
             dependencies_ended: task.depends_on.is_empty(),
             sent_back: 0,
+            conflicted: 0,
             interrupted: 0,
             stop_race: false,
             conflict: false,
@@ -232,8 +235,9 @@ impl World {
         }
         for entry in &change.entries {
             match entry.kind.as_str() {
-                "retry-requested" => (self.sent_back, self.interrupted) = (0, 0),
+                "retry-requested" => (self.sent_back, self.conflicted, self.interrupted) = (0, 0, 0),
                 "stage-entered" => self.interrupted = 0,
+                "sent-back" if change.task.counters.conflicts > before.counters.conflicts => self.conflicted += 1,
                 "sent-back" => self.sent_back += 1,
                 "interrupted" => self.interrupted += 1,
                 _ => {}
@@ -242,6 +246,9 @@ impl World {
         let policy = &before.policy;
         if self.sent_back > policy.max_developer_retries || self.interrupted > policy.max_interrupted {
             return Err(format!("over a ceiling: sent back {}, interrupted {}", self.sent_back, self.interrupted));
+        }
+        if self.conflicted > policy.max_conflicts {
+            return Err(format!("over a ceiling: conflicted {}", self.conflicted));
         }
         if let (Event::DependenciesSeen { open, cancelled }, State::Waiting { on: WaitFor::Dependencies { .. }, .. }) =
             (event, &before.state)
@@ -381,7 +388,10 @@ fn check_ceilings(task: &Task) -> Result<(), Broken> {
     let within = c.developer_retries <= p.max_developer_retries
         && c.interrupted <= p.max_interrupted
         && c.infrastructure <= p.infrastructure.tries
-        && c.deferrals <= p.deferral.tries;
+        && c.deferrals <= p.deferral.tries.max(p.lane.tries)
+        && c.main_moved <= p.lane.tries
+        && c.main_red <= p.lane.tries
+        && c.conflicts <= p.max_conflicts;
     if within { Ok(()) } else { Err(format!("over a ceiling: {c:?}")) }
 }
 
@@ -526,8 +536,15 @@ fn landing_end(step: Step, task: &Task, seed: u64, now: Timestamp) -> LandingEnd
     let head = || sha_of(seed >> 5);
     let known = task.landed.clone();
     let landed = known.clone().unwrap_or_else(|| Landed { sha: head(), tree: sha_of(seed >> 9), at: now });
-    match seed % 14 {
-        0 => LandingEnd::SentBack { findings: "conflict".to_owned(), head: seed.is_multiple_of(3).then(head) },
+    let fault = match (seed >> 13) % 3 {
+        0 => WorkFault::Tests,
+        1 => WorkFault::Conflict,
+        _ => WorkFault::Gate,
+    };
+    match seed % 16 {
+        0 => LandingEnd::SentBack { fault, findings: "not so".to_owned(), head: seed.is_multiple_of(3).then(head) },
+        14 => LandingEnd::MainRed { why: why() },
+        15 => LandingEnd::MainMoved { why: why() },
         1 | 2 => LandingEnd::Deferred { why: why() },
         3 => LandingEnd::CouldNotRun { why: why() },
         4 => LandingEnd::NotConfigured { why: why() },

@@ -1,0 +1,127 @@
+//! The task branch on its way to `main`: caught up, cleared of notes, shown at the forge.
+//!
+//! Owns what the lane does to a branch before anything is judged. Invariants: everything made here is made again as the same
+//! commit after a crash; a conflict has a report and names both sides; the branch at the forge is replaced only from where
+//! it is known to be, and what a person put there is theirs. Refuses to touch `main`.
+
+use orch_adapters::git::{BranchPush, CatchUpSpec, RepoGit, TaskBranch};
+use orch_domain::event::LandingEnd;
+use orch_domain::ids::{CommitSha, Epoch};
+use orch_domain::landing::WorkFault;
+use orch_domain::task::Task;
+
+use super::{Halt, Landing, could_not_run};
+use crate::artefacts;
+use crate::gates::merge::{self, CaughtUp};
+
+impl Landing {
+    /// Brings the task's head on top of `main`. What does not go together goes back, with its report where the gate is asked.
+    pub(super) async fn catch_up(
+        &self,
+        git: &RepoGit,
+        task: &Task,
+        own: &CommitSha,
+        main_at: &CommitSha,
+    ) -> Result<CaughtUp, Halt> {
+        self.say("catching up with main");
+        let spec = self.catch_up_spec(task);
+        let caught = match merge::catch_up(git, own, main_at, &spec).await.map_err(could_not_run)? {
+            Ok(caught) => caught,
+            Err(conflict) => {
+                self.turn.conflict();
+                let findings = conflict.findings.clone();
+                if task.policy.gates.merge.is_asked() {
+                    let subject = self.subject(task, main_at, own).await?;
+                    let answer = merge::conflicted(&self.ctx, &subject, &conflict).await;
+                    if answer.report.is_none() {
+                        tracing::warn!(task.id = %self.task, "a conflict has no report: {:?}", answer.end);
+                    }
+                }
+                return Err(Some(LandingEnd::SentBack { fault: WorkFault::Conflict, findings, head: None }));
+            }
+        };
+        if caught.head != *own {
+            let mut text = caught.how.clone();
+            for line in caught.account.lines() {
+                text.push('\n');
+                text.push_str(&line);
+            }
+            let kind = if caught.head == *main_at { "already-on-main" } else { "caught-up" };
+            self.note(kind, text).await;
+        }
+        // Where the gate is asked, it says so itself, with its report.
+        if !caught.account.balances() && !task.policy.gates.merge.is_asked() {
+            let findings =
+                format!("Catching up with main at {main_at} lost something:\n{}", caught.account.lines().join("\n"));
+            return Err(Some(LandingEnd::SentBack { fault: WorkFault::Conflict, findings, head: None }));
+        }
+        Ok(caught)
+    }
+
+    fn catch_up_spec(&self, task: &Task) -> CatchUpSpec {
+        CatchUpSpec {
+            task: self.task.clone(),
+            at: task.state.since(),
+            merge_message: format!("Merge main into {}", task.branch()),
+        }
+    }
+
+    /// Where the agents' notes do not land: a commit that takes the task's own out, before anything is tested.
+    pub(super) async fn strip(
+        &self,
+        git: &RepoGit,
+        task: &Task,
+        head: &CommitSha,
+        main_at: &CommitSha,
+    ) -> Result<CommitSha, Halt> {
+        if task.policy.keep_artefacts || head == main_at {
+            return Ok(head.clone());
+        }
+        let folder = artefacts::folder(task);
+        let message = format!("{}: leave the notes in `{folder}` out of what lands\n", task.key);
+        let spec = self.catch_up_spec(task);
+        match git.strip_folder(head, main_at, &folder, &message, &spec).await.map_err(could_not_run)? {
+            Some(stripped) => {
+                self.note("notes-stripped", format!("took `{folder}` out: {}", stripped.short())).await;
+                Ok(stripped)
+            }
+            None => Ok(head.clone()),
+        }
+    }
+
+    /// Pushes the task branch, replacing only what we know. A branch with somebody's own commits is theirs.
+    pub(super) async fn publish_branch(
+        &self,
+        git: &RepoGit,
+        task: &Task,
+        head: &CommitSha,
+        epoch: Epoch,
+    ) -> Result<(), Halt> {
+        self.say("pushing the task branch");
+        let protected = self.repo.forge.protected().await.map_err(could_not_run)?;
+        let branch = TaskBranch::new(task.branch(), &protected).map_err(could_not_run)?;
+        let at = git.remote_head(branch.name()).await.map_err(could_not_run)?;
+        if at.as_ref() == Some(head) {
+            return Ok(());
+        }
+        if let Some(at) = &at
+            && !git.has_commit(at).await.map_err(could_not_run)?
+        {
+            let why = format!("{} holds {}, which is not ours: a person works on it", branch.name(), at.short());
+            return Err(Some(LandingEnd::Refused { why }));
+        }
+        let pushed = git.for_owner(self.owner(epoch)).push_task_branch(&branch, head, at.as_ref()).await;
+        if pushed.is_err() {
+            // A STOP recorded meanwhile refuses the job: that is the STOP's doing, no trouble of ours.
+            self.border().await?;
+        }
+        match pushed.map_err(could_not_run)? {
+            BranchPush::Pushed => Ok(()),
+            BranchPush::Stale { .. } => {
+                Err(Some(LandingEnd::Deferred { why: format!("{} was moved by somebody else", branch.name()) }))
+            }
+            BranchPush::Refused { why } => Err(Some(LandingEnd::Refused { why })),
+            BranchPush::Unknown { why } => Err(could_not_run(why)),
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The lane's rules about one landing, pure: what a failure means, whom a red re-test is charged to, what a catch-up may
+//! have done to a branch, what follows from a forge's answer, and when a commit may land.
+//!
+//! Owns the failure classes and their budgets. Invariants: only what the work itself did wrong counts against it; "main
+//! fails too" is said only of the very same failed tests; a patch that is gone without being on `main` is a loss; no answer
+//! of a forge but a definitive one ends an intent; nothing lands that a gate in its plan has not judged as this very tree.
+//! Refuses to run, read or write anything.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::LandingEnd;
+use crate::gate::{GateName, LANDING_GATES, Verdict};
+use crate::ids::CommitSha;
+use crate::policy::GatePlan;
+use crate::testnames::Failure;
+
+/// What was wrong with the work itself, when the lane sends it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkFault {
+    /// Caught up with `main`, it fails tests that `main` passes.
+    Tests,
+    /// It does not go together with what `main` brought.
+    Conflict,
+    /// Another gate of the landing failed.
+    Gate,
+}
+
+/// Why a landing did not come to its end. Each class has a budget, a report and a next step of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureClass {
+    /// The work fails tests that `main` passes.
+    OwnTests,
+    /// The work and `main` changed the same.
+    Conflict,
+    /// Another gate failed.
+    Gate,
+    /// `main` itself fails the same tests.
+    MainRed,
+    /// Something of ours could not run: a tool, a time limit, the disk, the network.
+    Infrastructure,
+    /// The forge refuses for good.
+    RefusedByForge,
+    /// Somebody else was faster, as often as one landing tries.
+    MainMoved,
+    /// The lease, or another part of the lane, was busy.
+    Busy,
+}
+
+impl FailureClass {
+    /// All, in the order of the document.
+    pub const ALL: [Self; 8] = [
+        Self::OwnTests,
+        Self::Conflict,
+        Self::Gate,
+        Self::MainRed,
+        Self::Infrastructure,
+        Self::RefusedByForge,
+        Self::MainMoved,
+        Self::Busy,
+    ];
+
+    /// The word in journals, figures and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OwnTests => "own-tests",
+            Self::Conflict => "conflict",
+            Self::Gate => "gate",
+            Self::MainRed => "main-red",
+            Self::Infrastructure => "infrastructure",
+            Self::RefusedByForge => "refused-by-forge",
+            Self::MainMoved => "main-moved",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// What it is counted against, by the setting's name.
+    #[must_use]
+    pub const fn budget(self) -> &'static str {
+        match self {
+            Self::OwnTests | Self::Gate => "limits.max_developer_retries",
+            Self::Conflict => "limits.max_conflicts",
+            Self::Infrastructure => "limits.infrastructure_retries",
+            Self::RefusedByForge => "none",
+            Self::MainRed | Self::MainMoved | Self::Busy => "gates.merge.defer_max",
+        }
+    }
+
+    /// What follows.
+    #[must_use]
+    pub const fn next_step(self) -> &'static str {
+        match self {
+            Self::OwnTests | Self::Conflict | Self::Gate => "back to development with the findings",
+            Self::MainRed => "later again; people are told that main is red",
+            Self::Infrastructure | Self::MainMoved | Self::Busy => "later again",
+            Self::RefusedByForge => "a person",
+        }
+    }
+
+    /// Whether it counts against the work.
+    #[must_use]
+    pub const fn blames_the_work(self) -> bool {
+        matches!(self, Self::OwnTests | Self::Conflict | Self::Gate)
+    }
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl LandingEnd {
+    /// Which failure it is; `None`: none, or one whose end is a question to a person.
+    #[must_use]
+    pub const fn class(&self) -> Option<FailureClass> {
+        Some(match self {
+            Self::SentBack { fault: WorkFault::Tests, .. } => FailureClass::OwnTests,
+            Self::SentBack { fault: WorkFault::Conflict, .. } => FailureClass::Conflict,
+            Self::SentBack { fault: WorkFault::Gate, .. } => FailureClass::Gate,
+            Self::MainRed { .. } => FailureClass::MainRed,
+            Self::MainMoved { .. } => FailureClass::MainMoved,
+            Self::Deferred { .. } => FailureClass::Busy,
+            Self::CouldNotRun { .. } | Self::NotConfigured { .. } => FailureClass::Infrastructure,
+            Self::Refused { .. } => FailureClass::RefusedByForge,
+            Self::Landed { .. }
+            | Self::ApprovalVoid { .. }
+            | Self::AwaitingMerge { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::Stopped => return None,
+        })
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------- a red re-test
+
+/// What the tests said about `main` alone, run in the same surroundings as the caught-up commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnMain {
+    /// Good.
+    Passed,
+    /// Bad, in this way.
+    Failed(Failure),
+    /// There are none: `main` has no tests yet.
+    NoTests,
+    /// Nothing can be said.
+    CouldNotRun(String),
+}
+
+/// Whom a red re-test is charged to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The work: it fails what `main` does not.
+    Work {
+        /// Failed tests that `main` fails too: not the work's.
+        also_on_main: BTreeSet<String>,
+        /// What is known about `main`, for the findings.
+        note: String,
+    },
+    /// `main`: everything that fails fails there, too.
+    Main {
+        /// For people.
+        note: String,
+    },
+    /// It cannot be told now: nobody is blamed.
+    Unknown {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// Compares a red caught-up commit with `main` alone. "The same" is said only when both name every failed test and the
+/// work adds none, or neither names any and both say the same.
+#[must_use]
+pub fn blame(head: &Failure, main: &OnMain) -> Blame {
+    let failed = match main {
+        OnMain::Passed => {
+            return Blame::Work { also_on_main: BTreeSet::new(), note: "main alone passes the tests.".to_owned() };
+        }
+        OnMain::NoTests => {
+            return Blame::Work { also_on_main: BTreeSet::new(), note: "main has no tests of its own.".to_owned() };
+        }
+        OnMain::CouldNotRun(why) => {
+            return Blame::Unknown { why: format!("whether main fails as well could not be found out: {why}") };
+        }
+        OnMain::Failed(failed) => failed,
+    };
+    let listed = |names: &BTreeSet<String>| names.iter().map(|name| format!("\n- {name}")).collect::<String>();
+    match (head, failed) {
+        (Failure::Named(head), Failure::Named(main)) if head.is_subset(main) => {
+            Blame::Main { note: format!("main alone fails the same tests:{}", listed(head)) }
+        }
+        (Failure::Unnamed(head), Failure::Unnamed(main)) if head == main => {
+            Blame::Main { note: "main alone fails in the same way; the output names no test.".to_owned() }
+        }
+        (head, main) => {
+            let also: BTreeSet<String> = head.names().intersection(&main.names()).cloned().collect();
+            let note = match also.is_empty() {
+                true => "main alone fails too, but not in these tests as far as their names are known.".to_owned(),
+                false => format!("Of these, main alone fails too, so they are not yours:{}", listed(&also)),
+            };
+            Blame::Work { also_on_main: also, note }
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------- a catch-up
+
+/// One commit of a branch, as far as a catch-up has to account for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Which commit.
+    pub sha: CommitSha,
+    /// For people: short id, subject, author.
+    pub line: String,
+    /// Its patch, as an id that survives a rebase; `None`: it changes nothing, or is a merge.
+    pub id: Option<String>,
+    /// Who wrote it when and what it says: the same before and after.
+    pub identity: String,
+}
+
+/// What a catch-up did, told by ways other than its own: by patch ids, by paths, and by composing the tree once more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Composition {
+    /// The branch's own commits before.
+    pub before: Vec<Patch>,
+    /// Its commits on top of `main` after.
+    pub after: Vec<Patch>,
+    /// Patch ids that `main` has brought since the two parted; only looked for when something is gone.
+    pub on_main: BTreeSet<String>,
+    /// Commits that bring nothing when applied to `main` or to the result: it is there already.
+    pub brings_nothing: BTreeSet<CommitSha>,
+    /// Whether composing the tree in another way gives the same one; `None`: it cannot be composed so, or was not needed.
+    pub recomposed_same: Option<bool>,
+    /// Paths in which the result differs from `main`, though neither the branch nor a rename of `main`'s explains it.
+    pub foreign_paths: Vec<String>,
+}
+
+/// What became of a branch's commits in a catch-up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// There, with the same patch.
+    pub kept: usize,
+    /// There, in other surroundings.
+    pub altered: Vec<String>,
+    /// On `main` already.
+    pub already_on_main: Vec<String>,
+    /// Gone, and nobody can say where to.
+    pub lost: Vec<String>,
+    /// Paths that changed without anybody's doing.
+    pub foreign_paths: Vec<String>,
+    /// The tree is not what composing it in another way gives.
+    pub composed_differently: bool,
+}
+
+impl Account {
+    /// Whether nothing is lost and nothing was added.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.lost.is_empty() && self.foreign_paths.is_empty() && !self.composed_differently
+    }
+
+    /// For the report and the findings: a line each, none when all was kept as it was.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut say = |what: &str, of: &[String]| {
+            lines.extend((!of.is_empty()).then(|| format!("{what}:")));
+            lines.extend(of.iter().map(|line| format!("- {line}")));
+        };
+        say("Already on main, left out", &self.already_on_main);
+        say("Kept, with other surroundings", &self.altered);
+        say("LOST without being on main", &self.lost);
+        say("Changed without being changed by the branch", &self.foreign_paths);
+        if self.composed_differently {
+            lines.push("The tree is not the one that merging main and the branch gives.".to_owned());
+        }
+        lines
+    }
+}
+
+/// Accounts for every commit of the branch.
+#[must_use]
+pub fn account(facts: &Composition) -> Account {
+    let ids: BTreeSet<&String> = facts.after.iter().filter_map(|patch| patch.id.as_ref()).collect();
+    let identities: BTreeSet<&String> = facts.after.iter().map(|patch| &patch.identity).collect();
+    let mut account = Account { foreign_paths: facts.foreign_paths.clone(), ..Account::default() };
+    for patch in &facts.before {
+        let Some(id) = &patch.id else {
+            account.kept += 1;
+            continue;
+        };
+        if ids.contains(id) {
+            account.kept += 1;
+        } else if facts.on_main.contains(id) {
+            account.already_on_main.push(patch.line.clone());
+        } else if identities.contains(&patch.identity) {
+            account.altered.push(patch.line.clone());
+        } else if facts.brings_nothing.contains(&patch.sha) {
+            account.already_on_main.push(patch.line.clone());
+        } else {
+            account.lost.push(patch.line.clone());
+        }
+    }
+    // Patches that are the same prove themselves; altered ones are proven by the whole.
+    account.composed_differently = !account.altered.is_empty() && facts.recomposed_same == Some(false);
+    account
+}
+
+// ------------------------------------------------------------------------------------------------------- the window
+
+/// What a forge said when it was asked to move `main`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Seen: `main` is there.
+    Moved,
+    /// `main` is elsewhere; whether it contains the commit by now was looked at.
+    Elsewhere {
+        /// Whether it does.
+        contains: bool,
+    },
+    /// Definitely not, and never.
+    Refused,
+    /// This request was not sent.
+    NotSent,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What follows from a forge's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It has landed as far as the forge says: look, and record it.
+    Verify,
+    /// It has definitely not landed, and nobody is to blame: catch up again.
+    CatchUpAgain,
+    /// It has definitely not landed: a person has to act.
+    NeedsPerson,
+    /// Nothing was ever sent for this intent: it is void.
+    Void,
+    /// Repeat the same request.
+    Repeat,
+}
+
+/// What follows from an answer. `ever_sent`: whether an earlier request for the same intent may have gone out, be it by
+/// somebody before us.
+#[must_use]
+pub const fn after_advance(said: Said, ever_sent: bool) -> Then {
+    match said {
+        Said::Moved | Said::Elsewhere { contains: true } => Then::Verify,
+        Said::Elsewhere { contains: false } => Then::CatchUpAgain,
+        Said::Refused => Then::NeedsPerson,
+        // An earlier one may have come through, whatever keeps this one from being sent.
+        Said::NotSent if !ever_sent => Then::Void,
+        Said::NotSent | Said::Unknown => Then::Repeat,
+    }
+}
+
+/// What one gate's report says, read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// Whose.
+    pub gate: GateName,
+    /// What it says.
+    pub verdict: Verdict,
+    /// About which commit.
+    pub head: CommitSha,
+    /// About which tree.
+    pub tree: CommitSha,
+    /// On which `main`.
+    pub base: Option<CommitSha>,
+}
+
+/// A commit that is about to land.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The commit.
+    pub head: CommitSha,
+    /// Its tree.
+    pub tree: CommitSha,
+    /// The `main` that it is caught up with.
+    pub base: CommitSha,
+}
+
+/// Whether a candidate may land: every gate that its plan asks has passed this very commit, tree and base.
+///
+/// # Errors
+/// Which gate has not, and why.
+pub fn may_land(candidate: &Candidate, plan: GatePlan, proven: &[Proven]) -> Result<(), String> {
+    // The security gate judges the branch before the lane; what it says about the catch-up's own objects comes on top.
+    let in_lane = LANDING_GATES.into_iter().filter(|gate| *gate != GateName::Security && plan.of(*gate).is_asked());
+    for gate in in_lane {
+        let Some(found) = proven.iter().find(|found| found.gate == gate) else {
+            return Err(format!("the {gate} gate has not been asked about {}", candidate.head.short()));
+        };
+        let same = found.head == candidate.head && found.tree == candidate.tree;
+        if !same || found.base.as_ref() != Some(&candidate.base) {
+            return Err(format!("the {gate} gate's report is about another commit, tree or base"));
+        }
+        if found.verdict != Verdict::Passed {
+            return Err(format!("the {gate} gate's report says {}", found.verdict));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
