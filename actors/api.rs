@@ -236,6 +236,44 @@ pub struct Slots {
     pub waiting: usize,
 }
 
+/// What a gate has said so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateTally {
+    /// Times that it passed something.
+    pub passed: u64,
+    /// Times that it failed something.
+    pub failed: u64,
+    /// Times that it could not run.
+    pub could_not_run: u64,
+    /// Its newest verdict.
+    pub last: Option<LastVerdict>,
+}
+
+/// A gate's newest verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastVerdict {
+    /// When.
+    pub at: Timestamp,
+    /// `passed`, `failed` or `could_not_run`.
+    pub verdict: String,
+    /// In which repository.
+    pub repo: RepoName,
+    /// For which task, if it still is there.
+    pub task: Option<TaskKey>,
+    /// On which commit.
+    pub head: CommitSha,
+}
+
+/// The security gate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityView {
+    /// What looks for secrets, as things stand on this machine.
+    pub engine: String,
+    /// What it has said.
+    #[serde(flatten)]
+    pub tally: GateTally,
+}
+
 /// The state of the whole, on one page.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct QueueView {
@@ -251,6 +289,9 @@ pub struct QueueView {
     pub agents: Slots,
     /// Gate slots.
     pub gates: Slots,
+    /// The security gate.
+    #[serde(default)]
+    pub security: SecurityView,
     /// Lanes to `main`.
     pub merge: Vec<LaneView>,
     /// STOPs.

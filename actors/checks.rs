@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use orch_domain::event::{CheckEnd, Event};
+use orch_domain::gate::GateName;
 use orch_domain::ids::{CommitSha, Epoch, RunId};
 use orch_domain::pipeline::{RepoCommand, Work};
 use orch_domain::task::{Step, Task};
@@ -14,7 +15,7 @@ use ractor::ActorRef;
 use crate::context::Context;
 use crate::directory::Directory;
 use crate::gates::checks::{CheckRequest, run_check};
-use crate::gates::{GateAnswer, GateOrder, GatePoolHandle, GateSubject};
+use crate::gates::{GateAnswer, GateOrder, GatePoolHandle, GateSubject, security};
 use crate::snapshots::Snapshots;
 use crate::task::{TaskMsg, send};
 
@@ -56,8 +57,10 @@ pub fn start(
     tokio::spawn(async move {
         let end = match (command_of(&request.task, request.step), request.step) {
             (_, Step::Security) => {
-                let why = "this version has no security gate; switch it off (`gates.security.enabled: false`)";
-                CheckEnd::CouldNotRun { why: why.to_owned() }
+                snapshots.set_activity(&id, "security: waiting for a gate slot".to_owned());
+                let end = ask_security(&ctx, &directory, &snapshots, &request).await;
+                snapshots.clear_activity(&id);
+                end
             }
             (None, _) => CheckEnd::passed(format!("stage `{}` has nothing to check", request.task.stage)),
             (Some(what), _) => {
@@ -88,6 +91,17 @@ async fn ask_pool(
     let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false };
     let context = ctx.clone();
     asked.of(check.subject.clone(), what.as_str(), async move { run_check(&context, &check).await }).await.end
+}
+
+async fn ask_security(ctx: &Arc<Context>, directory: &Directory, snapshots: &Snapshots, request: &Request) -> CheckEnd {
+    let Some(gates) = directory.gates() else {
+        return CheckEnd::CouldNotRun { why: "the gate pool is being restarted".to_owned() };
+    };
+    let task = &request.task;
+    let subject = subject_of(task, request.run.clone(), request.epoch, task.base.clone(), request.head.clone());
+    let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false };
+    let (context, of) = (ctx.clone(), subject.clone());
+    asked.of(subject, GateName::Security.as_str(), async move { security::run(&context, &of, &[]).await }).await.end
 }
 
 /// One commit of a task as a gate is asked about it.

@@ -13,6 +13,7 @@ use orch_adapters::images::Images;
 use orch_adapters::jobs::Runner;
 use orch_adapters::jobs::env::{PrivateDirs, base_env_with_path};
 use orch_adapters::ports::{Clock, Forge, ForgeError, JobLimits, Notifier, Tracker};
+use orch_adapters::secrets::{CollectLimits, EngineKind, ExpandLimits, HashKey};
 use orch_domain::coverage::CoveragePolicy;
 use orch_domain::names::{BranchName, RepoName, RepoPath};
 use orch_domain::pipeline::Pipeline;
@@ -179,6 +180,42 @@ pub struct AgentSetup {
     pub read: Vec<PathBuf>,
 }
 
+/// Settings of the security gate.
+#[derive(Clone, Debug)]
+pub struct SecuritySettings {
+    /// Which engine looks for secrets.
+    pub engine: EngineKind,
+    /// The binary, by name (looked for along the `PATH` of jobs) or absolute path.
+    pub gitleaks: String,
+    /// Its only accepted checksum, hex SHA-256.
+    pub gitleaks_sha256: Option<String>,
+    /// A rules file that holds instead of the repositories' own.
+    pub rules: Option<PathBuf>,
+    /// Longest scan.
+    pub timeout: Millis,
+    /// Bounds of what is looked at.
+    pub limits: CollectLimits,
+    /// How far archives are opened.
+    pub expand: ExpandLimits,
+    /// Key of the hashes by which secrets are spoken of.
+    pub key: HashKey,
+}
+
+impl Default for SecuritySettings {
+    fn default() -> Self {
+        Self {
+            engine: EngineKind::Auto,
+            gitleaks: "gitleaks".to_owned(),
+            gitleaks_sha256: None,
+            rules: None,
+            timeout: Millis::from_mins(10),
+            limits: CollectLimits::default(),
+            expand: ExpandLimits::default(),
+            key: HashKey::new(*b"not a secret"),
+        }
+    }
+}
+
 /// Folders under the data folder.
 #[derive(Clone, Debug)]
 pub struct Paths {
@@ -280,6 +317,8 @@ pub struct Context {
     pub disk: DiskWatch,
     /// Bounds of every agent's and gate's job besides its time: log, processes, memory.
     pub job_limits: JobLimits,
+    /// The security gate.
+    pub security: SecuritySettings,
     /// Whether the tracker's STOP status is obeyed; STOP by command line and HTTP always is.
     pub stop_status: bool,
     /// Prompt templates.

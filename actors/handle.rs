@@ -411,6 +411,7 @@ impl Control for Handle {
             waiting,
             agents: self.snapshots.agent_slots(),
             gates,
+            security: crate::tally::security(&self.ctx).await.map_err(store_error)?,
             merge: self.lane_views(&deferred).await?,
             stop: self.stop_block(stopping).await?,
             intake: self.intake_state(),

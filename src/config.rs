@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use coverage::CoverageGate;
 pub use embedded::EmbeddedRepo;
-pub use gates::{GateScope, Gates, SecurityGate};
+pub use gates::{GateScope, Gates, SecretEngine, SecurityGate};
 pub use keys::{KEYS, Key, Kind, OUTER, Outer};
 pub use merge::MergeGate;
 pub use problem::ConfigError;

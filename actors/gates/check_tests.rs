@@ -72,8 +72,8 @@ impl Notifier for Quiet {
 /// A repository with a history of our making, and everything a check needs.
 pub(super) struct World {
     pub(super) root: tempfile::TempDir,
-    author: PathBuf,
-    git: RepoGit,
+    pub(super) author: PathBuf,
+    pub(super) git: RepoGit,
     forge: Arc<FakeForge>,
     pub(super) store: Store,
     pub(super) task: Task,
@@ -137,7 +137,7 @@ impl World {
         world
     }
 
-    fn author_git(&self, args: &[&str], cwd: Option<&Path>) -> String {
+    pub(super) fn author_git(&self, args: &[&str], cwd: Option<&Path>) -> String {
         let identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"];
         let out = Program::new("git")
             .args(identity)
@@ -204,6 +204,7 @@ impl World {
             retention: crate::upkeep::Retention::default(),
             disk: crate::disk::DiskWatch::new(Arc::new(FakeDisk::with_free(u64::MAX - 1)), self.paths().data, 0),
             job_limits: orch_adapters::ports::JobLimits::default(),
+            security: crate::context::SecuritySettings::default(),
             stop_status: true,
             prompts: Prompts::new(&BTreeMap::new()).expect("the built-in prompts"),
             path: self.path.clone(),

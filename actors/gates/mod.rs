@@ -18,6 +18,7 @@ mod output;
 mod pool;
 mod queue;
 mod scratch;
+pub mod security;
 mod site;
 mod verdict;
 
@@ -27,6 +28,8 @@ mod check_tests;
 mod coverage_tests;
 #[cfg(test)]
 mod pool_tests;
+#[cfg(test)]
+mod security_tests;
 
 pub use answer::{Cause, GateAnswer, GateSubject, ReportRef};
 pub use pool::{GatePool, GatePoolHandle, Order, PoolArgs, PoolMsg, PoolState};

@@ -17,7 +17,7 @@ use super::{Halt, Landing, could_not_run};
 use crate::checks::{Asked, subject_of};
 use crate::gates::conclude::{reread, was_known};
 use crate::gates::merge::{self, CaughtUp, Suite};
-use crate::gates::{Cause, GateAnswer, GateSubject, ReportRef, coverage, image};
+use crate::gates::{Cause, GateAnswer, GateSubject, ReportRef, coverage, image, security};
 
 /// What the gates said about one candidate.
 pub(super) struct Judged {
@@ -83,6 +83,9 @@ impl Landing {
     ) -> Result<Judged, Halt> {
         let mut judged = Judged { answers: Vec::new(), off: off_by_switch(task), coverage: None };
         let plan = task.policy.gates;
+        if plan.security.is_asked() && head != main_at {
+            self.judge_objects(&mut judged, task, main_at, head, &caught.head).await?;
+        }
         if plan.merge.is_asked() {
             self.say("testing the combined tree");
             let ctx = self.ctx.clone();
@@ -135,6 +138,35 @@ impl Landing {
         let failed = "The image of the change, caught up with main, is not right.";
         self.take(judged, GateName::ImageFreshness, answer, failed, main_at, go_on).await?;
         self.border().await
+    }
+
+    /// The security gate's word on the branch as it was before, which is known and only read again, and on the objects that
+    /// the catch-up made.
+    async fn judge_objects(
+        &self,
+        judged: &mut Judged,
+        task: &Task,
+        main_at: &CommitSha,
+        head: &CommitSha,
+        go_on: &CommitSha,
+    ) -> Result<(), Halt> {
+        let own = task.head.clone().unwrap_or_else(|| head.clone());
+        let of_caught_up = self.subject(task, main_at, head).await?;
+        let of_branch = GateSubject { base: task.base.clone(), head: own.clone(), ..of_caught_up.clone() };
+        let mut asked = vec![(of_branch, Vec::new())];
+        if *head != own {
+            asked.push((of_caught_up, vec![own]));
+        }
+        for (subject, known) in asked {
+            self.say("looking for secrets");
+            let (ctx, of) = (self.ctx.clone(), subject.clone());
+            let work = async move { security::run(&ctx, &of, &known).await };
+            let answer = self.ask(task, subject, GateName::Security, work).await?;
+            let failed = "The change, caught up with main, does not pass the security gate.";
+            self.take(judged, GateName::Security, answer, failed, main_at, go_on).await?;
+            self.border().await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn subject(

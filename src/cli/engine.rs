@@ -12,7 +12,8 @@ use orch_actors::api::Control;
 use orch_domain::stop::Level;
 
 use super::demo::DemoArgs;
-use super::output::Output;
+use super::gate::{GateArgs, GateOutcome};
+use super::output::{CliError, Output};
 use crate::config::Config;
 
 /// Why an engine could not be started, or its data not be worked on.
@@ -68,6 +69,9 @@ pub trait EngineStarter: Send + Sync {
 
     /// Looks at what only the lower rooms know about this host: shim, containment, landlock.
     async fn probe(&self, config: &Config) -> Vec<Probe>;
+
+    /// Asks one gate about a range of commits of a repository, on a throw-away data folder.
+    async fn gate(&self, config: Config, args: &GateArgs) -> Result<GateOutcome, CliError>;
 
     /// `orch demo`: the exit code.
     async fn demo(&self, args: &DemoArgs, out: &mut Output) -> u8;

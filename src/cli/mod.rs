@@ -13,6 +13,7 @@ mod doctor;
 mod door;
 pub mod engine;
 mod follow;
+mod gate;
 mod gc;
 mod handover;
 mod init;
@@ -40,6 +41,7 @@ use clap::{Args, Parser, Subcommand};
 pub use client::{Client, ClientError};
 pub use demo::DemoArgs;
 pub use engine::{Engine, EngineStarter, Health, Probe, StartError};
+pub use gate::{GateArgs, GateOutcome};
 pub use output::{CliError, Output};
 
 use crate::config::Config;
@@ -110,6 +112,8 @@ pub enum Verb {
     /// The repositories
     #[command(subcommand)]
     Repo(repo::RepoVerb),
+    /// Ask one gate about a range of commits: 0 passed, 1 failed, 2 could not run
+    Gate(GateArgs),
     /// Look whether this machine has what is needed
     Doctor,
     /// Check or show the settings
@@ -227,6 +231,7 @@ async fn dispatch(context: &Context, verb: Verb, out: &mut Output) -> Result<u8,
         Verb::Handover(args) => handover::run(context, &args, out).await,
         Verb::Gc(args) => gc::run(context, &args, out).await,
         Verb::Repo(verb) => repo::run(context, &verb, out).await,
+        Verb::Gate(args) => gate::run(context, &args, out).await,
         Verb::Doctor => doctor::run(context, out).await,
         Verb::Config(verb) => config::run(context, verb, out),
         Verb::Backup(args) => backup::run(context, &args, out).await,

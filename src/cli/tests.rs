@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::CommandFactory as _;
 use orch_actors::api::Control;
+use orch_domain::gate::Verdict;
 use orch_domain::stop::Level;
 
 use super::*;
@@ -73,6 +74,25 @@ impl EngineStarter for FakeStarter {
 
     async fn probe(&self, _: &Config) -> Vec<Probe> {
         vec![Probe { name: "shim".to_owned(), health: Health::Warn, text: "no cgroup".to_owned() }]
+    }
+
+    async fn gate(&self, _: Config, args: &GateArgs) -> Result<GateOutcome, CliError> {
+        let sha = |c: &str| c.repeat(40).parse().expect("hex");
+        let verdict = match args.head.as_str() {
+            "good" => Verdict::Passed,
+            "bad" => Verdict::Failed,
+            "odd" => Verdict::CouldNotRun,
+            other => return Err(CliError::Usage(format!("`{other}` is no commit"))),
+        };
+        Ok(GateOutcome {
+            gate: args.name,
+            verdict,
+            base: sha("a"),
+            head: sha("b"),
+            text: "what it says\u{1b}[31m".to_owned(),
+            warnings: vec!["look".to_owned()],
+            report: Some("---\nx: y\n---\n".to_owned()),
+        })
     }
 
     async fn demo(&self, _: &DemoArgs, _: &mut Output) -> u8 {
@@ -487,4 +507,23 @@ async fn demo_is_the_engines_and_inner_verbs_are_not_for_people() {
     assert_eq!(place.orch(&["demo", "--headless"]).await.0, 7);
     let (code, _, err) = place.orch(&["shim", "--x"]).await;
     one_line(code, &err, 64, "for orch itself");
+}
+
+#[tokio::test]
+async fn a_gate_is_asked_by_hand_and_its_answer_is_the_exit_code() {
+    let place = Place::new();
+    for (head, code) in [("good", 0), ("bad", 1), ("odd", 2), ("nowhere", 64)] {
+        let (got, text, _) = place.orch(&["gate", "security", "--base", "x", "--head", head]).await;
+        assert_eq!(got, code, "{head}: {text}");
+        assert!(code == 64 || (text.contains("what it says") && !text.contains('\u{1b}')), "{text}");
+    }
+    let report = place.dir.path().join("report.md");
+    let at = report.to_string_lossy().into_owned();
+    let (_, text, _) = place.orch(&["gate", "merge", "--base", "x", "--head", "bad", "--json", "--report", &at]).await;
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((json["gate"].as_str(), json["verdict"].as_str()), (Some("merge"), Some("failed")));
+    assert_eq!(std::fs::read_to_string(report).expect("written"), "---\nx: y\n---\n");
+    for wrong in [vec!["gate", "security"], vec!["gate", "tests", "--base", "x"], vec!["gate"]] {
+        assert_eq!(parse([vec!["orch"], wrong].concat()).expect_err("refused"), 64);
+    }
 }

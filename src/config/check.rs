@@ -260,6 +260,14 @@ fn gate_scopes(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> 
             format!("{} basis points are more than all lines; 10 are 0.10 percentage points", gates.coverage.epsilon);
         return Err(source.wrong("gates.coverage.epsilon", &what));
     }
+    let pinned = gates.security.gitleaks_sha256.as_deref();
+    if let Some(pin) = pinned.filter(|pin| pin.len() != 64 || !pin.bytes().all(|b| b.is_ascii_hexdigit())) {
+        let what = format!("`{pin}` is no SHA-256: write its 64 hexadecimal digits, as `sha256sum` prints them");
+        return Err(source.wrong("gates.security.gitleaks_sha256", &what));
+    }
+    if gates.security.gitleaks.trim().is_empty() {
+        return Err(source.wrong("gates.security.gitleaks", "it is empty; name the program, or leave the key out"));
+    }
     let scopes = [
         ("security", &gates.security.repos),
         ("merge", &gates.merge.repos),

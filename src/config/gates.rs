@@ -3,9 +3,12 @@
 //! Owns their shape and defaults, and the translation of switches and scopes into the plan that a task pins. Refuses to
 //! know what the gates do.
 
+use std::path::PathBuf;
+
 use orch_domain::gate::{self, InScope};
 use orch_domain::names::RepoName;
 use orch_domain::policy::GatePlan;
+use orch_domain::time::Millis;
 use serde::{Deserialize, Serialize};
 
 use super::coverage::CoverageGate;
@@ -40,10 +43,10 @@ impl Gates {
     /// Which gates are asked for a repository. Only what this version has: the others' settings are read and kept.
     pub(super) fn plan(&self, repo: &RepoName, self_hosting: bool) -> GatePlan {
         GatePlan {
+            security: asked(self.security.enabled, &self.security.repos, repo, self_hosting),
             merge: asked(self.merge.enabled, &self.merge.repos, repo, self_hosting),
             coverage: asked(self.coverage.enabled, &self.coverage.repos, repo, self_hosting),
             image_freshness: asked(self.image_freshness.enabled, &self.image_freshness.repos, repo, self_hosting),
-            ..GatePlan::default()
         }
     }
 }
@@ -81,12 +84,53 @@ pub struct SecurityGate {
     /// Repositories by name, or `*`.
     #[serde(deserialize_with = "units::or_empty")]
     pub repos: Vec<String>,
+    /// Which engine looks for secrets.
+    pub engine: SecretEngine,
+    /// The gitleaks binary: a name that is looked for along `PATH`, or an absolute path.
+    pub gitleaks: String,
+    /// The only checksum (hex SHA-256) of the binary that is accepted; any when absent.
+    pub gitleaks_sha256: Option<String>,
+    /// A rules file that holds instead of the repositories' own `.gitleaks.toml`.
+    pub rules: Option<PathBuf>,
+    /// Longest scan.
+    #[serde(with = "units::duration")]
+    pub timeout: Millis,
+    /// Longest file that is looked at; a branch that brings a longer one fails.
+    #[serde(with = "units::size")]
+    pub file_size: u64,
+    /// Most bytes of files that one branch may bring.
+    #[serde(with = "units::size")]
+    pub total_size: u64,
     /// Whether an unreachable advisory feed fails the gate instead of passing it with a warning.
     pub dep_audit_fail_closed: bool,
 }
 
+/// What looks for secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretEngine {
+    /// The binary where it is found, else the engine in this process, loudly.
+    #[default]
+    Auto,
+    /// The binary only.
+    Gitleaks,
+    /// The engine in this process.
+    Builtin,
+}
+
 impl Default for SecurityGate {
     fn default() -> Self {
-        Self { enabled: true, repos: Vec::new(), dep_audit_fail_closed: false }
+        Self {
+            enabled: true,
+            repos: Vec::new(),
+            engine: SecretEngine::Auto,
+            gitleaks: "gitleaks".to_owned(),
+            gitleaks_sha256: None,
+            rules: None,
+            timeout: Millis::from_mins(10),
+            file_size: 50 << 20,
+            total_size: 1 << 30,
+            dep_audit_fail_closed: false,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `orch demo`: the real engine on a throw-away repository and board, with a scripted agent; tells the story.
 //!
 //! Owns the story: one task lands at once; one fails its tests, goes back with the failure in its prompt, and lands; one
+//! commits a token, goes back with what was found, rewrites its history, and lands; one
 //! is stopped while a process of it hides, and its receipt is shown; one is stopped in the middle of landing, which is
 //! waited for. Nothing in it exists only here: repository, board,
 //! agents, tests and landing go the way of every task. Ends well only if everything ended as told.
@@ -18,11 +19,12 @@ use orch_domain::ids::Seq;
 use orch_domain::stop::{Level, StepResult};
 use orch_domain::task::Status;
 use orch_domain::view::{TaskDetail, TaskView};
+use sha2::{Digest as _, Sha256};
 
 use super::{Guard, Running, start};
 use crate::cli::output::clean;
 use crate::cli::{CliError, DemoArgs, Output};
-use crate::config::{AgentConfig, Commands, Config, Gates, LogFormat, RepoConfig, Telemetry};
+use crate::config::{AgentConfig, Commands, Config, Gates, LogFormat, RepoConfig, SecretEngine, Telemetry};
 
 /// Longest the demo may take in all.
 const BOUND: Duration = Duration::from_secs(90);
@@ -44,6 +46,14 @@ const HASTY: &str = "attempts:\n\
 - - expect_prompt: \"expected 'HELLO, ADA'\"\n  - say: {text: The tests want capitals}\n\
 \x20 - write: {path: shout.sh, content: \"#!/bin/sh\\nsh greet.sh \\\"$1\\\" | tr '[:lower:]' '[:upper:]'\\n\"}\n\
 \x20 - commit: {message: Shout in capitals}\n  - usage: {input_tokens: 1500, output_tokens: 90, cost_micro_usd: 3900}\n";
+/// `TOKEN` stands for a token that is made up when the demo begins.
+const CARELESS: &str = "attempts:\n\
+- - say: {text: The greeter needs a key}\n  - write: {path: keys.sh, content: \"GREETER_KEY=TOKEN\\n\"}\n\
+\x20 - commit: {message: Add the key}\n  - usage: {input_tokens: 1100, output_tokens: 100, cost_micro_usd: 3200}\n\
+- - expect_prompt: \"keys.sh`, line 1\"\n  - refuse_prompt: \"TOKEN\"\n  - say: {text: It must not be in any commit}\n\
+\x20 - run: {cmd: git reset --quiet --soft HEAD~1}\n\
+\x20 - write: {path: keys.sh, content: \": \\\"${GREETER_KEY:?is set where the greeter runs}\\\"\\n\"}\n\
+\x20 - commit: {message: Read the key from the environment}\n  - usage: {input_tokens: 1600, output_tokens: 110, cost_micro_usd: 4000}\n";
 const STUBBORN: &str = "attempts:\n- - say: {text: Starting something in the background}\n\
 \x20 - misbehave: {daemon: {seconds: 600}}\n  - write: {path: half-done, content: \"half\\n\"}\n\
 \x20 - say: {text: Working for a very long time}\n  - delay: {ms: 600000}\n";
@@ -108,6 +118,16 @@ impl From<CliError> for Wrong {
     }
 }
 
+/// In GitHub's format, from the clock: not even a false token stands in this program.
+fn made_up_token() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let digest = hex::encode(Sha256::digest(now.as_nanos().to_be_bytes()));
+    let sign = |(at, c): (usize, char)| {
+        char::from(b"bcdfghjkmnpqrstvwxyzBCDFGHJKMNPQRSTVWXYZ"[(c as usize * 7 + at * 11) % 40])
+    };
+    format!("ghp_{}", digest.chars().take(36).enumerate().map(sign).collect::<String>())
+}
+
 fn wrong(why: impl Into<String>) -> Wrong {
     Wrong::Story(why.into())
 }
@@ -118,11 +138,16 @@ struct Demo<'a> {
     out: &'a mut Output,
     seen: Seq,
     begun: Instant,
+    /// A made-up token in a well-known format.
+    token: String,
+    /// Everything that was told so far.
+    told: String,
 }
 
 impl<'a> Demo<'a> {
     fn new(root: &Path, out: &'a mut Output) -> Self {
-        Self { root: root.to_owned(), repo: root.join("repo"), out, seen: Seq(0), begun: Instant::now() }
+        let (root, repo) = (root.to_owned(), root.join("repo"));
+        Self { root, repo, out, seen: Seq(0), begun: Instant::now(), token: made_up_token(), told: String::new() }
     }
 
     async fn play(mut self, env: &BTreeMap<String, String>) -> Result<(), Wrong> {
@@ -156,36 +181,46 @@ impl<'a> Demo<'a> {
         self.expect(self.git(&["show", "main:shout.sh"])?.contains("upper"), "main has not the mended shout.sh")?;
 
         self.say("")?;
-        self.say("3. A task is stopped while it works; a process of it hides and ignores TERM.")?;
-        let third = self.submit(&control, "stubborn", "Never come to an end").await?;
-        self.follow(&control, &third, |d| d.why.waits_for.contains("very long time")).await?;
-        control.stop(third.id.as_str(), "demo", "demo").await.map_err(|e| wrong(e.to_string()))?;
-        self.follow(&control, &third, |d| d.task.status == Status::Cancelled).await?;
-        self.show_receipt(&control, &third).await?;
+        self.say("3. A task commits a secret. The security gate sends it back; it takes the secret out of its history, and lands.")?;
+        let third = self.submit(&control, "careless", "Give the greeter its key").await?;
+        let third = self.follow(&control, &third, |d| d.task.status == Status::Done).await?;
+        self.expect(third.task.attempts.developer_retries == 1, "the third task was not sent back exactly once")?;
+        self.expect(self.git(&["show", "main:keys.sh"])?.contains("GREETER_KEY:?"), "main has not the mended keys.sh")?;
+        let history = self.git(&["log", "--all", "--patch", "main"])?;
+        self.expect(!history.contains(&self.token), "the secret is in the history of the repository")?;
+        self.expect(!self.told.contains(&self.token), "the secret was told")?;
+
+        self.say("")?;
+        self.say("4. A task is stopped while it works; a process of it hides and ignores TERM.")?;
+        let fourth = self.submit(&control, "stubborn", "Never come to an end").await?;
+        self.follow(&control, &fourth, |d| d.why.waits_for.contains("very long time")).await?;
+        control.stop(fourth.id.as_str(), "demo", "demo").await.map_err(|e| wrong(e.to_string()))?;
+        self.follow(&control, &fourth, |d| d.task.status == Status::Cancelled).await?;
+        self.show_receipt(&control, &fourth).await?;
         self.expect(
-            self.git(&["log", "--format=%s", "main"])?.lines().count() == 4,
+            self.git(&["log", "--format=%s", "main"])?.lines().count() == 5,
             "main has other commits than told",
         )?;
 
         self.say("")?;
-        self.say("4. A task is stopped in the middle of landing: that is waited for, and the STOP ends honestly.")?;
+        self.say("5. A task is stopped in the middle of landing: that is waited for, and the STOP ends honestly.")?;
         let (hold, door) = (self.root.join("hold"), self.root.join("door"));
         std::fs::write(&hold, "").map_err(|e| wrong(e.to_string()))?;
-        let fourth = self.submit(&control, "late", "Say who made the greeter").await?;
-        self.follow(&control, &fourth, |_| door.exists()).await?;
-        control.stop(fourth.id.as_str(), "demo", "demo").await.map_err(|e| wrong(e.to_string()))?;
-        let why = control.why(fourth.id.as_str()).await.map_err(|e| wrong(e.to_string()))?;
-        self.say(&format!("   {}: {}", fourth.key, clean(&why.waits_for)))?;
+        let fifth = self.submit(&control, "late", "Say who made the greeter").await?;
+        self.follow(&control, &fifth, |_| door.exists()).await?;
+        control.stop(fifth.id.as_str(), "demo", "demo").await.map_err(|e| wrong(e.to_string()))?;
+        let why = control.why(fifth.id.as_str()).await.map_err(|e| wrong(e.to_string()))?;
+        self.say(&format!("   {}: {}", fifth.key, clean(&why.waits_for)))?;
         self.expect(
             why.waits_for.contains("deferred until the landing ends"),
             "the STOP does not wait for the landing",
         )?;
         std::fs::remove_file(&hold).map_err(|e| wrong(e.to_string()))?;
-        let fourth = self.follow(&control, &fourth, |d| d.task.status == Status::Done).await?;
-        self.show_receipt(&control, &fourth.task).await?;
-        self.expect_on_main(&fourth, "AUTHORS", "The demo.")?;
+        let fifth = self.follow(&control, &fifth, |d| d.task.status == Status::Done).await?;
+        self.show_receipt(&control, &fifth.task).await?;
+        self.expect_on_main(&fifth, "AUTHORS", "The demo.")?;
         self.expect(
-            self.git(&["log", "--format=%s", "main"])?.lines().count() == 5,
+            self.git(&["log", "--format=%s", "main"])?.lines().count() == 6,
             "main has other commits than told",
         )?;
 
@@ -219,9 +254,11 @@ impl<'a> Demo<'a> {
 
     fn config(&self) -> Result<Config, Wrong> {
         let mut agents = BTreeMap::new();
-        for (name, script) in [("steady", STEADY), ("hasty", HASTY), ("stubborn", STUBBORN), ("late", LATE)] {
+        let scripts =
+            [("steady", STEADY), ("hasty", HASTY), ("careless", CARELESS), ("stubborn", STUBBORN), ("late", LATE)];
+        for (name, script) in scripts {
             let file = self.root.join(format!("{name}.yaml"));
-            std::fs::write(&file, script).map_err(|e| wrong(e.to_string()))?;
+            std::fs::write(&file, script.replace("TOKEN", &self.token)).map_err(|e| wrong(e.to_string()))?;
             let agent = AgentConfig { kind: Some(AgentKind::Scripted), script: Some(file), ..AgentConfig::default() };
             agents.insert(name.to_owned(), agent);
         }
@@ -244,6 +281,8 @@ impl<'a> Demo<'a> {
             ..Config::default()
         };
         config.gates = Gates::for_all();
+        // The demo needs nothing but git and a shell.
+        config.gates.security.engine = SecretEngine::Builtin;
         config.limits.stop_grace = orch_domain::time::Millis(500);
         Ok(config)
     }
@@ -329,6 +368,8 @@ impl<'a> Demo<'a> {
     }
 
     fn say(&mut self, text: &str) -> Result<(), Wrong> {
+        self.told.push_str(text);
+        self.told.push('\n');
         self.out.line(text).map_err(Wrong::from)
     }
 

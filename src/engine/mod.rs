@@ -4,6 +4,8 @@
 //! line that names the value and the way out, before anything is begun.
 
 mod demo;
+mod gate;
+mod security;
 mod starter;
 mod tools;
 
@@ -25,12 +27,12 @@ use orch_actors::system::System;
 use orch_actors::upkeep::Retention;
 use orch_adapters::agents::{self, AgentSettings, Prompts, Rates};
 use orch_adapters::disk::{FreeSpace, SystemDisk};
-use orch_adapters::forge::{ForgeSetupError, LocalForge, RemoteForge};
+use orch_adapters::forge::{BorrowedForge, ForgeSetupError, LocalForge, RemoteForge};
 use orch_adapters::git::{GitRooms, GitSettings, RepoGit};
 use orch_adapters::images::DockerCli;
-use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, become_subreaper};
+use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, UnrecordedLedger, become_subreaper};
 use orch_adapters::notify::LogNotifier;
-use orch_adapters::ports::{Clock, Forge, JobLimits, Placement, Remote, SystemClock};
+use orch_adapters::ports::{Clock, Forge, JobLedger, JobLimits, Placement, Remote, SystemClock};
 use orch_domain::agent::AgentKind;
 use orch_domain::names::RepoName;
 use orch_domain::stop::Level;
@@ -139,6 +141,28 @@ pub async fn start_on(
     guard: Guard,
     disk: Arc<dyn FreeSpace>,
 ) -> Result<Running, StartError> {
+    let ctx = context(config, env, guard, disk, Purpose::Supervise).await?;
+    let system = System::start(Arc::new(ctx)).await.map_err(|e| StartError::Actors(e.to_string()))?;
+    Ok(Running { system })
+}
+
+/// What a context is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A supervisor: jobs are recorded, and fenced by their task's row.
+    Supervise,
+    /// One gate, asked by hand: nothing is remembered, and the repository is only looked at.
+    Look,
+}
+
+/// Everything that actors and gates are handed.
+async fn context(
+    config: &Config,
+    env: &BTreeMap<String, String>,
+    guard: Guard,
+    disk: Arc<dyn FreeSpace>,
+    purpose: Purpose,
+) -> Result<Context, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let paths = folders(config)?;
     let store = Store::open(&StoreConfig::new(&config.data_dir, clock.now())).map_err(|error| match error {
@@ -150,15 +174,22 @@ pub async fn start_on(
         tracing::warn!(%error, "this process cannot become a subreaper");
     }
     let placement = placement(config, &paths, guard.clone())?;
-    let runner = Runner::new(placement.clone(), Arc::new(StoreLedger::new(store.clone(), clock.clone())));
+    let ledger: Arc<dyn JobLedger> = match purpose {
+        Purpose::Supervise => Arc::new(StoreLedger::new(store.clone(), clock.clone())),
+        Purpose::Look => Arc::new(UnrecordedLedger),
+    };
+    let runner = Runner::new(placement.clone(), ledger);
     let tools = tools::find(env);
     let path = env.get("PATH").cloned().unwrap_or_else(|| GitSettings::default().path);
     let rooms = GitRooms::new(config.data_dir.join("repos"), Arc::new(runner.clone()), git_settings(config, &path));
     let mut repos = BTreeMap::new();
     for (name, repo) in &config.repos {
-        let lane_ledger = StoreLedger::of_lane(store.clone(), clock.clone(), name.clone());
-        let lane_runner = Runner::new(placement.clone(), Arc::new(lane_ledger));
-        let runtime = repository(config, name, repo, &rooms, lane_runner, &path).await?;
+        let lane_ledger: Arc<dyn JobLedger> = match purpose {
+            Purpose::Supervise => Arc::new(StoreLedger::of_lane(store.clone(), clock.clone(), name.clone())),
+            Purpose::Look => Arc::new(UnrecordedLedger),
+        };
+        let lane_runner = Runner::new(placement.clone(), lane_ledger);
+        let runtime = repository(config, name, repo, &rooms, lane_runner, &path, purpose).await?;
         repos.insert(name.clone(), Arc::new(runtime));
     }
     let mut pipelines = BTreeMap::new();
@@ -176,7 +207,7 @@ pub async fn start_on(
         env: DockerCli::VARIABLES.iter().filter_map(|n| Some(((*n).to_owned(), env.get(*n)?.clone()))).collect(),
         cwd: config.data_dir.clone(),
     };
-    let ctx = Context {
+    Ok(Context {
         tracker: Arc::new(LocalTracker::new(store.clone(), clock.clone())),
         store,
         clock,
@@ -202,15 +233,14 @@ pub async fn start_on(
             memory_bytes: config.limits.job_memory,
             ..JobLimits::default()
         },
+        security: security::settings(config)?,
         stop_status: config.stop.status_enabled,
         path,
         tools_read: tools.read,
         tools_env: tools.env,
         key_prefix: "ORC".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let system = System::start(Arc::new(ctx)).await.map_err(|e| StartError::Actors(e.to_string()))?;
-    Ok(Running { system })
+    })
 }
 
 fn folders(config: &Config) -> Result<Paths, StartError> {
@@ -272,11 +302,13 @@ async fn repository(
     rooms: &GitRooms,
     lane_runner: Runner,
     path: &str,
+    purpose: Purpose,
 ) -> Result<RepoRuntime, StartError> {
     let refuse = |text: String| StartError::Settings(format!("repository `{name}`: {text}"));
     let lane_rooms =
         GitRooms::new(config.data_dir.join("repos"), Arc::new(lane_runner.clone()), git_settings(config, path));
-    let (forge, lane_git, location) = forge(repo, &lane_rooms, name).await.map_err(|e| refuse(e.to_string()))?;
+    let (forge, lane_git, location) =
+        forge(repo, &lane_rooms, name, purpose).await.map_err(|e| refuse(e.to_string()))?;
     let git = rooms.open(name, forge.remote()).await.map_err(|e| refuse(e.to_string()))?;
     let commands = Commands {
         setup: repo.commands.setup.clone(),
@@ -326,8 +358,14 @@ async fn forge(
     repo: &RepoConfig,
     rooms: &GitRooms,
     name: &RepoName,
+    purpose: Purpose,
 ) -> Result<(Arc<dyn Forge>, RepoGit, String), ForgeSetupError> {
     match (&repo.path, &repo.url) {
+        (Some(place), _) if purpose == Purpose::Look => {
+            let forge = BorrowedForge::open(place, rooms, name).await?;
+            let git = forge.git().clone();
+            Ok((Arc::new(forge), git, place.display().to_string()))
+        }
         (Some(place), _) => {
             let forge = LocalForge::open(place, repo.main.clone(), rooms, name).await?;
             let git = forge.git().clone();

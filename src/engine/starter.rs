@@ -12,8 +12,8 @@ use orch_adapters::ports::{Clock as _, Placement as _, SystemClock};
 use orch_domain::stop::Level;
 use orch_store::{OpenError, Store, StoreConfig};
 
-use super::{Guard, Running, StartError, demo, means, runtime_dir, start};
-use crate::cli::{self, DemoArgs, Engine, EngineStarter, Health, Output, Probe};
+use super::{Guard, Running, StartError, demo, gate, means, runtime_dir, start};
+use crate::cli::{self, DemoArgs, Engine, EngineStarter, GateArgs, GateOutcome, Health, Output, Probe};
 use crate::config::Config;
 
 /// Starts engines for the verbs.
@@ -106,6 +106,10 @@ impl EngineStarter for Starter {
                 vec![Probe { name: "containment".to_owned(), health: Health::Fail, text: error.to_string() }]
             }
         }
+    }
+
+    async fn gate(&self, config: Config, args: &GateArgs) -> Result<GateOutcome, cli::CliError> {
+        gate::ask(config, &self.env, args).await
     }
 
     async fn demo(&self, args: &DemoArgs, out: &mut Output) -> u8 {

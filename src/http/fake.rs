@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use orch_actors::api::{
-    About, ActorView, Control, ControlError, DeferredView, GcItem, HandOver, JobView, LandingView, LaneView, LeaseView,
-    LogPage, ModeView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, Slots, StopAnswer, StopBlock,
-    StopPending, StopUnderWay, Submit, TaskFilter,
+    About, ActorView, Control, ControlError, DeferredView, GateTally, GcItem, HandOver, JobView, LandingView, LaneView,
+    LeaseView, LogPage, ModeView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SecurityView, Slots,
+    StopAnswer, StopBlock, StopPending, StopUnderWay, Submit, TaskFilter,
 };
 use orch_domain::agent::Usage;
 use orch_domain::ids::{CommitSha, Epoch, Generation, Seq};
@@ -360,6 +360,10 @@ impl Control for FakeControl {
             waiting: vec![self.why("ORC-1").await?],
             agents: Slots { used: 1, total: 2, waiting: 1 },
             gates: Slots { used: 0, total: 2, waiting: 0 },
+            security: SecurityView {
+                engine: "builtin".to_owned(),
+                tally: GateTally { passed: 3, ..GateTally::default() },
+            },
             merge: vec![lane(self.leases().await?.remove(0))],
             stop: StopBlock {
                 status_enabled: true,

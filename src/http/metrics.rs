@@ -51,6 +51,12 @@ fn render(queue: &QueueView, about: &About, ready: bool) -> String {
             let _ = writeln!(out, "orch_slots{{kind=\"{kind}\",state=\"{state}\"}} {count}");
         }
     }
+    head(&mut out, "orch_gate_verdicts", "Verdicts by gate and answer.");
+    let tally = &queue.security.tally;
+    for (verdict, count) in [("passed", tally.passed), ("failed", tally.failed), ("could_not_run", tally.could_not_run)]
+    {
+        let _ = writeln!(out, "orch_gate_verdicts{{gate=\"security\",verdict=\"{verdict}\"}} {count}");
+    }
     lanes(&mut out, &queue.merge);
     head(&mut out, "orch_stopping_tasks", "STOPs being carried out.");
     let _ = writeln!(out, "orch_stopping_tasks {}", queue.stop.under_way.len());

@@ -135,6 +135,24 @@ impl Store {
         .await
     }
 
+    /// How often a gate has given each verdict, and its newest one.
+    pub async fn verdicts_by(&self, gate: &str) -> Result<(Vec<(VerdictOutcome, u64)>, Option<Verdict>), StoreError> {
+        let gate = gate.to_owned();
+        self.read(move |conn| {
+            let sql =
+                "SELECT outcome, COUNT(*) AS number FROM verdicts WHERE gate = ?1 GROUP BY outcome ORDER BY outcome";
+            let counts = all(conn, sql, [&gate], |row| {
+                let outcome: String = get(row, "outcome")?;
+                let number: i64 = get(row, "number")?;
+                let outcome = read_json("verdict outcome", &format!("\"{outcome}\""))?;
+                Ok((outcome, u64::try_from(number).unwrap_or_default()))
+            })?;
+            let newest = "SELECT * FROM verdicts WHERE gate = ?1 ORDER BY id DESC LIMIT 1";
+            Ok((counts, first(conn, newest, [&gate], verdict)?))
+        })
+        .await
+    }
+
     /// All verdicts asked for a task, oldest first.
     pub async fn verdicts_of(&self, task: &TaskId) -> Result<Vec<Verdict>, StoreError> {
         let task = task.clone();

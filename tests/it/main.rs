@@ -18,6 +18,7 @@ mod order;
 mod pipeline;
 mod race;
 mod retries;
+mod security;
 mod stop;
 mod stop_moments;
 mod stop_ways;

@@ -178,7 +178,7 @@ impl Forge for LocalForge {
 }
 
 /// Finds the repository at exactly this path.
-fn find(path: &Path) -> Result<(PathBuf, Place), ForgeSetupError> {
+pub(super) fn find(path: &Path) -> Result<(PathBuf, Place), ForgeSetupError> {
     let owned = || path.to_owned();
     let unreadable = |err: std::io::Error| ForgeSetupError::Unreadable { path: owned(), why: err.to_string() };
     let real = path.canonicalize().map_err(|err| match err.kind() {
@@ -202,10 +202,10 @@ fn find(path: &Path) -> Result<(PathBuf, Place), ForgeSetupError> {
 }
 
 /// Questions to a repository that is not ours, before it is used.
-struct Probe<'a> {
-    git: Git,
-    path: &'a Path,
-    place: &'a Place,
+pub(super) struct Probe<'a> {
+    pub(super) git: Git,
+    pub(super) path: &'a Path,
+    pub(super) place: &'a Place,
 }
 
 impl Probe<'_> {
@@ -223,16 +223,31 @@ impl Probe<'_> {
     }
 
     async fn check_kind(&self) -> Result<(), ForgeSetupError> {
-        let path = self.path.to_owned();
-        let (_, facts) = self.ask(&["rev-parse", "--is-shallow-repository", "--show-object-format"]).await?;
-        let mut facts = facts.lines();
-        if facts.next() == Some("true") {
-            return Err(ForgeSetupError::Shallow { path });
+        let (_, shallow) = self.ask(&["rev-parse", "--is-shallow-repository"]).await?;
+        match shallow == "true" {
+            true => Err(ForgeSetupError::Shallow { path: self.path.to_owned() }),
+            false => self.check_format().await,
         }
-        match facts.next() {
-            Some("sha1") | None => Ok(()),
-            Some(format) => Err(ForgeSetupError::Format { path, format: format.to_owned() }),
+    }
+
+    pub(super) async fn check_format(&self) -> Result<(), ForgeSetupError> {
+        match self.ask(&["rev-parse", "--show-object-format"]).await?.1.as_str() {
+            "sha1" | "" => Ok(()),
+            format => Err(ForgeSetupError::Format { path: self.path.to_owned(), format: format.to_owned() }),
         }
+    }
+
+    /// The commit that a revision means; `None`: it means none.
+    pub(super) async fn commit_at(&self, revision: &str) -> Result<Option<CommitSha>, ForgeSetupError> {
+        let wanted = format!("{revision}^{{commit}}");
+        let args = ["rev-parse", "--quiet", "--verify", "--end-of-options", wanted.as_str()];
+        let dir = utf8(&self.place.git_dir)?;
+        let command = GitCommand::inside(&self.place.git_dir, args).env("GIT_DIR", dir);
+        let out = self.git.run(command).await?;
+        Ok(match out.code {
+            0 => String::from_utf8_lossy(&out.stdout).trim().parse().ok(),
+            _ => None,
+        })
     }
 
     /// The branch to land on, and the one that `HEAD` names.

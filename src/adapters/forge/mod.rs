@@ -1,6 +1,7 @@
 //! Code hosts: where `main` lives and how it moves. Contents; the rules are in the files.
 
 mod advance;
+mod borrowed;
 mod fake;
 mod local;
 mod note;
@@ -9,6 +10,7 @@ mod remote;
 #[cfg(test)]
 mod tests;
 
+pub use borrowed::BorrowedForge;
 pub use fake::{FakeForge, Fault};
 pub use local::{ForgeSetupError, LocalForge};
 pub use remote::{RemoteForge, check_url};

@@ -37,4 +37,4 @@ pub(crate) use error::words;
 pub(crate) use exec::{GitCommand, mint_job, utf8};
 pub(crate) use push::{PushSaid, PushTarget, shell_quote};
 pub(crate) use read::commit as commit_of;
-pub(crate) use rooms::{Place, find_repository};
+pub(crate) use rooms::{Place, find_repository, write_alternates};

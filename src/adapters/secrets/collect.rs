@@ -178,12 +178,8 @@ struct Walk<'r> {
 fn collect(repo: &Repository, path: PathBuf, spec: &CollectSpec) -> Result<Collected, GitError> {
     let fail = || GitError::read(format!("the commits {}..{}", spec.base.short(), spec.head.short()));
     let tips: Vec<&CommitSha> = [&spec.base].into_iter().chain(&spec.known).collect();
-    let mut revisions = repo.revwalk().map_err(fail())?;
-    revisions.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE).map_err(fail())?;
-    revisions.push(commit_of(repo, &spec.head)?.id()).map_err(fail())?;
-    for tip in &tips {
-        revisions.hide(commit_of(repo, tip)?.id()).map_err(fail())?;
-    }
+    let cut = Cut::of(repo)?;
+    let revisions = cut.range(repo, &spec.head, &tips)?;
     let mut walk = Walk {
         repo,
         blobs: BTreeMap::new(),
@@ -197,7 +193,7 @@ fn collect(repo: &Repository, path: PathBuf, spec: &CollectSpec) -> Result<Colle
     let mut texts: Vec<(Place, Vec<u8>)> = Vec::new();
     let mut commits = 0;
     for id in revisions {
-        let commit = repo.find_commit(id.map_err(fail())?).map_err(fail())?;
+        let commit = repo.find_commit(id).map_err(fail())?;
         commits += 1;
         if commits > spec.limits.commits {
             refused.push(format!("the branch has more than {} commits", spec.limits.commits));
@@ -209,8 +205,8 @@ fn collect(repo: &Repository, path: PathBuf, spec: &CollectSpec) -> Result<Colle
             refused.push(format!("commit {} merges {parents} parents at once; merge two at a time", sha.short()));
         }
         let tree = commit.tree().map_err(fail())?;
-        let parents: Vec<Tree<'_>> =
-            commit.parents().map(|parent| parent.tree()).collect::<Result<_, _>>().map_err(fail())?;
+        let parents = cut.parents(&commit).into_iter().map(|id| repo.find_commit(id)?.tree());
+        let parents: Vec<Tree<'_>> = parents.collect::<Result<_, _>>().map_err(fail())?;
         walk.names.clear();
         walk.compare(&sha, &tree, &parents, &[])?;
         let own = [commit.raw_header_bytes(), b"\n", commit.message_raw_bytes()].concat();
@@ -221,6 +217,67 @@ fn collect(repo: &Repository, path: PathBuf, spec: &CollectSpec) -> Result<Colle
     }
     let held = walk.held(&tips)?;
     Sorted { walk, held, texts, refused, commits }.finish(path, spec)
+}
+
+/// Commits whose parents are not here: where the history of a shallow clone is cut off. None in our own mirrors.
+struct Cut(HashSet<Oid>);
+
+impl Cut {
+    fn of(repo: &Repository) -> Result<Self, GitError> {
+        let file = repo.path().join("shallow");
+        match std::fs::read_to_string(&file) {
+            Ok(text) => Ok(Self(text.lines().filter_map(|line| Oid::from_str(line).ok()).collect())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self(HashSet::new())),
+            Err(error) => Err(GitError::io("cannot read", file)(error)),
+        }
+    }
+
+    fn parents(&self, commit: &git2::Commit<'_>) -> Vec<Oid> {
+        match self.0.contains(&commit.id()) {
+            true => Vec::new(),
+            false => commit.parent_ids().collect(),
+        }
+    }
+
+    /// The commits from `head` that are not from any tip, parents first.
+    fn range(&self, repo: &Repository, head: &CommitSha, tips: &[&CommitSha]) -> Result<Vec<Oid>, GitError> {
+        let fail = || GitError::read(format!("the commits up to {}", head.short()));
+        let head = commit_of(repo, head)?.id();
+        let tips = tips.iter().map(|tip| Ok(commit_of(repo, tip)?.id())).collect::<Result<Vec<Oid>, GitError>>()?;
+        if !self.0.is_empty() {
+            // What is left of a cut history is short, and the library would look for what was cut off.
+            let mut hidden = HashSet::new();
+            for tip in tips {
+                self.walk(repo, tip, &mut hidden)?;
+            }
+            return self.walk(repo, head, &mut hidden);
+        }
+        let mut revisions = repo.revwalk().map_err(fail())?;
+        revisions.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE).map_err(fail())?;
+        revisions.push(head).map_err(fail())?;
+        for tip in tips {
+            revisions.hide(tip).map_err(fail())?;
+        }
+        revisions.collect::<Result<_, _>>().map_err(fail())
+    }
+
+    /// Everything from a commit that was not seen before, parents first.
+    fn walk(&self, repo: &Repository, from: Oid, seen: &mut HashSet<Oid>) -> Result<Vec<Oid>, GitError> {
+        let (mut order, mut open) = (Vec::new(), vec![(from, false)]);
+        while let Some((id, parents_done)) = open.pop() {
+            if parents_done {
+                order.push(id);
+                continue;
+            }
+            if !seen.insert(id) {
+                continue;
+            }
+            open.push((id, true));
+            let commit = repo.find_commit(id).map_err(GitError::read(format!("commit {id}")))?;
+            open.extend(self.parents(&commit).into_iter().map(|parent| (parent, false)));
+        }
+        Ok(order)
+    }
 }
 
 impl Walk<'_> {

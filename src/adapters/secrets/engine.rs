@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::gitleaks::locate;
 use super::{Builtin, Gitleaks, ScanError, SecretScanner, find_gitleaks};
 use crate::git::{Exec, Owner};
 use crate::ports::JobLimits;
@@ -73,6 +74,18 @@ pub fn choose(spec: EngineSpec) -> Result<(Box<dyn SecretScanner>, Option<String
                 spec.program, spec.path
             ),
         }),
+    }
+}
+
+/// In words, which engine a scan would use now. Looks at names only; a scan looks closer.
+#[must_use]
+pub fn describe(kind: EngineKind, program: &str, path: &str) -> String {
+    let found = locate(program, path);
+    match (kind, found) {
+        (EngineKind::Builtin, _) => "builtin".to_owned(),
+        (_, Some(at)) => format!("gitleaks at {}", at.display()),
+        (EngineKind::Auto, None) => format!("builtin (`{program}` is not found)"),
+        (EngineKind::Gitleaks, None) => format!("none: `{program}` is not found"),
     }
 }
 

@@ -28,7 +28,7 @@ use orch_domain::ids::CommitSha;
 pub use builtin::Builtin;
 pub use canary::prove;
 pub use collect::{CollectLimits, CollectSpec, Collected, GitMaterial};
-pub use engine::{EngineKind, EngineSpec, choose};
+pub use engine::{EngineKind, EngineSpec, choose, describe};
 pub use expand::ExpandLimits;
 pub use gitleaks::{Gitleaks, GitleaksProgram, find_gitleaks};
 pub use inspect::{Finding, HashKey, InspectError, Inspected, RULES_FILE, RulesFrom, inspect, rules_for};

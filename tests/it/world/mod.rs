@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orch::config::{AgentConfig, Config, Gates, RepoConfig};
+use orch::config::{AgentConfig, Config, Gates, RepoConfig, SecretEngine};
 use orch::engine::{self, Guard, Running};
 use orch_actors::api::{Control, ControlError, StopAnswer, Submit};
 use orch_adapters::disk::{FreeSpace, SystemDisk};
@@ -141,6 +141,8 @@ impl World {
             ..Config::default()
         };
         config.gates.merge.defer_delay = Millis(50);
+        // The same everywhere, whatever is installed.
+        config.gates.security.engine = SecretEngine::Builtin;
         for settle in setup.settle {
             settle(&mut config);
         }

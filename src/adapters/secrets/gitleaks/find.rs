@@ -36,20 +36,23 @@ impl GitleaksProgram {
     }
 }
 
-/// Looks for the binary: an absolute path as it is, a name along `path`. `None`: there is none.
-///
-/// # Errors
-/// When there is one that must not or cannot be used: that is never the same as none.
-pub fn find_gitleaks(program: &str, path: &str, pinned: Option<&str>) -> Result<Option<GitleaksProgram>, ScanError> {
+/// Where the binary is: an absolute path as it is, a name along `path`.
+pub(crate) fn locate(program: &str, path: &str) -> Option<PathBuf> {
     let candidates: Vec<PathBuf> = match program.contains('/') {
         true => vec![PathBuf::from(program)],
         false => std::env::split_paths(path).filter(|folder| folder.is_absolute()).map(|f| f.join(program)).collect(),
     };
     let is_program = |meta: &Metadata| meta.is_file() && meta.permissions().mode() & 0o111 != 0;
-    let found =
-        candidates.into_iter().find_map(|at| std::fs::metadata(&at).ok().filter(is_program).map(|meta| (at, meta)));
-    let Some((at, meta)) = found else { return Ok(None) };
-    let sha256 = checksum(&at, &meta)?;
+    candidates.into_iter().find(|at| std::fs::metadata(at).is_ok_and(|meta| is_program(&meta)))
+}
+
+/// Looks for the binary and its checksum. `None`: there is none.
+///
+/// # Errors
+/// When there is one that must not or cannot be used: that is never the same as none.
+pub fn find_gitleaks(program: &str, path: &str, pinned: Option<&str>) -> Result<Option<GitleaksProgram>, ScanError> {
+    let Some(at) = locate(program, path) else { return Ok(None) };
+    let sha256 = checksum(&at)?;
     match pinned {
         Some(pinned) if !pinned.eq_ignore_ascii_case(&sha256) => {
             let at = at.display();
@@ -62,15 +65,19 @@ pub fn find_gitleaks(program: &str, path: &str, pinned: Option<&str>) -> Result<
 /// What tells that a file is still the same: device, inode, length, times of change.
 type Mark = (u64, u64, u64, i64, i64, i64);
 
-fn checksum(path: &Path, meta: &Metadata) -> Result<String, ScanError> {
+fn checksum(path: &Path) -> Result<String, ScanError> {
+    let unread = |error: std::io::Error| ScanError::Read {
+        what: format!("{NAME} at {}", path.display()),
+        why: error.to_string(),
+    };
+    let meta = std::fs::metadata(path).map_err(unread)?;
     static KNOWN: Mutex<BTreeMap<PathBuf, (Mark, String)>> = Mutex::new(BTreeMap::new());
     let mark = (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ctime());
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, sha256)) = known().get(path).filter(|(same, _)| *same == mark) {
         return Ok(sha256.clone());
     }
-    let bytes = std::fs::read(path)
-        .map_err(|error| ScanError::Read { what: format!("{NAME} at {}", path.display()), why: error.to_string() })?;
+    let bytes = std::fs::read(path).map_err(unread)?;
     let sha256 = hex::encode(Sha256::digest(bytes));
     known().insert(path.to_owned(), (mark, sha256.clone()));
     Ok(sha256)

@@ -24,6 +24,7 @@ use super::rules::{OwnRules, Seen};
 use super::{Bounds, Found, Material, Ruleset, Scan, ScanError, Secret, SecretScanner};
 use crate::git::{Exec, ExecOutput, Owner};
 use crate::ports::{Confinement, JobError, JobLimits, JobSpec};
+pub(crate) use find::locate;
 pub use find::{GitleaksProgram, find_gitleaks};
 use pieces::Pieces;
 

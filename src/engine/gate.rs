@@ -1,0 +1,84 @@
+//! One gate, asked by hand about a range of commits of any repository: for people, hooks and CI.
+//!
+//! Owns the throw-away data folder and what is asked of whom. The gate is the very one of the landing; only nothing is
+//! remembered, and nothing moves. Invariant: the folder is gone afterwards, with everything in it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use orch_actors::gates::{GateAnswer, GateSubject, security};
+use orch_adapters::disk::SystemDisk;
+use orch_adapters::forge::BorrowedForge;
+use orch_adapters::git::{DirectExec, GitRooms, GitSettings};
+use orch_domain::event::CheckEnd;
+use orch_domain::gate::{GateName, Verdict};
+use orch_domain::ids::{CommitSha, Epoch, Generation};
+use orch_domain::names::RepoName;
+
+use super::{Guard, Purpose, context, runtime_dir};
+use crate::cli::{CliError, GateArgs, GateOutcome};
+use crate::config::{Config, EmbeddedRepo};
+
+/// Asks the gate.
+pub(super) async fn ask(
+    config: Config,
+    env: &BTreeMap<String, String>,
+    args: &GateArgs,
+) -> Result<GateOutcome, CliError> {
+    let refused = |error: String| CliError::CouldNot(error);
+    let folder = tempfile::Builder::new().prefix("orch-gate-").tempdir();
+    let folder = folder.map_err(|error| refused(format!("no temporary folder for the gate: {error}")))?;
+    let told = EmbeddedRepo { path: args.repo.clone(), ..EmbeddedRepo::default() };
+    let mut config = config.embedded_for(&told).map_err(|error| CliError::Usage(error.to_string()))?;
+    config.data_dir = folder.path().join("data");
+    let Some((name, repo)) = config.repos.iter().next() else {
+        return Err(refused("the settings hold no repository".to_owned()));
+    };
+    let path = repo.path.clone().unwrap_or_else(|| args.repo.clone());
+    let base = commit(&path, name, folder.path(), &args.base).await?;
+    let head = commit(&path, name, folder.path(), &args.head).await?;
+    let subject = GateSubject {
+        task: "byhand".parse().expect("letters are an id"),
+        key: "GATE-1".parse().expect("a key"),
+        generation: Generation(1),
+        run: "byhand".parse().expect("letters are an id"),
+        epoch: Epoch(0),
+        repo: name.clone(),
+        base: Some(base.clone()),
+        head: head.clone(),
+    };
+    let ctx = context(&config, env, Guard::default(), Arc::new(SystemDisk), Purpose::Look).await;
+    let ctx = ctx.map_err(|error| refused(error.to_string()))?;
+    let answer = match args.name {
+        GateName::Security => security::run(&ctx, &subject, &[]).await,
+        other => GateAnswer::could_not_run(format!("`{other}` cannot be asked by hand in this version")),
+    };
+    let outcome = outcome(args.name, base, head, answer).await;
+    ctx.store.close();
+    // The folder for sockets lies elsewhere, where paths are short.
+    let _ = std::fs::remove_dir_all(runtime_dir(&config));
+    Ok(outcome)
+}
+
+/// The commit that a revision means in the repository.
+async fn commit(path: &Path, name: &RepoName, folder: &Path, revision: &str) -> Result<CommitSha, CliError> {
+    let rooms = GitRooms::new(folder.join("look"), Arc::new(DirectExec), GitSettings::default());
+    let refused = |error: orch_adapters::forge::ForgeSetupError| CliError::Usage(error.to_string());
+    let forge = BorrowedForge::open(path, &rooms, name).await.map_err(refused)?;
+    let found = forge.resolve(path, &rooms, revision).await.map_err(refused)?;
+    found.ok_or_else(|| CliError::Usage(format!("`{revision}` is no commit of {}", path.display())))
+}
+
+async fn outcome(gate: GateName, base: CommitSha, head: CommitSha, answer: GateAnswer) -> GateOutcome {
+    let (verdict, text, warnings) = match answer.end {
+        CheckEnd::Passed { note, warnings } => (Verdict::Passed, note, warnings),
+        CheckEnd::Failed { findings } => (Verdict::Failed, findings, Vec::new()),
+        CheckEnd::CouldNotRun { why } | CheckEnd::NotConfigured { why } => (Verdict::CouldNotRun, why, Vec::new()),
+    };
+    let report = match answer.report {
+        Some(report) => tokio::fs::read_to_string(report.path).await.ok(),
+        None => None,
+    };
+    GateOutcome { gate, verdict, base, head, text, warnings, report }
+}
