@@ -136,7 +136,7 @@ impl Recipe {
         }
         let rules = Rules::compile(&spec.confinement).map_err(|error| error.to_string())?;
         if let (Some(rules), None) = (&rules, &spec.namespaces) {
-            rules.open_views().map_err(|error| error.to_string())?;
+            rules.open_views(false).map_err(|error| error.to_string())?;
         }
         Ok(Self {
             programs,
@@ -252,7 +252,8 @@ impl Recipe {
     fn begin_inside(&self, user: bool, view: &View) -> Result<(), Failed> {
         namespaces::settle_in(user, view).map_err(|(place, errno)| (Step::Namespaces, errno, place))?;
         if let Some(rules) = &self.rules {
-            rules.open_views().map_err(|error| (Step::Confine, errno_of(&error), error.to_string()))?;
+            let opened = rules.open_views(view.has_own_tmp());
+            opened.map_err(|error| (Step::Confine, errno_of(&error), error.to_string()))?;
         }
         Ok(())
     }

@@ -60,6 +60,8 @@ const SCOPE_SIGNAL: u64 = 1 << 1;
 const SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix", "/sys"];
 const PROCESSES: &str = "/proc";
+/// Open only where it is a folder of the job's own, seen there.
+const TEMPORARY: &str = "/tmp";
 /// Often a link to somewhere outside of `/etc`.
 const RESOLVER: &str = "/etc/resolv.conf";
 /// Shared memory is open because test suites fork workers that need semaphores.
@@ -105,8 +107,9 @@ impl Rules {
 
     /// Opens what the job finds at these places: `/proc` and shared memory, which are mounts of its own where it has
     /// namespaces. Called there, after they are made; a rule holds for what a path led to when it was made.
-    pub(crate) fn open_views(&self) -> io::Result<()> {
-        for (path, access) in views(&self.closed) {
+    pub(crate) fn open_views(&self, own_tmp: bool) -> io::Result<()> {
+        let tmp = own_tmp.then(|| (PathBuf::from(TEMPORARY), WRITE));
+        for (path, access) in views(&self.closed).into_iter().chain(tmp) {
             allow(&self.ruleset, &path, access & known(self.abi))?;
         }
         Ok(())

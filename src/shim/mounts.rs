@@ -63,6 +63,11 @@ impl View {
         Self { changes: order(&hide, &keep, tmp), shm_bytes: wanted.shm_bytes }
     }
 
+    /// Whether the job sees a folder of its own as `/tmp`.
+    pub(crate) fn has_own_tmp(&self) -> bool {
+        self.changes.iter().any(|(_, change)| matches!(change, Change::Replace(_)))
+    }
+
     /// Makes the view. Must run inside a mount namespace of its own, and be the first process of its PID namespace.
     pub(crate) fn make(&self) -> Result<(), ViewError> {
         let root = Path::new("/");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch_domain::ids::JobId;
-use orch_domain::job::{JobExit, JobIdentity, JobRecord};
+use orch_domain::job::{JobEnd, JobExit, JobIdentity, JobRecord};
 use orch_shim::record::{STDERR_FILE, STDOUT_FILE};
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -152,7 +152,8 @@ impl Runner {
         let _ = self.placement.end(&identity, EndLevel::Kill).await;
         if let Ok(exit) = self.placement.wait(&identity).await {
             let _ = self.record_end(&identity.job, &exit).await;
-            if let (JobError::Unreachable { why, .. }, None) = (&error, exit.started) {
+            // Lost is not known never to have run: it may have ended its guard within its first moments.
+            if let (JobError::Unreachable { why, .. }, None, false) = (&error, exit.started, exit.end == JobEnd::Lost) {
                 return Err(JobError::NotStarted { job: identity.job, why: why.clone() });
             }
         }

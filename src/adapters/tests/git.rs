@@ -128,7 +128,7 @@ async fn a_task_goes_from_workspace_to_main_with_every_command_a_job() {
         confinement: world.confinement(),
         env: world.env(),
         owner: Owner::default(),
-        wall: Millis::from_secs(50),
+        limits: JobLimits { wall: Millis::from_secs(50), ..JobLimits::default() },
     };
     let capture = Exec::run(&world.runner, git.capture_spec(capture).expect("a job")).await.expect("it ran");
     assert!(capture.exit.end.is_success(), "{}", String::from_utf8_lossy(&capture.stderr));

@@ -5,6 +5,8 @@
 mod confinement;
 #[path = "jobs/contract.rs"]
 mod contract;
+#[path = "jobs/defence.rs"]
+mod defence;
 #[path = "jobs/earlier.rs"]
 mod earlier;
 #[path = "jobs/ends.rs"]
