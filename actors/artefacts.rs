@@ -12,7 +12,7 @@ use orch_domain::artefact::{
     parse_front_matter,
 };
 use orch_domain::event::ArtefactFact;
-use orch_domain::ids::{CommitSha, RunId};
+use orch_domain::ids::{CommitSha, RunId, TaskId};
 use orch_domain::journal::Entry;
 use orch_domain::names::RepoPath;
 use orch_domain::pipeline::Role;
@@ -198,6 +198,9 @@ pub async fn salvage_or_quarantine(
     root: &Path,
     why: &str,
 ) -> Kept {
+    if let Some(doubt) = doubt(ctx, &task.id, run).await {
+        return aside(ctx, task, run, root, why, quarantine(ctx, run, root, &doubt)).await;
+    }
     let start = match beginning(ctx, git, task).await {
         Ok(start) => start,
         Err(error) => return aside(ctx, task, run, root, why, quarantine(ctx, run, root, &error)).await,
@@ -219,6 +222,18 @@ pub async fn salvage_or_quarantine(
         Err(_) => quarantine(ctx, run, root, &format!("its salvage took longer than {} s", SALVAGE.as_secs())),
     };
     aside(ctx, task, run, root, why, kept).await
+}
+
+/// Why something of a run may still live and write into its workspace: then nothing is taken out of it, or removed under
+/// it. `None`: all its jobs are proven gone.
+pub async fn doubt(ctx: &Context, task: &TaskId, run: &RunId) -> Option<String> {
+    let jobs = match ctx.store.jobs_of(task).await {
+        Ok(jobs) => jobs,
+        Err(error) => return Some(format!("its jobs could not be read: {error}")),
+    };
+    let mut of_run = jobs.iter().filter(|job| job.record.run.as_ref() == Some(run));
+    let doubtful = of_run.find(|job| job.exit.as_ref().is_some_and(|exit| !exit.proven_gone))?;
+    Some(format!("nobody can say that nothing of job {} is left in it", doubtful.record.identity.job))
 }
 
 /// Says in the journal what became of a workspace.

@@ -6,6 +6,7 @@
 //! the workspace is gone unless it holds work that is nowhere else; only a run that is left to the next start goes on.
 
 mod attach;
+mod attend;
 mod footing;
 mod words;
 
@@ -15,18 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use orch_adapters::agents::{LaunchContext, PromptContext, StreamParser};
+use orch_adapters::agents::{LaunchContext, PromptContext};
 use orch_adapters::git::{CaptureSpec, ImportError, ImportSpec, Imported, Owner, RepoGit, WorkspaceSpec, read_capture};
+use orch_adapters::jobs::RunningJob;
 use orch_adapters::jobs::env::PrivateDirs;
-use orch_adapters::jobs::{FinishedJob, RunningJob, follow};
-use orch_adapters::ports::{Confinement, EndLevel, JobError, JobLimits, JobSpec};
-use orch_domain::agent::{AgentClaim, AgentEvent, AgentReport};
+use orch_adapters::ports::{Beyond, Confinement, EndLevel, JobError, JobLimits, JobSpec};
+use orch_domain::agent::{AgentClaim, AgentReport};
 use orch_domain::event::{ArtefactFact, RunFacts};
 use orch_domain::ids::{Epoch, JobId, RunId};
 use orch_domain::job::{JobEnd, JobKind};
 use orch_domain::pipeline::{Role, Work};
 use orch_domain::stop::Level;
-use orch_domain::task::{Task, first_line};
+use orch_domain::task::Task;
 use orch_domain::time::Millis;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -363,7 +364,9 @@ impl Attempt {
                 // Silence is judged here, where it is known whether a tool runs.
                 stall: None,
                 grace: setup.grace,
-                ..self.ctx.job_limits.clone()
+                // Its events are read as they come; none is dropped before that.
+                beyond: Beyond::Roll,
+                ..self.ctx.job_limits.of(JobKind::Agent)
             },
             confinement,
             on_loss: JobKind::Agent.on_loss(self.ctx.limits.agent_orphan_grace),
@@ -414,84 +417,6 @@ impl Attempt {
         Confinement { enforced: !setup.unconfined, write, read, deny: vec![self.ctx.paths.data.clone()], uid: None }
     }
 
-    /// Follows the job to its end, or until it is to be left; `true` when it was ended for being silent.
-    async fn attend(
-        &mut self,
-        job: &RunningJob,
-        setup: &AgentSetup,
-        parser: &mut dyn StreamParser,
-    ) -> Result<(FinishedJob, bool), Halt> {
-        let over = job.clone();
-        let mut lines = follow(&job.stdout_path(), 0, async move {
-            // An error shows again below, where it is reported.
-            let _ = over.wait().await;
-        });
-        let stall: Option<Duration> = setup.stall.map(Into::into);
-        let (mut heard, mut stalled, mut open) = (Instant::now(), false, true);
-        while open {
-            let silence = async {
-                match stall {
-                    Some(stall) if !stalled => tokio::time::sleep_until(heard + stall).await,
-                    _ => std::future::pending().await,
-                }
-            };
-            // The end of the run comes before its output, output before silence: nothing said is counted as silence.
-            tokio::select! {
-                biased;
-                Ok(()) = self.told.changed() => {
-                    let told = *self.told.borrow_and_update();
-                    match told {
-                        Some(Told::Leave) => return Err(Halt::Left),
-                        Some(Told::End(Level::Kill)) => self.end(job, EndLevel::Kill).await,
-                        Some(Told::End(_)) => self.end(job, EndLevel::Term).await,
-                        None => {}
-                    }
-                },
-                line = lines.next_line() => match line {
-                    Ok(Some(line)) => {
-                        heard = Instant::now();
-                        for event in parser.line(line.text.as_bytes()) {
-                            self.tell_event(&event);
-                        }
-                    }
-                    Ok(None) => open = false,
-                    Err(error) => return Err(format!("the agent's output cannot be read: {error}").into()),
-                },
-                () = silence => {
-                    if parser.tool_running() {
-                        heard = Instant::now();
-                    } else {
-                        stalled = true;
-                        self.end(job, EndLevel::Term).await;
-                    }
-                }
-            }
-        }
-        let finished = job.wait().await.map_err(|e| e.to_string())?;
-        Ok((finished, stalled))
-    }
-
-    async fn end(&self, job: &RunningJob, level: EndLevel) {
-        if let Err(error) = job.end(level).await {
-            tracing::warn!(run.id = %self.run, %error, "run {} could not be told to end", self.run);
-        }
-    }
-
-    fn tell_event(&self, event: &AgentEvent) {
-        let text = match event {
-            AgentEvent::Started { .. } => "the agent has started".to_owned(),
-            AgentEvent::Said { text } => first_line(text).to_owned(),
-            AgentEvent::ToolStarted { what, .. } => format!("tool: {what}"),
-            AgentEvent::Warned { text } => format!("warning: {}", first_line(text)),
-            AgentEvent::Finished { claim } => match claim {
-                AgentClaim::Success => "the agent says it is done".to_owned(),
-                AgentClaim::Error { text } | AgentClaim::RateLimited { text } => first_line(text).to_owned(),
-            },
-            AgentEvent::ToolEnded { .. } | AgentEvent::Unknown => return,
-        };
-        self.say(&text);
-    }
-
     fn leftovers_message(&self) -> String {
         format!("{}: keep what an interrupted run left uncommitted", self.task.key)
     }
@@ -506,6 +431,9 @@ impl Attempt {
         message: String,
     ) -> Result<Taken, Untaken> {
         let setup = self.agent()?;
+        if let Some(why) = artefacts::doubt(&self.ctx, &self.task.id, run).await {
+            return Err(Untaken::Ours(why));
+        }
         artefacts::discard(&folders.out);
         artefacts::discard(&folders.capture);
         let private = PrivateDirs::under(&folders.capture);
@@ -520,7 +448,7 @@ impl Attempt {
             confinement: self.confinement(&setup, git, folders, &[&folders.out, &folders.capture]),
             env: self.ctx.job_env(&private),
             owner: Owner { run: Some(run.clone()), ..self.owner() },
-            wall: CAPTURE,
+            limits: JobLimits { wall: CAPTURE, ..self.ctx.job_limits.of(JobKind::Capture) },
         };
         let spec = git.capture_spec(spec).map_err(|e| e.to_string())?;
         let finished = self.ctx.runner.run(spec).await.map_err(|e| e.to_string())?;

@@ -15,6 +15,7 @@ use orch_adapters::jobs::env::{PrivateDirs, base_env_with_path};
 use orch_adapters::ports::{Clock, Forge, ForgeError, JobLimits, Notifier, Tracker};
 use orch_adapters::secrets::{CollectLimits, EngineKind, ExpandLimits, HashKey};
 use orch_domain::coverage::CoveragePolicy;
+use orch_domain::job::JobKind;
 use orch_domain::names::{BranchName, RepoName, RepoPath};
 use orch_domain::pipeline::Pipeline;
 use orch_domain::policy::Policy;
@@ -287,6 +288,27 @@ impl Default for Limits {
     }
 }
 
+/// Bounds of jobs by their kind, all but time.
+#[derive(Clone, Debug, Default)]
+pub struct KindLimits {
+    /// Of agents, captures and gates that have none of their own.
+    pub usual: JobLimits,
+    /// Of the kinds that have.
+    pub own: BTreeMap<JobKind, JobLimits>,
+}
+
+impl KindLimits {
+    /// Of one kind. Our git commands and what the operator deploys with have none unless they were given some.
+    #[must_use]
+    pub fn of(&self, kind: JobKind) -> JobLimits {
+        match (self.own.get(&kind), kind) {
+            (Some(own), _) => own.clone(),
+            (None, JobKind::Agent | JobKind::Capture | JobKind::Gate) => self.usual.clone(),
+            (None, JobKind::Git | JobKind::Push | JobKind::Deploy | JobKind::DeployAid) => JobLimits::default(),
+        }
+    }
+}
+
 /// Everything shared.
 pub struct Context {
     /// The truth.
@@ -316,7 +338,7 @@ pub struct Context {
     /// Whether the disk has space enough to begin something.
     pub disk: DiskWatch,
     /// Bounds of every agent's and gate's job besides its time: log, processes, memory.
-    pub job_limits: JobLimits,
+    pub job_limits: KindLimits,
     /// The security gate.
     pub security: SecuritySettings,
     /// Whether the tracker's STOP status is obeyed; STOP by command line and HTTP always is.

@@ -377,7 +377,7 @@ impl Deploy<'_> {
             cwd: tree,
             env,
             stdin: Vec::new(),
-            limits: JobLimits { wall, grace: repo.settings.limits.grace, ..JobLimits::default() },
+            limits: JobLimits { wall, grace: repo.settings.limits.grace, ..ctx.job_limits.of(kind) },
             // The operator's own command reaches whatever it deploys to.
             confinement: Confinement::default(),
             on_loss: kind.on_loss(Millis(0)),

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
+use orch_adapters::jobs::kept_from;
+
 /// Values shorter than this are no secrets: `1`, `true` and `en` would riddle every log.
 const SHORTEST: usize = 8;
 /// What is shown in their place.
@@ -37,6 +39,11 @@ pub fn page(path: &Path, offset: u64, max_bytes: usize, secrets: &[Vec<u8>]) -> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((String::new(), offset)),
         Err(error) => return Err(error),
     };
+    // What the supervisor has read of a long log may have made room.
+    let kept = kept_from(&file, offset)?;
+    if kept > offset {
+        return Ok((format!("[{} bytes were let go of here]\n", kept - offset), kept));
+    }
     // A page may begin or end inside a secret: so much more is looked at on both sides.
     let margin = secrets.iter().map(Vec::len).max().unwrap_or(1) - 1;
     let begin = offset.saturating_sub(margin as u64);

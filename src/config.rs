@@ -9,6 +9,7 @@ mod check;
 mod coverage;
 mod embedded;
 mod gates;
+mod jobs;
 mod keys;
 mod load;
 mod merge;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use coverage::CoverageGate;
 pub use embedded::EmbeddedRepo;
 pub use gates::{GateScope, Gates, SecretEngine, SecurityGate};
+pub use jobs::{ContainmentConfig, KindConfig};
 pub use keys::{KEYS, Key, Kind, OUTER, Outer};
 pub use merge::MergeGate;
 pub use problem::ConfigError;
@@ -59,6 +61,9 @@ pub struct Config {
     /// Pipelines by name; `full` and `lite` are built in.
     #[serde(deserialize_with = "units::or_empty")]
     pub pipelines: BTreeMap<String, PipelineSource>,
+    /// Bounds of one kind of job: agent, capture, gate, deploy.
+    #[serde(deserialize_with = "units::or_empty")]
+    pub job_limits: BTreeMap<String, KindConfig>,
     /// How jobs are held and walled in.
     pub containment: ContainmentConfig,
     /// The STOP status of the tracker.
@@ -81,6 +86,7 @@ impl Default for Config {
             agents: BTreeMap::new(),
             repos: BTreeMap::new(),
             pipelines: BTreeMap::new(),
+            job_limits: BTreeMap::new(),
             containment: ContainmentConfig::default(),
             stop: Stop::default(),
             gates: Gates::default(),
@@ -188,6 +194,20 @@ pub struct Limits {
     pub job_memory: Option<u64>,
     /// Most processes of one job.
     pub job_processes: Option<u32>,
+    /// Most processors of one job at a time, in thousandths.
+    #[serde(with = "units::processors")]
+    pub job_cpus: Option<u32>,
+    /// Most processor time of one job.
+    #[serde(with = "units::maybe_duration")]
+    pub job_cpu_time: Option<Millis>,
+    /// Most open files of each of its processes.
+    pub job_open_files: Option<u64>,
+    /// Most disk in the folders that it may write.
+    #[serde(with = "units::maybe_size")]
+    pub job_disk: Option<u64>,
+    /// Longest silence of a repository's commands.
+    #[serde(with = "units::maybe_duration")]
+    pub command_stall: Option<Millis>,
     /// Most bytes that leave a workspace in one capture.
     #[serde(with = "units::size")]
     pub capture_size: u64,
@@ -227,7 +247,12 @@ impl Default for Limits {
             drain_deadline: Millis::from_secs(90),
             log_size: 64 << 20,
             job_memory: None,
-            job_processes: None,
+            job_processes: Some(2_048),
+            job_cpus: None,
+            job_cpu_time: None,
+            job_open_files: None,
+            job_disk: Some(64 << 30),
+            command_stall: None,
             capture_size: 512 << 20,
             min_free_disk: 512 << 20,
         }
@@ -471,22 +496,6 @@ pub struct PipelineFile {
 pub struct PipelineInline {
     /// The stages as written; read by the domain's own parser.
     pub stages: serde_yaml::Value,
-}
-
-/// Which of the host's means to hold jobs are used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ContainmentConfig {
-    /// Namespaces of their own for agents and gates, where the host offers them.
-    pub namespaces: bool,
-    /// Control groups for all jobs, where the host offers them.
-    pub cgroups: bool,
-}
-
-impl Default for ContainmentConfig {
-    fn default() -> Self {
-        Self { namespaces: true, cgroups: true }
-    }
 }
 
 /// The tracker's STOP status.

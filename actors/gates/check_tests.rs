@@ -203,7 +203,7 @@ impl World {
             limits: Limits::default(),
             retention: crate::upkeep::Retention::default(),
             disk: crate::disk::DiskWatch::new(Arc::new(FakeDisk::with_free(u64::MAX - 1)), self.paths().data, 0),
-            job_limits: orch_adapters::ports::JobLimits::default(),
+            job_limits: crate::context::KindLimits::default(),
             security: crate::context::SecuritySettings::default(),
             stop_status: true,
             prompts: Prompts::new(&BTreeMap::new()).expect("the built-in prompts"),

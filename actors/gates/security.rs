@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use orch_adapters::git::{GitError, Owner, RepoGit};
+use orch_adapters::ports::JobLimits;
 use orch_adapters::secrets::{
     self, Bounds, CollectSpec, EngineSpec, Finding, InspectError, Inspected, RulesFrom, ScanError,
 };
 use orch_domain::gate::{GateName, ToolVersion, Verdict};
 use orch_domain::ids::CommitSha;
+use orch_domain::job::JobKind;
 use orch_domain::policy::pin_hash;
 use orch_domain::time::Timestamp;
 
@@ -131,7 +133,8 @@ impl Gate<'_> {
             owner: self.owner.clone(),
             scratch: scratch.root().to_owned(),
             data: Some(self.ctx.paths.data.clone()),
-            limits: self.ctx.job_limits.clone(),
+            // A scanner is silent while it works.
+            limits: JobLimits { stall: None, ..self.ctx.job_limits.of(JobKind::Gate) },
         }
     }
 

@@ -200,7 +200,7 @@ impl<'c> Site<'c> {
                 wall: line.limit,
                 grace: settings.limits.grace,
                 log_bytes: OUTPUT,
-                ..self.ctx.job_limits.clone()
+                ..self.ctx.job_limits.of(JobKind::Gate)
             },
             // The checkout lies in the data folder: what is most specific wins, so only it and its private folders open.
             confinement: Confinement {

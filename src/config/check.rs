@@ -112,6 +112,12 @@ fn limits(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> {
     if merge.defer_delay.0 == 0 || merge.retest_timeout == Some(Millis(0)) {
         return Err(source.wrong("gates.merge", "defer_delay and retest_timeout may not be 0: write a duration"));
     }
+    for name in config.job_limits.keys() {
+        if super::jobs::kinds(name).is_none() {
+            let what = "no such kind of job: write agent, capture, gate or deploy";
+            return Err(source.wrong(&format!("job_limits.{name}"), what));
+        }
+    }
     retention(config, source)
 }
 

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde_yaml::Value;
 
 use super::keys::{KEYS, Key, Kind, OUTER};
-use super::{AgentConfig, Config, RateConfig, RepoConfig};
+use super::{AgentConfig, Config, KindConfig, RateConfig, RepoConfig};
 
 /// What `orch init` found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,7 @@ pub(super) fn default_of(key: &Key) -> String {
         ("agents.<name>.rates.<model>.", serde_yaml::to_value(RateConfig::default())),
         ("agents.<name>.", serde_yaml::to_value(AgentConfig::default())),
         ("repos.<name>.", serde_yaml::to_value(RepoConfig::default())),
+        ("job_limits.<kind>.", serde_yaml::to_value(KindConfig::default())),
     ];
     for (prefix, tree) in trees {
         let Ok(tree) = tree else { continue };
@@ -132,6 +133,9 @@ fn open_section(out: &mut String, depth: usize, section: &str, commented: bool, 
             out.push_str(
                 "# Agents by name; claude, codex and opencode exist without being written here.\nagents: {}\n",
             );
+        }
+        ("job_limits", 0, _) => {
+            out.push_str("# Limits of one kind of job.\njob_limits: {}\n");
         }
         ("repos", 0, None) => out.push_str("# Repositories by name.\nrepos: {}\n"),
         ("repos", 0, Some(facts)) => {

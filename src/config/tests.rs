@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use orch_domain::job::JobKind;
+
 use super::keys::KEYS;
 use super::*;
 
@@ -54,10 +56,14 @@ fn the_table_names_every_key_and_no_other() {
     config.agents.insert("n".to_owned(), AgentConfig { rates, ..AgentConfig::default() });
     let inline = PipelineInline { stages: serde_yaml::Value::Null };
     config.pipelines.insert("n".to_owned(), PipelineSource::Inline(inline));
+    config.job_limits.insert("n".to_owned(), KindConfig::default());
     let mut typed = Vec::new();
     leaves("", &serde_yaml::to_value(&config).expect("serialises"), &mut typed);
     let named = |path: &str| {
-        let path = path.replace("repos.n.", "repos.<name>.").replace("agents.n.", "agents.<name>.");
+        let path = path
+            .replace("job_limits.n.", "job_limits.<kind>.")
+            .replace("repos.n.", "repos.<name>.")
+            .replace("agents.n.", "agents.<name>.");
         path.replace("rates.m.", "rates.<model>.").replace("pipelines.n.stages", "pipelines.<name>")
     };
     let mut typed: Vec<String> = typed.iter().map(|p| named(p)).collect();
@@ -335,4 +341,19 @@ fn embedded_settings_hold_one_repository_and_its_own_data_folder() {
     let odd = EmbeddedRepo { agent_command: None, agent: Some("gpt".into()), ..told.clone() };
     assert!(refused(odd).contains("there is no agent `gpt`"));
     assert!(refused(EmbeddedRepo { pipeline: Some("fast".into()), ..told }).contains("neither a pipeline"));
+}
+
+#[test]
+fn limits_of_a_kind_stand_beside_the_usual_ones() {
+    let text = "limits: {job_memory: 1GiB, job_cpus: 1.5, command_stall: 5m}\n\
+                job_limits: {gate: {memory: 2GiB, cpus: 4}, deploy: {processes: 9}}\n";
+    let limits = read(text, &[]).expect("good").job_limits();
+    let (agent, gate) = (limits.of(JobKind::Agent), limits.of(JobKind::Gate));
+    assert_eq!((agent.memory_bytes, agent.cpus_milli, agent.processes), (Some(1 << 30), Some(1_500), Some(2_048)));
+    assert_eq!((gate.memory_bytes, gate.cpus_milli, gate.processes), (Some(2 << 30), Some(4_000), Some(2_048)));
+    assert_eq!((agent.stall, gate.stall), (None, Some(Millis::from_mins(5))));
+    let deploy = limits.of(JobKind::DeployAid);
+    assert_eq!((deploy.processes, deploy.memory_bytes, deploy.disk_bytes), (Some(9), None, None));
+    assert!(refusal("job_limits: {gates: {memory: 1GiB}}", &[]).contains("agent, capture, gate or deploy"));
+    assert!(refusal("limits: {job_cpus: 0}", &[]).contains("not a number of processors"));
 }

@@ -219,6 +219,41 @@ pub(super) mod percent {
     }
 }
 
+/// Reads a number of processors, such as `2` or `1.5`, into thousandths.
+fn parse_processors(text: &str) -> Result<u32, String> {
+    let wrong = || format!("`{text}` is not a number of processors: write one such as 2 or 1.5, up to 1000");
+    let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+    let whole: u32 = whole.parse().map_err(|_| wrong())?;
+    if part.is_empty() || part.len() > 3 || !part.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let part: u32 = format!("{part:0<3}").parse().map_err(|_| wrong())?;
+    match whole.checked_mul(1_000).and_then(|whole| whole.checked_add(part)) {
+        Some(milli) if (10..=1_000_000).contains(&milli) => Ok(milli),
+        _ => Err(wrong()),
+    }
+}
+
+fn processors_text(milli: u32) -> String {
+    let text = format!("{}.{:03}", milli / 1_000, milli % 1_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+pub(super) mod processors {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer>(value: &Option<u32>, s: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => s.serialize_some(&processors_text(*value)),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
+        d.deserialize_option(MaybeTexts(parse_processors, "a number of processors such as 1.5"))
+    }
+}
+
 pub(super) mod money {
     use super::*;
 

@@ -32,7 +32,7 @@ use orch_adapters::git::{GitRooms, GitSettings, RepoGit};
 use orch_adapters::images::DockerCli;
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, UnrecordedLedger, become_subreaper};
 use orch_adapters::notify::LogNotifier;
-use orch_adapters::ports::{Clock, Forge, JobLedger, JobLimits, Placement, Remote, SystemClock};
+use orch_adapters::ports::{Clock, Forge, JobLedger, Placement, Remote, SystemClock};
 use orch_domain::agent::AgentKind;
 use orch_domain::names::RepoName;
 use orch_domain::stop::Level;
@@ -227,12 +227,7 @@ async fn context(
             journal: config.retention.journal,
         },
         disk: DiskWatch::new(disk, config.data_dir.clone(), config.limits.min_free_disk),
-        job_limits: JobLimits {
-            log_bytes: config.limits.log_size,
-            processes: config.limits.job_processes,
-            memory_bytes: config.limits.job_memory,
-            ..JobLimits::default()
-        },
+        job_limits: config.job_limits(),
         security: security::settings(config)?,
         stop_status: config.stop.status_enabled,
         path,

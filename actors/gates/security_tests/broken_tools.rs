@@ -97,7 +97,7 @@ async fn a_binary_that_hangs_is_ended_in_time() {
         .judge_with(&base, EngineKind::Gitleaks, |ctx| {
             ctx.security.gitleaks = program;
             ctx.security.timeout = Millis::from_secs(2);
-            ctx.job_limits.grace = Millis(100);
+            ctx.job_limits.usual.grace = Millis(100);
         })
         .await;
     assert!(why(&answer).contains("did not end within its time"), "{answer:?}");

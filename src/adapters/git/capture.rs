@@ -41,8 +41,8 @@ pub struct CaptureSpec {
     pub env: BTreeMap<String, String>,
     /// For whom it runs.
     pub owner: Owner,
-    /// Longest run time.
-    pub wall: Millis,
+    /// Its bounds.
+    pub limits: JobLimits,
 }
 
 /// What became of files that were changed but not committed.
@@ -124,7 +124,7 @@ impl RepoGit {
             cwd: spec.workspace,
             env,
             stdin: Vec::new(),
-            limits: JobLimits { wall: spec.wall, log_bytes: 1 << 20, ..JobLimits::default() },
+            limits: JobLimits { log_bytes: 1 << 20, ..spec.limits },
             confinement: spec.confinement,
             on_loss: JobKind::Capture.on_loss(Millis(0)),
         })

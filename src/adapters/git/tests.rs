@@ -157,7 +157,7 @@ impl World {
             confinement: Confinement::default(),
             env: env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             owner: Owner::default(),
-            wall: Millis::from_secs(60),
+            limits: crate::ports::JobLimits { wall: Millis::from_secs(60), ..Default::default() },
         };
         self.git.capture_spec(spec).expect("a capture")
     }

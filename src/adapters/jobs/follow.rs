@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io::{self, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -19,6 +20,20 @@ use tokio::time::sleep;
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 /// Longest line that is kept whole; a longer one comes in pieces marked as incomplete.
 const LINE_MAX: usize = 8 << 20;
+
+/// Where the next bytes are that a log still holds, from `offset` on: what has been read for good may have made room.
+///
+/// # Errors
+/// When the file cannot be asked.
+pub fn kept_from(file: impl AsFd, offset: u64) -> io::Result<u64> {
+    let from = i64::try_from(offset).map_err(io::Error::other)?;
+    match nix::unistd::lseek(file, from, nix::unistd::Whence::SeekData) {
+        Ok(data) => Ok(u64::try_from(data).unwrap_or(offset).max(offset)),
+        // Nothing behind it, or a file system that knows no holes.
+        Err(nix::errno::Errno::ENXIO | nix::errno::Errno::EINVAL) => Ok(offset),
+        Err(error) => Err(error.into()),
+    }
+}
 
 /// One line of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +56,10 @@ pub struct LogFollower<'a> {
     /// Part of `pending` known to hold no line break.
     searched: usize,
     offset: u64,
+    /// Where to go on when the lines in `pending` are given: there is a hole behind them.
+    jump: Option<u64>,
+    /// The next line has lost its beginning.
+    broken: bool,
     drained: bool,
 }
 
@@ -54,6 +73,8 @@ pub fn follow<'a>(path: &Path, from_offset: u64, ended: impl Future<Output = ()>
         pending: Vec::new(),
         searched: 0,
         offset: from_offset,
+        jump: None,
+        broken: false,
         drained: false,
     }
 }
@@ -105,14 +126,32 @@ impl<'a> LogFollower<'a> {
     }
 
     fn take_line(&mut self) -> Option<LogLine> {
-        let found = self.pending[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| self.searched + at);
-        match found {
-            Some(at) if at <= LINE_MAX => Some(self.give(at, 1)),
-            _ if self.pending.len() > LINE_MAX => Some(self.give(LINE_MAX, 0)),
-            _ => {
-                self.searched = self.pending.len();
-                None
+        loop {
+            let found = self.pending[self.searched..].iter().position(|b| *b == b'\n').map(|at| self.searched + at);
+            match found {
+                Some(at) if self.broken => {
+                    self.give(at, 1);
+                    self.broken = false;
+                }
+                Some(at) if at <= LINE_MAX => return Some(self.give(at, 1)),
+                _ if self.pending.len() > LINE_MAX => return Some(self.give(LINE_MAX, 0)),
+                _ => {
+                    self.searched = self.pending.len();
+                    self.leap();
+                    return None;
+                }
             }
+        }
+    }
+
+    /// Goes over a hole. It is met by who reads again from the beginning: what was in it has been read for good before, and
+    /// so has the line that it cuts off; the one that it ends in is no line any more.
+    fn leap(&mut self) {
+        if let Some(kept) = self.jump.take() {
+            self.pending.clear();
+            self.searched = 0;
+            self.offset = kept;
+            self.broken = true;
         }
     }
 
@@ -142,7 +181,21 @@ impl<'a> LogFollower<'a> {
         }
         let Some(file) = &mut self.file else { return Ok(0) };
         self.pending.reserve(32 * 1024);
-        file.read_buf(&mut self.pending).await
+        let count = file.read_buf(&mut self.pending).await?;
+        let fresh = self.pending.len() - count;
+        let zero = self.pending[fresh..].iter().position(|byte| *byte == 0).map(|at| fresh + at);
+        if let Some(zero) = zero {
+            let place = self.offset + zero as u64;
+            let kept = kept_from(&*file, place)?;
+            // The kernel's place was moved by asking.
+            let on = if kept > place { kept } else { self.offset + self.pending.len() as u64 };
+            file.seek(SeekFrom::Start(on)).await?;
+            if kept > place {
+                self.pending.truncate(zero);
+                self.jump = Some(kept);
+            }
+        }
+        Ok(count)
     }
 }
 
@@ -200,6 +253,29 @@ mod tests {
         let lines: Vec<_> = lines.into_iter().map(|line| line.expect("read")).collect();
         assert_eq!(lines.iter().map(|line| line.complete).collect::<Vec<_>>(), [false, true, true]);
         assert_eq!(lines.iter().map(|line| line.text.as_str()).collect::<String>(), format!("{text}end"));
+    }
+
+    #[tokio::test]
+    async fn who_reads_again_goes_over_what_has_made_room() {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("log");
+        let text: String = (0..20_000).map(|number| format!("{number:015}\n")).collect();
+        std::fs::write(&path, format!("{text}nul \0 inside\n")).expect("written");
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let file = std::fs::File::options().write(true).open(&path).expect("there");
+        // Not at the ends of lines: 16 bytes each, the hole is moved by a few.
+        std::fs::write(&path, format!("abc\n{text}nul \0 inside\n")).expect("written");
+        fallocate(&file, hole, 8_192, 65_536).expect("this file system knows holes");
+        let lines: Vec<_> = follow(&path, 0, std::future::ready(())).into_stream().collect().await;
+        let lines: Vec<_> = lines.into_iter().map(|line| line.expect("read").text).collect();
+        assert_eq!(lines[0], "abc");
+        assert_eq!(lines.last().map(String::as_str), Some("nul \0 inside"), "a zero that was written is no hole");
+        let numbers: Vec<u32> =
+            lines[1..lines.len() - 1].iter().map(|line| line.parse().expect("a whole line")).collect();
+        let gap = numbers.windows(2).position(|pair| pair[1] != pair[0] + 1).expect("something has made room");
+        assert_eq!((numbers[0], numbers[gap], numbers[gap + 1]), (0, 510, 4_608));
+        assert_eq!(numbers.last(), Some(&19_999));
     }
 
     #[tokio::test]

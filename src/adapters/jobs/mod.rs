@@ -18,8 +18,9 @@ mod spawner;
 
 pub use containment::Means;
 pub use fake::{FakeEnd, FakePlacement, FakeRun};
-pub use follow::{LogFollower, LogLine, follow};
+pub use follow::{LogFollower, LogLine, follow, kept_from};
 pub use ledger::UnrecordedLedger;
 pub use local::{LocalPlacement, LocalPlacementConfig, PlacementError};
+pub use orch_shim::logs::Parsed;
 pub use orphans::become_subreaper;
 pub use runner::{FinishedJob, Runner, RunningJob};
