@@ -17,6 +17,10 @@ use orch_domain::view::{TaskDetail, TaskView, Why};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+mod coverage;
+
+pub use coverage::{BaselineView, CoverageFailure, CoveragePoint, CoverageView, HISTORY_PAGE, SetBaseline, Share};
+
 /// Why a request was not carried out. The variant decides the HTTP status and the exit code; the text is for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
@@ -294,6 +298,9 @@ pub struct QueueView {
     pub security: SecurityView,
     /// Lanes to `main`.
     pub merge: Vec<LaneView>,
+    /// Line coverage, per repository that is held to it.
+    #[serde(default)]
+    pub coverage: Vec<CoverageView>,
     /// STOPs.
     pub stop: StopBlock,
     /// Whether new work is taken, and if not, why.
@@ -501,6 +508,19 @@ pub trait Control: Send + Sync + 'static {
         why: &str,
         by: &str,
     ) -> Result<RepoView, ControlError>;
+    /// Coverage of one repository.
+    async fn coverage(&self, repo: &RepoName) -> Result<CoverageView, ControlError>;
+    /// Coverage of every repository that is held to it.
+    async fn coverages(&self) -> Result<Vec<CoverageView>, ControlError>;
+    /// A page of a repository's coverage history, newest first, below number `before`.
+    async fn coverage_history(
+        &self,
+        repo: &RepoName,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<CoveragePoint>, ControlError>;
+    /// Sets a repository's coverage baseline in a person's name.
+    async fn set_baseline(&self, asked: SetBaseline, by: &str) -> Result<CoverageView, ControlError>;
     /// Actors, by their last snapshots.
     async fn actors(&self) -> Result<Vec<ActorView>, ControlError>;
     /// The event stream after a position, over all tasks.

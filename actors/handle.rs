@@ -28,8 +28,9 @@ use orch_store::{SpaceState, StoreError, Stored};
 use tokio::sync::watch;
 
 use crate::api::{
-    About, ActorView, Control, ControlError, GcItem, HandOver, JobView, LeaseView, LogPage, QueueView, Readiness,
-    RepoStop, RepoView, Restored, SalvageView, Slots, StopAnswer, Submit, TaskFilter,
+    About, ActorView, Control, ControlError, CoveragePoint, CoverageView, GcItem, HandOver, JobView, LeaseView,
+    LogPage, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SetBaseline, Slots, StopAnswer, Submit,
+    TaskFilter,
 };
 use crate::context::Context;
 use crate::directory::Directory;
@@ -38,6 +39,7 @@ use crate::intake;
 use crate::snapshots::Snapshots;
 use crate::task::Answer;
 
+mod coverage;
 mod lanes;
 
 /// Most tasks in one list.
@@ -413,6 +415,7 @@ impl Control for Handle {
             gates,
             security: crate::tally::security(&self.ctx).await.map_err(store_error)?,
             merge: self.lane_views(&deferred).await?,
+            coverage: self.coverage_block().await?,
             stop: self.stop_block(stopping).await?,
             intake: self.intake_state(),
         })
@@ -442,6 +445,27 @@ impl Control for Handle {
 
     async fn repos(&self) -> Result<Vec<RepoView>, ControlError> {
         self.repo_views().await
+    }
+
+    async fn coverage(&self, repo: &RepoName) -> Result<CoverageView, ControlError> {
+        self.coverage_of(repo).await
+    }
+
+    async fn coverages(&self) -> Result<Vec<CoverageView>, ControlError> {
+        self.coverage_block().await
+    }
+
+    async fn coverage_history(
+        &self,
+        repo: &RepoName,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<CoveragePoint>, ControlError> {
+        self.coverage_page(repo, before, limit).await
+    }
+
+    async fn set_baseline(&self, asked: SetBaseline, by: &str) -> Result<CoverageView, ControlError> {
+        self.set_coverage(asked, by).await
     }
 
     async fn set_lane_mode(

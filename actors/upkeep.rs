@@ -23,6 +23,7 @@ use serde_json::json;
 
 use crate::artefacts::discard;
 use crate::context::{Context, RepoRuntime};
+use crate::gates;
 use crate::ledger::tell;
 
 mod plan;
@@ -68,6 +69,8 @@ pub struct Round {
     pub salvages: usize,
     /// Refs of closed tasks that were dropped.
     pub refs: usize,
+    /// Coverage measurements that went.
+    pub measurements: usize,
     /// Repositories in which garbage was collected.
     pub collected: usize,
     /// Rows that went.
@@ -80,12 +83,13 @@ impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "upkeep: removed {} job folders, {} workspaces put aside, {} salvages, {} refs, {} rows; garbage collected \
-             in {} repositories",
+            "upkeep: removed {} job folders, {} workspaces put aside, {} salvages, {} refs, {} measurements, {} rows; garbage \
+             collected in {} repositories",
             self.job_folders,
             self.quarantined,
             self.salvages,
             self.refs,
+            self.measurements,
             self.rows.total(),
             self.collected
         )?;
@@ -112,6 +116,10 @@ pub async fn round(ctx: &Arc<Context>, now: Timestamp) -> Round {
     match ctx.store.prune(keep, now).await {
         Ok(pruned) => round.rows = pruned,
         Err(error) => round.troubles.push(format!("rows: {error}")),
+    }
+    match gates::coverage::forget(ctx, now).await {
+        Ok(count) => round.measurements = count,
+        Err(error) => round.troubles.push(format!("coverage measurements: {error}")),
     }
     match quarantined(ctx, now).await {
         Ok(count) => round.quarantined = count,

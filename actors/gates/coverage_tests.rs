@@ -32,26 +32,26 @@ fn lcov(files: &[(&str, &[u32], &[u32])]) -> String {
     text
 }
 
-fn totals(covered: u64, total: u64) -> Totals {
+pub(super) fn totals(covered: u64, total: u64) -> Totals {
     Totals::new(covered, total).expect("possible")
 }
 
 /// What the gate answered, and what would land with it.
-struct Answer {
-    end: CheckEnd,
-    landed: Option<Landed>,
-    report: Option<ReadReport>,
+pub(super) struct Answer {
+    pub(super) end: CheckEnd,
+    pub(super) landed: Option<Landed>,
+    pub(super) report: Option<ReadReport>,
 }
 
 impl Answer {
-    fn note(&self) -> &str {
+    pub(super) fn note(&self) -> &str {
         match &self.end {
             CheckEnd::Passed { note, .. } => note,
             other => panic!("not passed: {other:?}"),
         }
     }
 
-    fn findings(&self) -> &str {
+    pub(super) fn findings(&self) -> &str {
         assert!(self.landed.is_none(), "what failed lands nothing");
         match &self.end {
             CheckEnd::Failed { findings } => findings,
@@ -59,7 +59,7 @@ impl Answer {
         }
     }
 
-    fn warnings(&self) -> &[String] {
+    pub(super) fn warnings(&self) -> &[String] {
         match &self.end {
             CheckEnd::Passed { warnings, .. } => warnings,
             other => panic!("not passed: {other:?}"),
@@ -71,7 +71,7 @@ impl Answer {
         report.header.counts.iter().map(|count| (count.name.clone(), count.value)).collect()
     }
 
-    fn has(&self, note: &str) -> bool {
+    pub(super) fn has(&self, note: &str) -> bool {
         self.report.as_ref().is_some_and(|report| report.header.notes.iter().any(|line| line.contains(note)))
     }
 }
@@ -83,7 +83,7 @@ impl World {
         world
     }
 
-    async fn gate(&self, base: &CommitSha, head: &CommitSha, run: &str) -> Answer {
+    pub(super) async fn gate(&self, base: &CommitSha, head: &CommitSha, run: &str) -> Answer {
         let subject = self.request(RepoCommand::Test, base, head, run).subject;
         let slot = Slot::default();
         let answer = bounded(coverage::run(&self.context(), &subject, &slot)).await;
@@ -101,7 +101,7 @@ impl World {
         Answer { end: answer.end, landed: slot.get().cloned(), report }
     }
 
-    async fn tests(&self, base: &CommitSha, head: &CommitSha, run: &str) -> CheckEnd {
+    pub(super) async fn tests(&self, base: &CommitSha, head: &CommitSha, run: &str) -> CheckEnd {
         let request = self.request(RepoCommand::Test, base, head, run);
         bounded(run_check(&self.context(), &CheckRequest { coverage: true, ..request })).await.end
     }
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// Lands a commit with what was measured on it.
-    async fn land(&self, head: &CommitSha, measured: Option<Landed>) {
+    pub(super) async fn land(&self, head: &CommitSha, measured: Option<Landed>) {
         let landing = NewLanding {
             task: self.task.id.clone(),
             sha: head.clone(),

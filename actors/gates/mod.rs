@@ -25,6 +25,8 @@ mod verdict;
 #[cfg(test)]
 mod check_tests;
 #[cfg(test)]
+mod coverage_pytest_tests;
+#[cfg(test)]
 mod coverage_tests;
 #[cfg(test)]
 mod pool_tests;

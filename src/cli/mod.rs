@@ -6,6 +6,7 @@
 
 mod actors;
 mod backup;
+mod baseline;
 mod client;
 mod config;
 pub mod demo;
@@ -114,6 +115,9 @@ pub enum Verb {
     Repo(repo::RepoVerb),
     /// Ask one gate about a range of commits: 0 passed, 1 failed, 2 could not run
     Gate(GateArgs),
+    /// Line coverage that repositories are held to
+    #[command(subcommand)]
+    Baseline(baseline::BaselineVerb),
     /// Look whether this machine has what is needed
     Doctor,
     /// Check or show the settings
@@ -223,6 +227,7 @@ async fn dispatch(context: &Context, verb: Verb, out: &mut Output) -> Result<u8,
         Verb::Init(args) => init::run(context, &args, out),
         Verb::Task(verb) => task::run(context, verb, out).await,
         Verb::Why(args) => why::run(context, &args, out).await,
+        Verb::Baseline(verb) => baseline::run(context, &verb, out).await,
         Verb::Logs(args) => logs::run(context, &args, out).await,
         Verb::Receipt(args) => receipt::run(context, &args, out).await,
         Verb::Ps => ps::run(context, out).await,

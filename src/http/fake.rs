@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use orch_actors::api::{
-    About, ActorView, Control, ControlError, DeferredView, GateTally, GcItem, HandOver, JobView, LandingView, LaneView,
-    LeaseView, LogPage, ModeView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SecurityView, Slots,
-    StopAnswer, StopBlock, StopPending, StopUnderWay, Submit, TaskFilter,
+    About, ActorView, BaselineView, Control, ControlError, CoverageFailure, CoveragePoint, CoverageView, DeferredView,
+    GateTally, GcItem, HandOver, JobView, LandingView, LaneView, LeaseView, LogPage, ModeView, QueueView, Readiness,
+    RepoStop, RepoView, Restored, SalvageView, SecurityView, SetBaseline, Share, Slots, StopAnswer, StopBlock,
+    StopPending, StopUnderWay, Submit, TaskFilter,
 };
 use orch_domain::agent::Usage;
+use orch_domain::coverage::{CoverageMode, Format, Step as Moved, Totals};
+use orch_domain::gate::InScope;
 use orch_domain::ids::{CommitSha, Epoch, Generation, Seq};
 use orch_domain::job::{Containment, Enforced, JobKind, JobStatus};
 use orch_domain::journal::{Entry, Record};
@@ -365,6 +368,7 @@ impl Control for FakeControl {
                 tally: GateTally { passed: 3, ..GateTally::default() },
             },
             merge: vec![lane(self.leases().await?.remove(0))],
+            coverage: self.coverages().await?,
             stop: StopBlock {
                 status_enabled: true,
                 under_way: vec![StopUnderWay {
@@ -423,6 +427,42 @@ impl Control for FakeControl {
         }])
     }
 
+    async fn coverage(&self, repo: &RepoName) -> Result<CoverageView, ControlError> {
+        let mut view = coverage();
+        if *repo != view.repo {
+            return Err(ControlError::NotFound(format!("there is no repository `{repo}`; known: {}", view.repo)));
+        }
+        view.failures.truncate(1);
+        Ok(view)
+    }
+
+    async fn coverages(&self) -> Result<Vec<CoverageView>, ControlError> {
+        Ok(vec![coverage()])
+    }
+
+    async fn coverage_history(
+        &self,
+        repo: &RepoName,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<CoveragePoint>, ControlError> {
+        let view = self.coverage(repo).await?;
+        let below = |point: &CoveragePoint| before.is_none_or(|before| point.id < before);
+        let most = if limit == 0 { usize::MAX } else { limit as usize };
+        Ok(view.trend.into_iter().rev().filter(below).take(most).collect())
+    }
+
+    async fn set_baseline(&self, asked: SetBaseline, by: &str) -> Result<CoverageView, ControlError> {
+        let view = self.coverage(&asked.repo).await?;
+        let what = match (asked.covered, asked.total) {
+            (Some(covered), Some(total)) => format!("{covered} of {total}"),
+            _ => format!("last: {}", asked.last),
+        };
+        let text = format!("baseline of {} to {what}: `{}` by {by}", asked.repo, asked.reason);
+        self.desk.lock().expect("sound").asked.push(text);
+        Ok(view)
+    }
+
     async fn set_lane_mode(
         &self,
         repo: &RepoName,
@@ -478,5 +518,51 @@ impl Control for FakeControl {
         let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.desk.lock().expect("sound").asked.push(format!("backup {name}"));
         Ok("verified: 4 tasks".to_owned())
+    }
+}
+
+fn share(covered: u64, total: u64) -> Share {
+    Totals::new(covered, total).expect("possible").into()
+}
+
+fn coverage() -> CoverageView {
+    let point = |id: i64, covered, step: Moved, task: Option<&str>| CoveragePoint {
+        id,
+        at: later(100 + id),
+        share: share(covered, 200),
+        sha: "a".repeat(40).parse().expect("valid"),
+        task: task.map(|task| task.parse().expect("valid")),
+        by: task.map_or("cli:ann", |_| "ORC-4").to_owned(),
+        step,
+        reason: "landed as aaaaaaaaaaaa".to_owned(),
+        excluded: Some(3),
+        format: Some(Format::CoveragePy),
+        tool: Some("coverage.py 7.17.3".to_owned()),
+        baseline: Some(share(180, 200)),
+    };
+    CoverageView {
+        repo: "shop".parse().expect("valid"),
+        scope: InScope::Yes,
+        mode: CoverageMode::Baseline,
+        min_basis_points: 0,
+        epsilon_basis_points: 10,
+        baseline: Some(BaselineView {
+            revision: 2,
+            share: share(180, 200),
+            sha: "a".repeat(40).parse().expect("valid"),
+            step: Moved::Raised,
+            set_by: "ORC-4".to_owned(),
+            reason: "landed as aaaaaaaaaaaa: covers more".to_owned(),
+            at: later(102),
+            tool: Some("coverage.py 7.17.3".to_owned()),
+        }),
+        last: Some(point(2, 180, Moved::Raised, Some("t004"))),
+        trend: vec![point(1, 170, Moved::Set, None), point(2, 180, Moved::Raised, Some("t004"))],
+        failures: vec![CoverageFailure {
+            key: "ORC-3".parse().ok(),
+            head: "b".repeat(40).parse().expect("valid"),
+            at: later(99),
+            why: "Line coverage: 80.00 % (160 of 200 lines) is below the baseline".to_owned(),
+        }],
     }
 }

@@ -174,7 +174,7 @@ fn allowed_methods(path: &str) -> &'static str {
     match path.rsplit('/').next() {
         Some("tasks") => "GET, POST",
         Some("stop" | "retry" | "approve" | "pause" | "resume" | "login" | "logout") => "POST",
-        Some("backup" | "handover" | "restore") => "POST",
+        Some("backup" | "handover" | "restore" | "baseline") => "POST",
         _ => "GET",
     }
 }
@@ -261,6 +261,12 @@ fn inspection(shared: &Arc<Shared>) -> Route {
     let receipt = receipt.then(|k, s| async { send(read::receipt(s, k).await) });
     let log = warp::path!("tasks" / String / "log").and(get()).and(s()).and(query());
     let log = log.then(|k, s, q| async { send(read::log(s, k, q).await) });
+    let coverages = warp::path!("coverage").and(get()).and(s()).then(|s| async { send(read::coverages(s).await) });
+    let coverage = warp::path!("coverage" / String).and(get()).and(s());
+    let coverage = coverage.then(|r, s| async { send(read::coverage(s, r).await) });
+    let history = warp::path!("coverage" / String / "history").and(get()).and(s()).and(query());
+    let history = history.then(|r, s, q| async { send(read::coverage_history(s, r, q).await) });
+    let whole = whole.or(coverages).unify().or(coverage).unify().or(history).unify().boxed();
     let of_tasks = tasks.or(task).unify().or(journal).unify().or(why).unify().or(receipt).unify().or(log).unify();
     whole.or(of_tasks).unify().boxed()
 }
@@ -294,7 +300,15 @@ fn control_routes(shared: &Arc<Shared>) -> Route {
     );
     let gc = warp::path!("gc").and(warp::post()).and(who()).and(s());
     let gc = gc.then(|c, s| async { send(write::gc(s, c).await) });
-    let ending = stop_repo.or(hand_over).unify().or(restore).unify().or(gc).unify().boxed();
+    let baseline =
+        warp::path!("coverage" / "baseline").and(warp::post()).and(who()).and(s()).and(headers()).and(body());
+    let baseline = baseline.then(|c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
+        match b {
+            Ok(b) => send(write::set_baseline(s, c, h, b).await),
+            Err(e) => e.response(),
+        }
+    });
+    let ending = stop_repo.or(hand_over).unify().or(restore).unify().or(gc).unify().or(baseline).unify().boxed();
     let retry = warp::path!("tasks" / String / "retry").and(warp::post()).and(who()).and(s());
     let retry = retry.then(|k, c, s| async { send(write::retry(s, c, k).await) });
     let approve = warp::path!("tasks" / String / "approve").and(warp::post()).and(who()).and(s());

@@ -11,7 +11,7 @@ use serde_json::json;
 use warp::http::StatusCode;
 
 use super::Shared;
-use super::reply::{Answer, Query, json, ok, printable, repo_name, salvage_of, task_key};
+use super::reply::{Answer, Query, json, ok, printable, repo_name, repo_of, salvage_of, task_key};
 
 /// Most entries of one journal page.
 const JOURNAL_PAGE: usize = 1_000;
@@ -133,4 +133,22 @@ pub(super) async fn jobs(shared: Arc<Shared>) -> Answer {
 /// `GET /repos`.
 pub(super) async fn repos(shared: Arc<Shared>) -> Answer {
     ok(&shared.control.repos().await?)
+}
+
+/// `GET /coverage`.
+pub(super) async fn coverages(shared: Arc<Shared>) -> Answer {
+    ok(&shared.control.coverages().await?)
+}
+
+/// `GET /coverage/{repo}`.
+pub(super) async fn coverage(shared: Arc<Shared>, part: String) -> Answer {
+    ok(&shared.control.coverage(&repo_of(&part)?).await?)
+}
+
+/// `GET /coverage/{repo}/history?before=&limit=`.
+pub(super) async fn coverage_history(shared: Arc<Shared>, part: String, raw: String) -> Answer {
+    let query = Query::parse(&raw, &["before", "limit"])?;
+    let before = query.number("before")?.map(|before| i64::try_from(before).unwrap_or(i64::MAX));
+    let limit = u32::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(u32::MAX);
+    ok(&shared.control.coverage_history(&repo_of(&part)?, before, limit).await?)
 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use orch_actors::api::Submit;
+use orch_actors::api::{SetBaseline, Submit};
 use orch_domain::ids::CommitSha;
 use orch_domain::lane::LaneMode;
 use orch_domain::task::ApprovalOf;
@@ -184,6 +184,12 @@ pub(super) async fn resume(
     let Resume { why } = if body.is_empty() { Resume::default() } else { from_json(&headers, &body)? };
     let set = shared.control.set_lane_mode(&repo, LaneMode::Running, &why, &caller.by).await?;
     after(&caller, ok(&set)?)
+}
+
+/// `POST /coverage/baseline`.
+pub(super) async fn set_baseline(shared: Arc<Shared>, caller: Caller, headers: HeaderMap, body: Vec<u8>) -> Answer {
+    let asked: SetBaseline = from_json(&headers, &body)?;
+    ok(&shared.control.set_baseline(asked, &caller.by).await?)
 }
 
 /// `POST /backup`.

@@ -153,6 +153,22 @@ impl Store {
         .await
     }
 
+    /// The newest verdicts of one gate on a repository with one outcome, newest first.
+    pub async fn last_verdicts(
+        &self,
+        gate: &str,
+        repo: &RepoName,
+        outcome: VerdictOutcome,
+        most: u32,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        let (gate, repo) = (gate.to_owned(), repo.clone());
+        self.read(move |conn| {
+            let sql = "SELECT * FROM verdicts WHERE gate = ?1 AND repo = ?2 AND outcome = ?3 ORDER BY id DESC LIMIT ?4";
+            all(conn, sql, (&gate, repo.as_str(), outcome.as_str(), most), verdict)
+        })
+        .await
+    }
+
     /// All verdicts asked for a task, oldest first.
     pub async fn verdicts_of(&self, task: &TaskId) -> Result<Vec<Verdict>, StoreError> {
         let task = task.clone();

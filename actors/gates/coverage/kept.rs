@@ -87,3 +87,35 @@ pub(in crate::gates) async fn put(ctx: &Context, key: &str, kept: &Kept) {
         Err(error) => tracing::warn!(%error, "a coverage measurement was not kept"),
     }
 }
+
+/// Removes measurements that are older than the logs of closed tasks are kept, but for those that a baseline stands on.
+/// What is in the folder under another sort of name is left alone.
+pub(crate) async fn forget(ctx: &Context, now: Timestamp) -> Result<usize, String> {
+    let kept = ctx.store.kept_measurements().await.map_err(|error| error.to_string())?;
+    let (folder, life) = (ctx.paths.coverage.clone(), ctx.retention.logs);
+    let swept = tokio::task::spawn_blocking(move || {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error.to_string()),
+        };
+        let mut gone = 0;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some((key, "lines" | "none")) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
+            let is_key = key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !is_key || kept.iter().any(|kept| kept == key) {
+                continue;
+            }
+            let written = entry.metadata().and_then(|meta| meta.modified()).map_err(|error| error.to_string())?;
+            let since = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let at = Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+            if now >= at.after(life) {
+                std::fs::remove_file(entry.path()).map_err(|error| error.to_string())?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    });
+    swept.await.map_err(|error| error.to_string())?
+}

@@ -24,6 +24,7 @@ use orch_domain::testcount::{Judged, judge_tests};
 use orch_domain::time::Timestamp;
 use orch_store::Baseline;
 
+pub(crate) use kept::forget;
 pub(in crate::gates) use kept::{Kept, find_fresh, put};
 pub(in crate::gates) use measure::{Ran, line_of, run as run_line};
 pub(in crate::gates) use plan::{Plan, Planned, plan};

@@ -15,6 +15,8 @@ use super::gather::{Gathered, ShortStrings};
 /// Reads a report.
 pub(super) fn read(from: impl Read) -> Result<Gathered, String> {
     let mut gathered = Gathered::default();
+    // This format always tells.
+    gathered.excluded = Some(0);
     let mut whole = Whole { gathered: &mut gathered, files: false, stated: None };
     let mut deserializer = serde_json::Deserializer::from_reader(std::io::BufReader::new(ShortStrings::new(from)));
     deserializer.deserialize_map(&mut whole).map_err(|error| error.to_string())?;
