@@ -94,11 +94,13 @@ fn the_example_parses_and_equals_the_defaults() {
         .lines()
         .map(|l| match l.strip_prefix('#') {
             Some(rest) if rest.starts_with("  ") && !rest.trim_start().starts_with('#') => format!("{rest}\n"),
-            _ if l == "agents: {}" || l == "repos: {}" || l == "pipelines: {}" => format!("{}\n", &l[..l.len() - 3]),
+            _ if ["agents: {}", "repos: {}", "pipelines: {}", "job_limits: {}"].contains(&l) => {
+                format!("{}\n", &l[..l.len() - 3])
+            }
             _ => format!("{l}\n"),
         })
         .collect();
-    let opened = open.replace("<name>", "name").replace("<model>", "model");
+    let opened = open.replace("<name>", "name").replace("<model>", "model").replace("<kind>", "agent");
     let mut opened = Config::parse(Path::new("opened.yaml"), &opened).expect("all keys are known");
     assert_eq!(opened.repos.len(), 1);
     assert_eq!(opened.repos.pop_first().expect("one").1, RepoConfig::default());
