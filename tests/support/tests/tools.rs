@@ -72,6 +72,21 @@ fn pip_audit_reads_a_feed_of_our_own() {
 }
 
 #[test]
+fn npm_needs_no_node_of_the_machine() {
+    let bin = tools::nodejs();
+    let version = run(Command::new(bin.join("node")).arg("--version"));
+    assert_eq!(version, (0, format!("v{}\n", tools::NODEJS_VERSION)));
+    // Only what a shell needs is in PATH, so a `node` that answers can only be ours.
+    let script = ["exec", "--offline", "--call", "node --version"];
+    let room = tempfile::tempdir().unwrap();
+    let mut npm = Command::new(bin.join("npm"));
+    npm.args(script).env("PATH", "/usr/bin:/bin").env("npm_config_cache", room.path()).current_dir(room.path());
+    let (code, said) = run(&mut npm);
+    // npm may add remarks of its own about the machine's settings.
+    assert!(code == 0 && said.lines().any(|line| line == version.1.trim()), "{code}: {said}");
+}
+
+#[test]
 fn pytest_measures_coverage() {
     let room = tempfile::tempdir().unwrap();
     fs::write(room.path().join("it.py"), "def f(x):\n    if x:\n        return 1\n    return 2\n").unwrap();
