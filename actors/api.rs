@@ -268,11 +268,40 @@ pub struct LastVerdict {
     pub head: CommitSha,
 }
 
+/// The audit of dependencies. The numbers are of this process; answers that were used again are not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditView {
+    /// Who is asked.
+    pub feed: String,
+    /// Passed, with an answer for everything.
+    pub whole: u64,
+    /// Passed, though something is not known.
+    pub degraded: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Had no whole answer, where one is demanded.
+    pub could_not_run: u64,
+    /// The newest gap.
+    pub last_gap: Option<AuditGap>,
+}
+
+/// Something that an audit could not learn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditGap {
+    /// When.
+    pub at: Timestamp,
+    /// What, and why.
+    pub why: String,
+}
+
 /// The security gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityView {
     /// What looks for secrets, as things stand on this machine.
     pub engine: String,
+    /// The audit of dependencies; `None`: it is switched off.
+    #[serde(default)]
+    pub audit: Option<AuditView>,
     /// What it has said.
     #[serde(flatten)]
     pub tally: GateTally,

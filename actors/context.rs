@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use orch_adapters::advisories::FeedKind;
 use orch_adapters::agents::{Agent, Prompts};
 use orch_adapters::git::RepoGit;
 use orch_adapters::images::Images;
@@ -23,6 +24,7 @@ use orch_domain::time::Millis;
 use orch_store::Store;
 
 use crate::disk::DiskWatch;
+use crate::tally::AuditTally;
 use crate::upkeep::Retention;
 
 /// Shell commands of a repository, as configured; `None` is "not configured", never "empty".
@@ -200,6 +202,41 @@ pub struct SecuritySettings {
     pub expand: ExpandLimits,
     /// Key of the hashes by which secrets are spoken of.
     pub key: HashKey,
+    /// Its part about dependencies.
+    pub audit: AuditSettings,
+}
+
+/// Settings of the security gate's part about dependencies.
+#[derive(Clone, Debug)]
+pub struct AuditSettings {
+    /// Whether it is asked at all.
+    pub enabled: bool,
+    /// Whether what is not known keeps a change from main.
+    pub fail_closed: bool,
+    /// Who is asked.
+    pub feed: FeedKind,
+    /// How long an answer counts as fresh.
+    pub cache_age: Millis,
+    /// Longest wait for all answers together.
+    pub timeout: Millis,
+    /// Environment of a tool that is asked, for a proxy or certificates; may hold a password.
+    pub env: BTreeMap<String, String>,
+    /// What it has said since the start.
+    pub tally: Arc<AuditTally>,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            fail_closed: false,
+            feed: FeedKind::Osv { endpoint: "https://api.osv.dev".to_owned() },
+            cache_age: Millis::from_mins(6 * 60),
+            timeout: Millis::from_mins(1),
+            env: BTreeMap::new(),
+            tally: Arc::default(),
+        }
+    }
 }
 
 impl Default for SecuritySettings {
@@ -213,6 +250,7 @@ impl Default for SecuritySettings {
             limits: CollectLimits::default(),
             expand: ExpandLimits::default(),
             key: HashKey::new(*b"not a secret"),
+            audit: AuditSettings::default(),
         }
     }
 }

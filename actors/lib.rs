@@ -46,7 +46,7 @@ pub mod settle;
 pub mod snapshots;
 pub mod stop_saga;
 pub mod system;
-mod tally;
+pub mod tally;
 pub mod task;
 pub mod turns;
 pub mod upkeep;

@@ -1,19 +1,49 @@
 //! What the gates have said so far, for `GET /queue` and the metrics.
 //!
-//! Owns the translation from verdict rows to a view. Counts what the store still holds; refuses to judge by it.
+//! Owns the translation from verdict rows to a view, and the counts of the dependency audit, which are of this process only:
+//! a verdict row does not tell a pass with gaps from a whole one. Counts what the store still holds; refuses to judge by it.
 
-use orch_adapters::secrets;
-use orch_domain::gate::GateName;
+use std::sync::{Mutex, PoisonError};
+
+use orch_adapters::{advisories, secrets};
+use orch_domain::gate::{GateName, Verdict};
+use orch_domain::time::Timestamp;
 use orch_store::{StoreError, VerdictOutcome};
 
-use crate::api::{GateTally, LastVerdict, SecurityView};
+use crate::api::{AuditGap, AuditView, GateTally, LastVerdict, SecurityView};
 use crate::context::Context;
+
+/// What the dependency audit has said since this process began.
+#[derive(Debug, Default)]
+pub struct AuditTally(Mutex<AuditView>);
+
+impl AuditTally {
+    /// Counts one answer; `gap` says what it left unknown, if anything.
+    pub(crate) fn note(&self, verdict: Verdict, gap: Option<String>, at: Timestamp) {
+        let mut view = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = match (verdict, &gap) {
+            (Verdict::Passed, None) => &mut view.whole,
+            (Verdict::Passed, Some(_)) => &mut view.degraded,
+            (Verdict::Failed, _) => &mut view.failed,
+            (Verdict::CouldNotRun, _) => &mut view.could_not_run,
+        };
+        *count += 1;
+        if let Some(why) = gap {
+            view.last_gap = Some(AuditGap { at, why });
+        }
+    }
+
+    fn view(&self, feed: String) -> AuditView {
+        AuditView { feed, ..self.0.lock().unwrap_or_else(PoisonError::into_inner).clone() }
+    }
+}
 
 /// The block `security`.
 pub(crate) async fn security(ctx: &Context) -> Result<SecurityView, StoreError> {
     let settings = &ctx.security;
     let engine = secrets::describe(settings.engine, &settings.gitleaks, &ctx.path);
-    Ok(SecurityView { engine, tally: of(ctx, GateName::Security).await? })
+    let audit = settings.audit.enabled.then(|| settings.audit.tally.view(advisories::describe(&settings.audit.feed)));
+    Ok(SecurityView { engine, audit, tally: of(ctx, GateName::Security).await? })
 }
 
 /// The tally of one gate.

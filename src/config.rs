@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use coverage::CoverageGate;
 pub use embedded::EmbeddedRepo;
-pub use gates::{GateScope, Gates, SecretEngine, SecurityGate};
+pub use gates::{AuditProvider, GateScope, Gates, SecretEngine, SecurityGate};
 pub use jobs::{ContainmentConfig, KindConfig};
 pub use keys::{KEYS, Key, Kind, OUTER, Outer};
 pub use merge::MergeGate;

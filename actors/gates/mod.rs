@@ -6,6 +6,7 @@
 //! Work inside the pool hears by [`cancel`] that nobody wants it any more.
 
 mod answer;
+mod audit;
 pub mod cancel;
 pub mod checks;
 mod command;

@@ -20,6 +20,7 @@ use orch_domain::policy::pin_hash;
 use orch_domain::time::Timestamp;
 
 use super::answer::{GateAnswer, GateSubject};
+use super::audit::{self, Audited, Question};
 use super::cancel;
 use super::checks::tree_of;
 use super::conclude::{Evidence, Found, conclude, count, fenced, known as known_answer};
@@ -96,7 +97,8 @@ impl Gate<'_> {
             Err(error) => return self.could_not_run(&error.into(), String::new()).await,
         };
         let limits = (settings.limits.file, settings.limits.total, settings.limits.commits);
-        let pinned = pin_hash(&(rules.0.hash(), engine.name(), &version, limits, self.known));
+        let audit = audit::digest(&settings.audit).await;
+        let pinned = pin_hash(&(rules.0.hash(), engine.name(), &version, limits, self.known, audit));
         let evidence = self.evidence(pinned.clone());
         if let Some(answer) = known_answer(self.ctx, self.subject, &evidence).await {
             return answer;
@@ -113,8 +115,24 @@ impl Gate<'_> {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             expand: settings.expand,
         };
-        match secrets::inspect(&self.git, &spec, rules, (engine.as_ref(), version), &bounds, &settings.key).await {
-            Ok(inspected) => conclude(self.ctx, self.subject, &evidence, self.found(&inspected, said)).await,
+        let question = Question {
+            ctx: self.ctx,
+            git: &self.git,
+            owner: &self.owner,
+            base: &self.base,
+            head: &self.subject.head,
+            known: self.known,
+            scratch,
+        };
+        // Side by side: one computes, the other mostly waits for a feed.
+        let (inspected, audited) = tokio::join!(
+            secrets::inspect(&self.git, &spec, rules, (engine.as_ref(), version), &bounds, &settings.key),
+            audit::audit(&question),
+        );
+        match inspected.and_then(|inspected| Ok((inspected, audited?))) {
+            Ok((inspected, audited)) => {
+                conclude(self.ctx, self.subject, &evidence, self.found(&inspected, said, audited)).await
+            }
             Err(InspectError::Scan(ScanError::Cancelled(why)) | InspectError::Git(GitError::Stopped { why, .. })) => {
                 GateAnswer::could_not_run(format!("the security gate was ended: {why}"))
             }
@@ -155,29 +173,39 @@ impl Gate<'_> {
         conclude(self.ctx, self.subject, &self.evidence(settings), found).await
     }
 
-    fn found(&self, seen: &Inspected, said: Option<String>) -> Found {
-        let verdict = match seen.findings.is_empty() && seen.refused.is_empty() {
+    fn found(&self, seen: &Inspected, said: Option<String>, audited: Option<Audited>) -> Found {
+        let secrets = match seen.findings.is_empty() && seen.refused.is_empty() {
             true => Verdict::Passed,
             false => Verdict::Failed,
         };
-        let text = match verdict {
+        let verdict = Verdict::fold(std::iter::once(secrets).chain(audited.as_ref().map(|audited| audited.verdict)));
+        let told = match secrets {
             Verdict::Passed => {
                 let (commits, blobs) = (seen.commits, seen.blobs);
                 format!("no secret in {commits} commits with {blobs} new versions of files ({})", seen.engine)
             }
             _ => self.told(seen),
         };
+        // A file's name may be a secret, and the audit speaks of files.
+        let audited = audited.map(|audited| audited.without(|text| seen.hidden.taken_out(text)));
+        // One prompt with everything that has to be mended, and with nothing else.
+        let parts = [(secrets, told.as_str())].into_iter();
+        let parts = parts.chain(audited.as_ref().map(|audited| (audited.verdict, audited.text.as_str())));
+        let parts: Vec<&str> = parts.filter(|(of, _)| *of == verdict).map(|(_, text)| text).collect();
+        let text = parts.join(if verdict == Verdict::Passed { "; " } else { "\n\n" });
         let mut warnings: Vec<String> = said.into_iter().collect();
         warnings.extend(seen.unopened.iter().map(|line| format!("not looked into: {line}")));
         let mut notes = seen.notes.clone();
         if !seen.rules_changed.is_empty() {
             let files = seen.rules_changed.join("`, `");
-            notes.push(format!(
-                "the branch changes `{files}`; judged by the rules of base, so that this has no effect yet"
-            ));
+            let by = match self.ctx.security.rules {
+                None => "by the rules of base, so that this has no effect yet",
+                Some(_) => "by the operator's rules, so that this has no effect",
+            };
+            notes.push(format!("the branch changes `{files}`; judged {by}"));
         }
         let number = |name, value: usize| count(name, u64::try_from(value).unwrap_or(u64::MAX));
-        Found {
+        let mut found = Found {
             warnings,
             notes,
             counts: vec![
@@ -190,9 +218,18 @@ impl Gate<'_> {
                 count("bytes", seen.bytes),
             ],
             tools: vec![ToolVersion { name: seen.engine.clone(), version: seen.version.clone() }],
-            body: self.body(seen),
             ..Found::new(verdict, text, self.started)
+        };
+        let mut section = "## Dependencies\n\nThe audit is switched off.\n\n".to_owned();
+        if let Some(audited) = audited {
+            found.warnings.extend(audited.warnings);
+            found.counts.extend(audited.counts);
+            found.tools.extend(audited.tools);
+            found.life = audited.life;
+            section = audited.section;
         }
+        found.body = self.body(seen, &section);
+        found
     }
 
     /// For whoever has to mend it.
@@ -241,7 +278,7 @@ impl Gate<'_> {
         )
     }
 
-    fn body(&self, seen: &Inspected) -> String {
+    fn body(&self, seen: &Inspected, dependencies: &str) -> String {
         let mut body = String::from("## Secrets\n\n");
         if seen.findings.is_empty() {
             body.push_str("None that base does not hold.\n\n");
@@ -255,6 +292,7 @@ impl Gate<'_> {
                 body.push_str(&format!("## {title}\n\n{}\n", fenced(&all.join("\n"))));
             }
         }
+        body.push_str(dependencies);
         let changed = match seen.rules_changed.as_slice() {
             [] => "nothing".to_owned(),
             files => format!("`{}`", files.join("`, `")),

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use orch_adapters::advisories::check_endpoint;
 use orch_domain::agent::AgentKind;
 use orch_domain::names::{RepoName, RepoPath};
 use orch_domain::pipeline::Pipeline;
@@ -12,7 +13,9 @@ use orch_domain::time::Millis;
 
 use super::load::{Env, absolute, filled};
 use super::problem::{ConfigError, closest, line_of};
-use super::{AgentConfig, Config, PipelineFile, PipelineInline, PipelineSource, RepoConfig};
+use super::{
+    AgentConfig, AuditProvider, Config, PipelineFile, PipelineInline, PipelineSource, RepoConfig, SecurityGate,
+};
 
 /// Where the settings came from.
 pub(super) struct Source<'a> {
@@ -42,6 +45,9 @@ pub(super) fn finish(mut config: Config, source: &Source<'_>) -> Result<Config, 
     if !config.http.token_file.as_os_str().is_empty() {
         config.http.token_file = source.path(&config.http.token_file);
     }
+    let security = &mut config.gates.security;
+    security.rules = security.rules.as_deref().map(|path| source.path(path));
+    security.dep_audit_offline = security.dep_audit_offline.as_deref().map(|path| source.path(path));
     limits(&config, source)?;
     agents(&mut config, source)?;
     for name in config.pipelines.keys() {
@@ -274,6 +280,7 @@ fn gate_scopes(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> 
     if gates.security.gitleaks.trim().is_empty() {
         return Err(source.wrong("gates.security.gitleaks", "it is empty; name the program, or leave the key out"));
     }
+    audit(&gates.security, source)?;
     let scopes = [
         ("security", &gates.security.repos),
         ("merge", &gates.merge.repos),
@@ -288,6 +295,23 @@ fn gate_scopes(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> 
                 return Err(source.wrong(&format!("gates.{gate}.repos"), &what));
             }
         }
+    }
+    Ok(())
+}
+
+fn audit(security: &SecurityGate, source: &Source<'_>) -> Result<(), ConfigError> {
+    let wrong = |key: &str, what: &str| source.wrong(&format!("gates.security.{key}"), what);
+    check_endpoint(&security.dep_audit_endpoint).map_err(|error| wrong("dep_audit_endpoint", &error.to_string()))?;
+    if security.pip_audit.trim().is_empty() {
+        return Err(wrong("pip_audit", "it is empty; name the program, or leave the key out"));
+    }
+    if security.dep_audit_offline.is_some() && security.dep_audit_provider == AuditProvider::PipAudit {
+        let what = "pip-audit asks a service, and the folder stands for any service; leave out one of `dep_audit_provider` \
+                    and `dep_audit_offline`";
+        return Err(wrong("dep_audit_offline", what));
+    }
+    if security.dep_audit_timeout == Millis(0) {
+        return Err(wrong("dep_audit_timeout", "nobody can answer in no time; `dep_audit_enabled: false` asks nobody"));
     }
     Ok(())
 }

@@ -101,8 +101,38 @@ pub struct SecurityGate {
     /// Most bytes of files that one branch may bring.
     #[serde(with = "units::size")]
     pub total_size: u64,
-    /// Whether an unreachable advisory feed fails the gate instead of passing it with a warning.
+    /// Whether what a branch adds to its dependencies is looked up.
+    pub dep_audit_enabled: bool,
+    /// Whether what is not known about them keeps a branch from main.
     pub dep_audit_fail_closed: bool,
+    /// Who is asked.
+    pub dep_audit_provider: AuditProvider,
+    /// The OSV service.
+    pub dep_audit_endpoint: String,
+    /// Folder with the data of the OSV project; then nothing is asked over the network.
+    pub dep_audit_offline: Option<PathBuf>,
+    /// Age beyond which the data in that folder are old.
+    #[serde(with = "units::duration")]
+    pub dep_audit_stale_after: Millis,
+    /// How long an answer of the service counts as fresh.
+    #[serde(with = "units::duration")]
+    pub dep_audit_cache_age: Millis,
+    /// Longest wait for all answers together.
+    #[serde(with = "units::duration")]
+    pub dep_audit_timeout: Millis,
+    /// The tool pip-audit: a name that is looked for along `PATH`, or an absolute path.
+    pub pip_audit: String,
+}
+
+/// Who is asked about dependencies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditProvider {
+    /// The service, about all of them.
+    #[default]
+    Osv,
+    /// The tool pip-audit about packages of Python, the service about the rest.
+    PipAudit,
 }
 
 /// What looks for secrets.
@@ -130,7 +160,15 @@ impl Default for SecurityGate {
             timeout: Millis::from_mins(10),
             file_size: 50 << 20,
             total_size: 1 << 30,
+            dep_audit_enabled: true,
             dep_audit_fail_closed: false,
+            dep_audit_provider: AuditProvider::Osv,
+            dep_audit_endpoint: "https://api.osv.dev".to_owned(),
+            dep_audit_offline: None,
+            dep_audit_stale_after: Millis::from_mins(7 * 24 * 60),
+            dep_audit_cache_age: Millis::from_mins(6 * 60),
+            dep_audit_timeout: Millis::from_mins(1),
+            pip_audit: "pip-audit".to_owned(),
         }
     }
 }

@@ -153,6 +153,7 @@ fn every_environment_name_reaches_its_key() {
             Kind::Path => "/x/y",
             Kind::Text if key.path == "http.bind" => "127.0.0.1:1",
             Kind::Text if key.path == "default_agent" => "codex",
+            Kind::Text if key.path.ends_with("endpoint") => "http://127.0.0.1:9",
             Kind::Text | Kind::Other => "text",
         };
         let name = key.env.expect("filtered");
@@ -235,6 +236,15 @@ fn wrong_settings_are_refused_in_one_line_with_place_value_and_way_out() {
             "gates:\n  security:\n    repos: [nobody]\n",
             "orch.yaml:3: gates.security.repos: there is no repository `nobody`",
         ),
+        (
+            "gates:\n  security:\n    dep_audit_endpoint: osv\n",
+            "orch.yaml:3: gates.security.dep_audit_endpoint: `osv` is no address of an OSV service",
+        ),
+        (
+            "gates:\n  security:\n    dep_audit_provider: pip-audit\n    dep_audit_offline: x\n",
+            "orch.yaml:4: gates.security.dep_audit_offline: pip-audit asks a service",
+        ),
+        ("gates:\n  security:\n    dep_audit_timeout: 0s\n", "nobody can answer in no time"),
     ];
     for (text, expected) in cases {
         let err = refusal(text, &[]);
@@ -274,6 +284,7 @@ fn credentials_are_refused_without_being_repeated() {
         "repos:\n  a: {url: 'https://sesame@host/x'}\n",
         "agents:\n  claude: {endpoint: 'https://u:sesame@host/'}\n",
         "agents:\n  claude: {key_env: 'sk-sesame'}\n",
+        "gates:\n  security: {dep_audit_endpoint: 'https://me:sesame@host/x'}\n",
     ] {
         let err = refusal(text, &[]);
         assert!(!err.contains("sesame"), "{err}");

@@ -228,7 +228,7 @@ async fn context(
         },
         disk: DiskWatch::new(disk, config.data_dir.clone(), config.limits.min_free_disk),
         job_limits: config.job_limits(),
-        security: security::settings(config)?,
+        security: security::settings(config, env)?,
         stop_status: config.stop.status_enabled,
         path,
         tools_read: tools.read,

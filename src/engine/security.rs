@@ -2,17 +2,34 @@
 //!
 //! Owns the key's file. Invariant: the key is random, made once, and readable by us alone; it never leaves the data folder.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
-use orch_actors::context::SecuritySettings;
+use orch_actors::context::{AuditSettings, SecuritySettings};
+use orch_adapters::advisories::FeedKind;
 use orch_adapters::secrets::{CollectLimits, EngineKind, ExpandLimits, HashKey};
 
 use super::StartError;
-use crate::config::{Config, SecretEngine};
+use crate::config::{AuditProvider, Config, SecretEngine, SecurityGate};
+
+/// What a tool needs to reach a service from here: these may hold a password, so they are handed on and never shown.
+const NETWORK: [&str; 10] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+];
 
 /// What the actors are told.
-pub(super) fn settings(config: &Config) -> Result<SecuritySettings, StartError> {
+pub(super) fn settings(config: &Config, env: &BTreeMap<String, String>) -> Result<SecuritySettings, StartError> {
     let settings = &config.gates.security;
     Ok(SecuritySettings {
         engine: match settings.engine {
@@ -27,7 +44,26 @@ pub(super) fn settings(config: &Config) -> Result<SecuritySettings, StartError> 
         limits: CollectLimits { file: settings.file_size, total: settings.total_size, ..CollectLimits::default() },
         expand: ExpandLimits::default(),
         key: hash_key(&config.data_dir)?,
+        audit: audit(settings, env),
     })
+}
+
+fn audit(settings: &SecurityGate, env: &BTreeMap<String, String>) -> AuditSettings {
+    let endpoint = settings.dep_audit_endpoint.trim_end_matches('/').to_owned();
+    let feed = match (&settings.dep_audit_offline, settings.dep_audit_provider) {
+        (Some(folder), _) => FeedKind::Folder { folder: folder.clone(), stale_after: settings.dep_audit_stale_after },
+        (None, AuditProvider::Osv) => FeedKind::Osv { endpoint },
+        (None, AuditProvider::PipAudit) => FeedKind::PipAudit { endpoint, program: settings.pip_audit.clone() },
+    };
+    AuditSettings {
+        enabled: settings.dep_audit_enabled,
+        fail_closed: settings.dep_audit_fail_closed,
+        feed,
+        cache_age: settings.dep_audit_cache_age,
+        timeout: settings.dep_audit_timeout,
+        env: NETWORK.iter().filter_map(|name| Some(((*name).to_owned(), env.get(*name)?.clone()))).collect(),
+        tally: Arc::default(),
+    }
 }
 
 /// The key of the hashes by which secrets are spoken of: random, made at the first start, for our eyes only.

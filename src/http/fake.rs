@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use orch_actors::api::{
-    About, ActorView, BaselineView, Control, ControlError, CoverageFailure, CoveragePoint, CoverageView, DeferredView,
-    GateTally, GcItem, HandOver, JobView, LandingView, LaneView, LeaseView, LogPage, ModeView, QueueView, Readiness,
-    RepoStop, RepoView, Restored, SalvageView, SecurityView, SetBaseline, Share, Slots, StopAnswer, StopBlock,
-    StopPending, StopUnderWay, Submit, TaskFilter,
+    About, ActorView, AuditGap, AuditView, BaselineView, Control, ControlError, CoverageFailure, CoveragePoint,
+    CoverageView, DeferredView, GateTally, GcItem, HandOver, JobView, LandingView, LaneView, LeaseView, LogPage,
+    ModeView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SecurityView, SetBaseline, Share, Slots,
+    StopAnswer, StopBlock, StopPending, StopUnderWay, Submit, TaskFilter,
 };
 use orch_domain::agent::Usage;
 use orch_domain::coverage::{CoverageMode, Format, Step as Moved, Totals};
@@ -365,6 +365,13 @@ impl Control for FakeControl {
             gates: Slots { used: 0, total: 2, waiting: 0 },
             security: SecurityView {
                 engine: "builtin".to_owned(),
+                audit: Some(AuditView {
+                    feed: "the OSV service https://osv.example".to_owned(),
+                    whole: 2,
+                    degraded: 1,
+                    last_gap: Some(AuditGap { at: later(300), why: "the feed is away".to_owned() }),
+                    ..AuditView::default()
+                }),
                 tally: GateTally { passed: 3, ..GateTally::default() },
             },
             merge: vec![lane(self.leases().await?.remove(0))],

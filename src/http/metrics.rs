@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use orch_actors::api::{About, LaneView, QueueView, Slots};
+use orch_actors::api::{About, AuditView, LaneView, QueueView, Slots};
 use orch_domain::lane::LaneMode;
 use orch_domain::task::Status;
 use warp::http::{HeaderValue, header};
@@ -56,6 +56,15 @@ fn render(queue: &QueueView, about: &About, ready: bool) -> String {
     for (verdict, count) in [("passed", tally.passed), ("failed", tally.failed), ("could_not_run", tally.could_not_run)]
     {
         let _ = writeln!(out, "orch_gate_verdicts{{gate=\"security\",verdict=\"{verdict}\"}} {count}");
+    }
+    if let Some(audit) = &queue.security.audit {
+        head(&mut out, "orch_dependency_audits", "Dependency audits since the start, by what they came to.");
+        let AuditView { whole, degraded, failed, could_not_run, .. } = audit;
+        for (outcome, count) in
+            [("whole", whole), ("degraded", degraded), ("failed", failed), ("could_not_run", could_not_run)]
+        {
+            let _ = writeln!(out, "orch_dependency_audits{{outcome=\"{outcome}\"}} {count}");
+        }
     }
     lanes(&mut out, &queue.merge);
     head(&mut out, "orch_stopping_tasks", "STOPs being carried out.");

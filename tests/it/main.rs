@@ -7,6 +7,7 @@ mod board;
 mod chaos;
 mod checks;
 mod crash;
+mod dependencies;
 mod deploy;
 mod full;
 mod image;

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod broken_tools;
+mod dependencies;
 mod history;
 
 use std::fs;

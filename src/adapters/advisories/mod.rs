@@ -7,6 +7,7 @@
 
 mod affected;
 mod cache;
+mod choose;
 mod feeds;
 mod folder;
 mod lockfiles;
@@ -27,11 +28,12 @@ use orch_domain::time::Timestamp;
 use crate::git::Owner;
 
 pub use cache::Cache;
+pub use choose::{FeedKind, FeedSpec, choose, describe, identity};
 pub use feeds::Feeds;
 pub use folder::OsvFolder;
 pub use lockfiles::changes_between;
-pub use osv_api::{EndpointError, OsvApi, Patience};
-pub use pip_audit::{PipAudit, installation};
+pub use osv_api::{EndpointError, OsvApi, Patience, check_endpoint};
+pub use pip_audit::{PipAudit, Tooling, installation};
 
 /// For whom and within which bounds a feed is asked.
 #[derive(Clone, Debug)]
@@ -59,7 +61,8 @@ pub struct Answers {
 
 impl Answers {
     /// Nothing is known of these, for one reason.
-    pub(crate) fn unknown<'p>(packages: impl IntoIterator<Item = &'p Package>, why: &str) -> Self {
+    #[must_use]
+    pub fn unknown<'p>(packages: impl IntoIterator<Item = &'p Package>, why: &str) -> Self {
         let by_package = packages.into_iter().map(|package| (package.clone(), Answer::unknown(why))).collect();
         Self { by_package, ..Self::default() }
     }

@@ -111,18 +111,31 @@ struct Ids {
     trouble: Option<String>,
 }
 
+/// Whether an endpoint can be one: its form only, nobody is asked.
+///
+/// # Errors
+/// [`EndpointError::Address`].
+pub fn check_endpoint(endpoint: &str) -> Result<(), EndpointError> {
+    read_endpoint(endpoint).map(drop)
+}
+
+fn read_endpoint(endpoint: &str) -> Result<Url, EndpointError> {
+    let refused = || EndpointError::Address(one_line(&without_credentials(endpoint), 200));
+    let url = Url::parse(endpoint).map_err(|_| refused())?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    if !matches!(url.scheme(), "http" | "https") || !plain || url.fragment().is_some() || url.host_str().is_none() {
+        return Err(refused());
+    }
+    Ok(url)
+}
+
 impl OsvApi {
     /// A client for an endpoint such as `https://api.osv.dev`.
     ///
     /// # Errors
     /// [`EndpointError`].
     pub fn new(endpoint: &str, cache: Cache, patience: Patience) -> Result<Self, EndpointError> {
-        let refused = || EndpointError::Address(one_line(&without_credentials(endpoint), 200));
-        let url = Url::parse(endpoint).map_err(|_| refused())?;
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-        if !matches!(url.scheme(), "http" | "https") || !plain || url.fragment().is_some() || url.host_str().is_none() {
-            return Err(refused());
-        }
+        let url = read_endpoint(endpoint)?;
         // Somebody else's choice of a provider, made earlier in this process, is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()

@@ -33,15 +33,11 @@ const TIMEOUT: &str = "15";
 /// Warnings of this part of the tool mean that it passed over an advisory.
 const PASSED_OVER: &str = "pip_audit._service";
 
-/// The tool.
-pub struct PipAudit {
-    /// The program: a name that is looked up in `path`, or a path.
-    pub program: String,
-    /// The OSV service, such as `https://api.osv.dev`.
-    pub endpoint: String,
+/// How the tool is run.
+pub struct Tooling {
     /// What runs it.
     pub exec: Arc<dyn Exec>,
-    /// `PATH` of the job.
+    /// `PATH` of the job; a program that is a name is looked for along it.
     pub path: String,
     /// Further environment of the job, for a proxy or certificates.
     pub env: BTreeMap<String, String>,
@@ -51,6 +47,16 @@ pub struct PipAudit {
     pub data: Option<PathBuf>,
     /// Bounds of its job besides its time.
     pub limits: JobLimits,
+}
+
+/// The tool.
+pub struct PipAudit {
+    /// The program, by name or path.
+    pub program: String,
+    /// The OSV service, such as `https://api.osv.dev`.
+    pub endpoint: String,
+    /// How it is run.
+    pub tooling: Tooling,
     /// What it says its version is, once it was asked.
     pub version: OnceCell<String>,
 }
@@ -192,12 +198,12 @@ impl PipAudit {
         let left = asker.deadline.saturating_duration_since(Instant::now());
         let wall = Millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         let private = PrivateDirs::under(folder);
-        let mut env = base_env_with_path(&private, &self.path);
-        env.extend(self.env.clone());
-        let confinement = self.data.as_ref().map(|data| Confinement {
+        let mut env = base_env_with_path(&private, &self.tooling.path);
+        env.extend(self.tooling.env.clone());
+        let confinement = self.tooling.data.as_ref().map(|data| Confinement {
             enforced: true,
             write: vec![folder.to_owned()],
-            read: self.read.clone(),
+            read: self.tooling.read.clone(),
             deny: vec![data.clone()],
             uid: None,
         });
@@ -212,11 +218,11 @@ impl PipAudit {
             cwd: folder.to_owned(),
             env,
             stdin: Vec::new(),
-            limits: JobLimits { wall, ..self.limits.clone() },
+            limits: JobLimits { wall, ..self.tooling.limits.clone() },
             confinement: confinement.unwrap_or_default(),
             on_loss: OnLoss::End,
         };
-        let output = self.exec.run(spec).await.map_err(|error| error.to_string())?;
+        let output = self.tooling.exec.run(spec).await.map_err(|error| error.to_string())?;
         match &output.exit.end {
             JobEnd::Exited { .. } if output.exit.log_cut => Err("it said more than is kept".to_owned()),
             JobEnd::Exited { .. } => Ok(output),

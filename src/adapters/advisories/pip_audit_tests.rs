@@ -52,12 +52,14 @@ async fn answers(
     let tool = PipAudit {
         program: "pip-audit".to_owned(),
         endpoint: "http://127.0.0.1:1/".to_owned(),
-        exec: plays.clone(),
-        path: "/usr/bin".to_owned(),
-        env: BTreeMap::new(),
-        read: Vec::new(),
-        data: Some(PathBuf::from("/data")),
-        limits: JobLimits::default(),
+        tooling: Tooling {
+            exec: plays.clone(),
+            path: "/usr/bin".to_owned(),
+            env: BTreeMap::new(),
+            read: Vec::new(),
+            data: Some(PathBuf::from("/data")),
+            limits: JobLimits::default(),
+        },
         version: OnceCell::new(),
     };
     let asker = Asker {

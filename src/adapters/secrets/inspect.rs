@@ -127,6 +127,8 @@ pub struct Inspected {
     pub blobs: usize,
     /// Bytes looked at.
     pub bytes: u64,
+    /// What was found, to be kept out of texts that others make about the same files.
+    pub hidden: Secrets,
 }
 
 /// Where rules come from.
@@ -213,6 +215,7 @@ pub async fn inspect(
         commits,
         blobs,
         bytes,
+        hidden: secrets,
     })
 }
 
@@ -221,7 +224,14 @@ fn known(scan: &Scan) -> BTreeSet<(String, Secret)> {
 }
 
 /// All secrets of a scan, to be kept out of what is told.
-struct Secrets(Vec<String>);
+#[derive(Clone, Default)]
+pub struct Secrets(Vec<String>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({})", self.0.len())
+    }
+}
 
 impl Secrets {
     fn of(scan: &Scan) -> Self {
@@ -239,7 +249,9 @@ impl Secrets {
         Self(all)
     }
 
-    fn taken_out(&self, text: &str) -> String {
+    /// A text without any of them.
+    #[must_use]
+    pub fn taken_out(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "(secret)"))
     }
 

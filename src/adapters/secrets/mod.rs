@@ -30,8 +30,9 @@ pub use canary::prove;
 pub use collect::{CollectLimits, CollectSpec, Collected, GitMaterial};
 pub use engine::{EngineKind, EngineSpec, choose, describe};
 pub use expand::ExpandLimits;
+pub(crate) use gitleaks::locate;
 pub use gitleaks::{Gitleaks, GitleaksProgram, find_gitleaks};
-pub use inspect::{Finding, HashKey, InspectError, Inspected, RULES_FILE, RulesFrom, inspect, rules_for};
+pub use inspect::{Finding, HashKey, InspectError, Inspected, RULES_FILE, RulesFrom, Secrets, inspect, rules_for};
 pub use rules::{RuleError, Ruleset};
 
 /// A secret's value. Shows nothing of itself.

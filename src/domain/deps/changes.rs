@@ -157,6 +157,16 @@ impl Changes {
         self.added.is_empty() && self.unknown.is_empty()
     }
 
+    /// Takes away what another comparison has brought already.
+    pub fn without(&mut self, judged: &Self) {
+        let pins: BTreeSet<&Package> = judged.added.iter().map(|pin| &pin.package).collect();
+        let keys: BTreeSet<&str> = judged.unknown.iter().map(|unknown| unknown.key.as_str()).collect();
+        self.added.retain(|pin| !pins.contains(&pin.package));
+        self.unknown.retain(|unknown| !keys.contains(unknown.key.as_str()));
+        let added = &self.added;
+        self.base.retain(|package| added.iter().any(|pin| pin.package.same_name(package)));
+    }
+
     /// What has to be asked about: what is added, and what base has of the same names.
     #[must_use]
     pub fn packages(&self) -> BTreeSet<Package> {

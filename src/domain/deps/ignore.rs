@@ -1,8 +1,7 @@
 //! Advisories that a person has decided to live with, for a time.
 //!
 //! Owns the entry (id, reason, last day) and the section of `.orch.yaml` that holds a list of them. The list comes from
-//! the operator's settings and from the base commit, never from the branch under judgement. Refuses entries without a
-//! reason or without an end.
+//! the base commit, never from the branch under judgement. Refuses entries without a reason or without an end.
 
 use std::fmt;
 

@@ -2,7 +2,8 @@
 //!
 //! Owns: only what the branch adds can fail it; an advisory that base has for the same name is old, whichever id it goes
 //! by; what a person ignores fails nothing while it lasts; whatever is not known makes the audit degraded, which passes
-//! with a warning or fails, as the operator wants; a new advisory fails in any case. Refuses to weigh severities.
+//! with a warning unless the operator demands whole answers. Then what the branch leaves unknown fails it, and what the feed
+//! leaves unknown is nobody's fault: nothing can be concluded. A new advisory fails in any case. Refuses to weigh severities.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +28,7 @@ pub struct Evidence<'a> {
     pub ignores: &'a [Ignore],
     /// Now.
     pub now: Timestamp,
-    /// Whether a degraded audit fails.
+    /// Whether a degraded audit is no pass.
     pub fail_closed: bool,
 }
 
@@ -51,7 +52,7 @@ pub struct Finding {
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// Passed or failed.
+    /// Its answer.
     pub verdict: Verdict,
     /// What the branch brings: these fail.
     pub new: Vec<Finding>,
@@ -61,8 +62,10 @@ pub struct Judgement {
     pub ignored: Vec<Finding>,
     /// Notices that name no hole.
     pub notices: Vec<Finding>,
-    /// What is not known.
+    /// What the branch brings in a form that nobody can say anything about.
     pub unknown: Vec<Unknown>,
+    /// What it brings properly, and the feed did not answer for.
+    pub unanswered: Vec<Unknown>,
     /// What is wrong with the feed.
     pub feed_trouble: Vec<String>,
     /// Dependencies that the branch adds.
@@ -87,6 +90,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
         ignored: Vec::new(),
         notices: Vec::new(),
         unknown: changes.unknown.clone(),
+        unanswered: Vec::new(),
         feed_trouble: feed_trouble.to_vec(),
         added: changes.added.len(),
         clean: 0,
@@ -96,7 +100,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
         let answer = answer_for(&pin.package);
         if let Some(why) = &answer.trouble {
             let what = pin.package.to_string();
-            judgement.unknown.push(Unknown::new(pin.place.clone(), &what, why, &what));
+            judgement.unanswered.push(Unknown::new(pin.place.clone(), &what, why, &what));
         } else if answer.advisories.is_empty() {
             judgement.clean += 1;
         }
@@ -104,7 +108,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
             changes.base.iter().filter(|package| package.same_name(&pin.package)).map(answer_for).collect();
         let old: BTreeSet<String> =
             at_base.iter().flat_map(|answer| &answer.advisories).map(|a| folding.group(&a.id)).collect();
-        let base_is_known = at_base.iter().all(|answer| answer.trouble.is_none());
+        let base_is_known = changes.base_unread.is_empty() && at_base.iter().all(|answer| answer.trouble.is_none());
         for (group, advisories) in grouped(&answer.advisories, &folding) {
             let mut finding = finding(pin, &advisories);
             if old.contains(&group) {
@@ -138,9 +142,12 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
             judgement.feed_trouble.push(format!("what base has, {package}: {why}"));
         }
     }
-    judgement.degraded = !judgement.unknown.is_empty() || !judgement.feed_trouble.is_empty();
-    if !judgement.new.is_empty() || (judgement.degraded && fail_closed) {
+    let feed_failed = !judgement.unanswered.is_empty() || !judgement.feed_trouble.is_empty();
+    judgement.degraded = feed_failed || !judgement.unknown.is_empty();
+    if !judgement.new.is_empty() || (fail_closed && !judgement.unknown.is_empty()) {
         judgement.verdict = Verdict::Failed;
+    } else if fail_closed && feed_failed {
+        judgement.verdict = Verdict::CouldNotRun;
     }
     judgement
 }
@@ -190,7 +197,7 @@ impl Judgement {
             count("advisories_new", self.new.len()),
             count("advisories_old", self.old.len()),
             count("advisories_ignored", self.ignored.len()),
-            count("dependencies_unknown", self.unknown.len()),
+            count("dependencies_unknown", self.unknown.len() + self.unanswered.len()),
         ]
     }
 }

@@ -107,16 +107,59 @@ fn an_advisory_under_two_ids_is_one_finding() {
 }
 
 #[test]
-fn what_is_not_known_passes_loudly_or_fails_as_set() {
+fn a_feed_that_is_away_passes_loudly_or_concludes_nothing_as_set() {
     let mut case = Case::default().added("1.0", Answer::unknown("the feed is away"));
     let open = case.judge();
     assert_eq!((open.verdict, open.degraded, open.clean), (Verdict::Passed, true, 0));
     let warning = open.warning().expect("a warning");
     assert_eq!(warning, "the dependency audit is incomplete: requirements.txt:3: PyPI jinja2 1.0: the feed is away");
+    assert_eq!((open.findings(), open.why()), (String::new(), None));
     case.fail_closed = true;
     let closed = case.judge();
-    assert_eq!((closed.verdict, closed.new.len()), (Verdict::Failed, 0));
-    assert!(closed.findings().contains("dep_audit_fail_closed") && closed.findings().contains("the feed is away"));
+    assert_eq!((closed.verdict, closed.new.len()), (Verdict::CouldNotRun, 0));
+    assert_eq!(closed.findings(), "", "the developer has nothing to mend");
+    let why = closed.why().expect("a reason");
+    assert!(why.contains("dep_audit_fail_closed") && why.contains("the feed is away"), "{why}");
+}
+
+#[test]
+fn what_the_branch_leaves_unknown_passes_loudly_or_fails_as_set() {
+    let mut case = Case::default();
+    let place = Place { path: "requirements.txt".to_owned(), spot: Spot::Line(4) };
+    case.changes.unknown.push(Unknown::new(place, "flask", "it has no exact version", "flask"));
+    let open = case.judge();
+    assert_eq!((open.verdict, open.degraded), (Verdict::Passed, true));
+    assert!(open.warning().expect("a warning").contains("requirements.txt:4: flask: it has no exact version"));
+    case.fail_closed = true;
+    let closed = case.judge();
+    assert_eq!((closed.verdict, closed.why()), (Verdict::Failed, None));
+    assert!(closed.findings().contains("dep_audit_fail_closed") && closed.findings().contains("flask"));
+    // The feed is away besides: what the developer can mend comes first.
+    case.feed_trouble.push("the advisories are 9 days old".to_owned());
+    let both = case.judge();
+    assert_eq!(both.verdict, Verdict::Failed);
+    assert!(!both.findings().contains("9 days old"), "{}", both.findings());
+}
+
+#[test]
+fn one_reason_for_many_dependencies_is_said_once() {
+    let mut case = Case::default();
+    for number in 0..20 {
+        case.changes.added.push(pin(&format!("p{number}"), "1.0"));
+        case.answers.insert(package(&format!("p{number}"), "1.0"), Answer::unknown("the feed is away"));
+    }
+    let warning = case.judge().warning().expect("a warning");
+    assert_eq!(
+        warning,
+        "the dependency audit is incomplete: 20 dependencies (PyPI p0 1.0, PyPI p1 1.0, PyPI p2 1.0, ...): the feed is away"
+    );
+}
+
+#[test]
+fn a_base_that_could_not_be_read_is_said_with_the_finding() {
+    let mut case = Case::default().added("1.0", with(&[advisory("GHSA-a", &[])]));
+    case.changes.base_unread.push(Unknown::of_file("poetry.lock", b"x", "it is larger than what is read"));
+    assert_eq!(case.judge().new[0].note.as_deref(), Some("whether base has it could not be learnt"));
 }
 
 #[test]
@@ -124,7 +167,7 @@ fn a_dependency_that_nobody_answered_for_is_not_clean() {
     let mut case = Case::default().added("1.0", with(&[]));
     case.answers.clear();
     let judgement = case.judge();
-    assert_eq!((judgement.clean, judgement.unknown.len(), judgement.degraded), (0, 1, true));
+    assert_eq!((judgement.clean, judgement.unanswered.len(), judgement.degraded), (0, 1, true));
 }
 
 #[test]
@@ -140,7 +183,7 @@ fn a_stale_feed_degrades_even_when_everything_looks_clean() {
 fn vulnerable_and_degraded_fails() {
     let answer = Answer { advisories: vec![advisory("GHSA-a", &[])], trouble: Some("stale".to_owned()) };
     let judgement = Case::default().added("1.0", answer).judge();
-    assert_eq!((judgement.verdict, judgement.new.len(), judgement.unknown.len()), (Verdict::Failed, 1, 1));
+    assert_eq!((judgement.verdict, judgement.new.len(), judgement.unanswered.len()), (Verdict::Failed, 1, 1));
 }
 
 #[test]

@@ -2,42 +2,62 @@
 //!
 //! Owns the wording and its bounds. Everything from a branch or a feed is cut to one line before it is put in.
 
+use std::collections::BTreeMap;
+
 use super::judge::{Finding, Judgement};
+use super::lockfile::Unknown;
 use super::package::clip;
+use crate::gate::Verdict;
 
 /// Most entries of one list that are written out.
 const MOST_LISTED: usize = 50;
+/// Dependencies that are named where many share one reason.
+const NAMED: usize = 3;
 
 impl Judgement {
-    /// For the one who has to mend it: what fails, where, and the way out. Empty when it passes.
+    /// For the one who has to mend it: what fails, where, and the way out. Empty when nothing of the branch's fails.
     #[must_use]
     pub fn findings(&self) -> String {
         let mut text = String::new();
         if !self.new.is_empty() {
-            text.push_str("The branch adds dependencies with known advisories:\n");
+            let count = self.new.len();
+            let advisories = plural(count, "known advisory", "known advisories");
+            text.push_str(&format!("{count} {advisories} in dependencies that this branch adds:\n\n"));
             list(&mut text, self.new.iter().map(line));
             text.push_str(
-                "Raise each of them to a version without it, or do without the dependency, and update the lock file.\n",
+                "\nRaise each of them to a version without it, or do without the dependency, and update the lock file. What can \
+                 be lived with is said on main, by a person, in `gates.security.dep_audit_ignore` of `.orch.yaml`.\n",
             );
         }
-        if self.verdict == crate::gate::Verdict::Failed && self.new.is_empty() {
+        if self.verdict == Verdict::Failed && self.new.is_empty() {
             text.push_str(
-                "The dependency audit could not answer for everything, and the settings demand that it does \
-                 (`gates.security.dep_audit_fail_closed`):\n",
+                "This branch adds what the dependency audit cannot answer for, and the settings demand that it can \
+                 (`gates.security.dep_audit_fail_closed`):\n\n",
             );
-            list(&mut text, self.not_known());
-            text.push_str(
-                "Pin each dependency in a lock file that is read; what concerns the feed is for the operator.\n",
-            );
+            list(&mut text, self.unknown.iter().map(|one| clip(&one.to_string(), 400)));
+            text.push_str("\nPin each dependency to an exact version of its registry, in a lock file that is read.\n");
         }
         text
+    }
+
+    /// Why nothing can be concluded; `None` when something is.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        (self.verdict == Verdict::CouldNotRun).then(|| {
+            let mut text = "The dependency audit has no whole answer, and the settings demand one \
+                            (`gates.security.dep_audit_fail_closed`):\n\n"
+                .to_owned();
+            list(&mut text, self.not_known().into_iter());
+            text
+        })
     }
 
     /// One line when something is not known; this is what must not be overlooked.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
-        let first = self.not_known().next().filter(|_| self.degraded)?;
-        let others = self.unknown.len() + self.feed_trouble.len() - 1;
+        let all = self.not_known();
+        let first = all.first().filter(|_| self.degraded)?;
+        let others = all.len() - 1;
         let more = if others == 0 { String::new() } else { format!(" (and {others} more)") };
         Some(format!("the dependency audit is incomplete: {first}{more}"))
     }
@@ -55,7 +75,7 @@ impl Judgement {
             (self.old.len(), "advisories that base has too"),
             (self.ignored.len(), "ignored"),
             (self.notices.len(), "notices"),
-            (self.unknown.len(), "unknown"),
+            (self.unknown.len() + self.unanswered.len(), "unknown"),
         ];
         for (number, what) in parts.iter().filter(|(number, _)| *number > 0) {
             text.push_str(&format!(", {number} {what}"));
@@ -74,18 +94,29 @@ impl Judgement {
             }
         };
         part("New advisories", self.new.iter().map(line).collect());
-        part("Not known", self.not_known().collect());
+        part("Not known", self.not_known());
         part("Advisories that base has too", self.old.iter().map(line).collect());
         part("Ignored", self.ignored.iter().map(line).collect());
         part("Notices", self.notices.iter().map(line).collect());
         text
     }
 
-    fn not_known(&self) -> impl Iterator<Item = String> {
-        self.feed_trouble
-            .iter()
-            .map(|line| clip(line, 400))
-            .chain(self.unknown.iter().map(|one| clip(&one.to_string(), 400)))
+    /// Everything that is not known: the feed's part first, since it is mostly one reason for many.
+    fn not_known(&self) -> Vec<String> {
+        let mut by_reason: BTreeMap<&str, Vec<&Unknown>> = BTreeMap::new();
+        for one in &self.unanswered {
+            by_reason.entry(&one.why).or_default().push(one);
+        }
+        let reasons = by_reason.into_iter().map(|(why, all)| match all.as_slice() {
+            [one] => clip(&one.to_string(), 400),
+            many => {
+                let first: Vec<&str> = many.iter().take(NAMED).map(|one| one.what.as_str()).collect();
+                let more = if many.len() > NAMED { ", ..." } else { "" };
+                format!("{} dependencies ({}{more}): {}", many.len(), first.join(", "), clip(why, 400))
+            }
+        });
+        let feed = self.feed_trouble.iter().map(|line| clip(line, 400));
+        feed.chain(reasons).chain(self.unknown.iter().map(|one| clip(&one.to_string(), 400))).collect()
     }
 }
 

@@ -23,6 +23,8 @@ use orch_domain::task::Status;
 use orch_domain::time::Millis;
 use orch_domain::view::{TaskDetail, TaskView};
 
+pub(crate) use more::CHECK;
+
 /// Longest wait for anything: generous, since a slow machine must not fail a test; a test that hangs is told what it
 /// waited for.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
@@ -143,6 +145,8 @@ impl World {
         config.gates.merge.defer_delay = Millis(50);
         // The same everywhere, whatever is installed.
         config.gates.security.engine = SecretEngine::Builtin;
+        // Nobody outside is ever asked: this port refuses at once.
+        config.gates.security.dep_audit_endpoint = "http://127.0.0.1:1".to_owned();
         for settle in setup.settle {
             settle(&mut config);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orch_adapters::advisories::{
-    AdvisoryFeed, Answers, Asker, Cache, OsvApi, OsvFolder, Patience, PipAudit, installation,
+    AdvisoryFeed, Answers, Asker, Cache, OsvApi, OsvFolder, Patience, PipAudit, Tooling, installation,
 };
 use orch_adapters::git::Owner;
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Runner, UnrecordedLedger, become_subreaper};
@@ -64,17 +64,16 @@ impl World {
     /// The real tool, confined as in production.
     pub(crate) fn pip_audit(&self) -> PipAudit {
         let program = tools::pip_audit();
-        PipAudit {
-            read: installation(&program),
-            program: program.to_str().expect("text").to_owned(),
-            endpoint: self.stub.url().to_owned(),
+        let tooling = Tooling {
             exec: Arc::new(runner(self.root.path())),
             path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
             env: Default::default(),
+            read: installation(&program),
             data: Some(self.root.path().to_owned()),
             limits: JobLimits::default(),
-            version: OnceCell::new(),
-        }
+        };
+        let program = program.to_str().expect("text").to_owned();
+        PipAudit { program, endpoint: self.stub.url().to_owned(), tooling, version: OnceCell::new() }
     }
 
     pub(crate) fn asker(&self, within: Duration) -> Asker {
