@@ -59,6 +59,24 @@ async fn a_secret_goes_back_with_the_findings_and_lands_when_history_is_free_of_
     world.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_does_not_learn_is_blocked_in_the_end() {
+    let script = format!(
+        "attempts:
+- - append: {{path: keys.txt, content: \"key = {}\\n\"}}
+  - commit: {{message: Add the key}}
+",
+        token()
+    );
+    let world = Setup::default().agent("stubborn", &script).limits(|l| l.max_developer_retries = 1).open().await;
+    let before = world.git(&["rev-parse", "main"]);
+    let task = world.submit("Add the key").await;
+    let blocked = world.expect_blocked(&task, "secret(s)").await;
+    assert_eq!(blocked.task.attempts.developer_retries, 1);
+    assert_eq!(world.git(&["rev-parse", "main"]), before, "nothing landed");
+    world.close().await;
+}
+
 fn hex(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -185,6 +203,9 @@ async fn a_report_that_is_changed_between_verdict_and_landing_lands_nothing() {
         })
         .await;
     assert_ne!(done.task.landed.expect("landed in the end").sha.as_str(), theirs);
+    // Of what was caught up, only the objects that this made were looked at: its commit, and no file.
+    let on_theirs = format!("security on {}: no secret in 1 commits with 0 new versions of files", &theirs[..10]);
+    assert!(world.journal(&task).await.join("\n").contains(&on_theirs), "{on_theirs}");
     // What it landed on in the end are reports that were made again.
     let proof = world.proof(&task).await;
     for gate in proof["gates"].as_array().expect("a list").iter().filter(|gate| gate["gate"] == "security") {
@@ -214,6 +235,8 @@ async fn a_stop_during_the_gate_is_a_stop() {
         .await;
     let task = world.submit("Add a file").await;
     world.until(&task, "at the gate", |d| d.why.waits_for.contains("security on")).await;
+    let leases = world.control().leases().await.expect("a view");
+    assert!(leases.iter().all(|lease| lease.holder.is_none()), "the gate takes no lease: {leases:?}");
     world.stop(&task).await;
     world.expect_status(&task, Status::Cancelled).await;
     let receipt = world.receipt(&task).await.expect("a receipt");

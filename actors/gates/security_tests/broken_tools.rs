@@ -125,16 +125,139 @@ async fn a_disk_that_takes_nothing_is_no_pass() {
     }
 }
 
-/// The same on a real file system without space.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "set ORCH_GATE_TEST_SMALL_DISK to an empty folder on a file system of less than 1 MiB"]
-async fn a_really_full_disk_is_no_pass() {
+/// Runs one of the ignored tests below in a process of its own, started by these words.
+fn in_a_process(words: &[&str], folder: &Path, test: &str) {
+    let mut command = Program::new(words[0]);
+    command.args(&words[1..]).arg(std::env::current_exe().expect("this program"));
+    command
+        .args(["--exact", "--ignored", "--nocapture"])
+        .arg(format!("{}::{test}", module_path!().split_once("::").expect("a crate").1));
+    let out = command.env("ORCH_GATE_TEST_SMALL_DISK", folder).output().expect("it starts");
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && said.contains("1 passed"), "{words:?}: {said}");
+}
+
+/// On a real file system of 256 KiB: of the machine's root, or of a user in a namespace of its own. Where neither may be
+/// had, files that may not grow stand for it.
+#[test]
+fn a_really_full_disk_is_no_pass() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_string_lossy().into_owned();
+    let is_root = fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+    let own: &[&str] =
+        if is_root { &["unshare", "--mount"] } else { &["unshare", "--user", "--map-root-user", "--mount"] };
+    let script = "mount -t tmpfs -o size=256k none \"$1\" && shift && exec \"$@\"";
+    let may = Program::new(own[0]).args(&own[1..]).args(["sh", "-c", script, "sh", &path, "true"]).status();
+    if may.is_ok_and(|status| status.success()) {
+        in_a_process(
+            &[own, &["sh", "-c", script, "sh", &path]].concat(),
+            folder.path(),
+            "on_a_file_system_without_space",
+        );
+    } else {
+        eprintln!("no file system of its own for this test: files that may not grow stand for it");
+    }
+    in_a_process(&["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"], folder.path(), "where_files_may_not_grow");
+}
+
+/// A branch with a secret in a file that is larger than the disk.
+async fn guilty_and_large() -> (Scene, CommitSha, PathBuf) {
     let folder = PathBuf::from(std::env::var_os("ORCH_GATE_TEST_SMALL_DISK").expect("names the folder"));
     let (scene, base) = guilty().await;
     scene.write("large.txt", "some text that is no secret\n".repeat(100_000));
     scene.commit("Large");
-    let answer = scene.judge_with(&base, EngineKind::Gitleaks, |ctx| ctx.paths.checkouts = folder).await;
+    (scene, base, folder)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the child of another test, on a file system of 256 KiB"]
+async fn on_a_file_system_without_space() {
+    let (scene, base, folder) = guilty_and_large().await;
+    let place = folder.join("checkouts");
+    let answer = scene.judge_with(&base, EngineKind::Gitleaks, |ctx| ctx.paths.checkouts = place).await;
     assert!(why(&answer).contains("No space left"), "{answer:?}");
+    let filled = fs::write(folder.join("filler"), vec![b'x'; 1 << 20]);
+    assert!(filled.is_err(), "it is full now");
+    for engine in ENGINES {
+        let answer = scene.judge_with(&base, engine, |ctx| ctx.paths.reports = folder.join("reports")).await;
+        assert!(why(&answer).contains("cannot be written") && answer.report.is_none(), "{engine:?}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the child of another test, since it bounds the files of its whole process"]
+async fn where_files_may_not_grow() {
+    let (scene, base, _) = guilty_and_large().await;
+    let bound = |most: &str| {
+        let own = std::process::id().to_string();
+        let set = Program::new("prlimit").args(["--pid", &own, &format!("--fsize={most}")]).status();
+        assert!(set.expect("prlimit runs").success());
+    };
+    let head = scene.publish().await;
+    let mut ctx = scene.world.context();
+    ctx.security.gitleaks = tools::gitleaks().to_string_lossy().into_owned();
+    for (engine, most, says) in
+        [(EngineKind::Gitleaks, "8192", "File too large"), (EngineKind::Builtin, "200", "cannot be written")]
+    {
+        bound(&format!("{most}:unlimited"));
+        ctx.security.engine = engine;
+        let answer = bounded(security::run(&ctx, &scene.subject(&base, &head), &[])).await;
+        assert!(why(&answer).contains(says), "{engine:?}: {answer:?}");
+    }
+}
+
+/// Somebody who may write where we write changes the report while it is being put in place, or right after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_is_changed_between_writing_and_reading_is_no_pass() {
+    let scene = Scene::new().await;
+    let base = scene.branch();
+    scene.write("a.txt", "nothing\n");
+    scene.commit("Work");
+    let head = scene.publish().await;
+    let mut ctx = scene.world.context();
+    ctx.security.engine = EngineKind::Builtin;
+    let mut caught = 0;
+    for round in 0..300 {
+        let mut subject = scene.subject(&base, &head);
+        subject.run = format!("run{round}").parse().expect("an id");
+        // Another question each time, so that nothing is used again.
+        ctx.security.limits.commits = 1_000 + round;
+        let folder = ctx.paths.reports.join(subject.key.slug()).join(subject.generation.to_string());
+        let folder = folder.join(format!("{}-{}-on-{}", subject.run, head.short(), base.short()));
+        fs::create_dir_all(&folder).expect("made");
+        let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (place, end) = (folder.clone(), over.clone());
+        let attacker = std::thread::spawn(move || {
+            while !end.load(std::sync::atomic::Ordering::Relaxed) {
+                for entry in fs::read_dir(&place).expect("readable").flatten() {
+                    if let Ok(mut file) = fs::OpenOptions::new().append(true).open(entry.path()) {
+                        file.write_all(b"\nAll is well.\n").expect("written");
+                        return;
+                    }
+                }
+            }
+        });
+        let answer = bounded(security::run(&ctx, &subject, &[])).await;
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        attacker.join().expect("ended");
+        match &answer.end {
+            CheckEnd::Failed { findings } => {
+                assert!(findings.contains("the verdict does not stand"), "{findings}");
+                caught += 1;
+            }
+            // It came later: then the next reader sees it.
+            CheckEnd::Passed { .. } => {
+                let report = answer.report.clone().expect("a report");
+                let text = fs::read_to_string(&report.path).expect("readable");
+                assert_eq!(crate::gates::conclude::reread(&report).await.is_err(), text.contains("All is well."));
+            }
+            other => panic!("{other:?}"),
+        }
+        if caught >= 3 {
+            return;
+        }
+    }
+    panic!("in 300 rounds the change came in time {caught} times");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
