@@ -4,6 +4,7 @@
 mod capture;
 mod catch_up;
 mod compose;
+mod cut;
 mod direct;
 mod error;
 mod exec;
@@ -33,6 +34,7 @@ pub use rooms::{GitRooms, RepoGit};
 pub use vault::{DOT_GIT, Salvage, SalvageError, SalvageSpec, Salvaged};
 pub use workspace::{Checkout, Workspace, WorkspaceSpec};
 
+pub(crate) use cut::Cut;
 pub(crate) use error::words;
 pub(crate) use exec::{GitCommand, mint_job, utf8};
 pub(crate) use push::{PushSaid, PushTarget, shell_quote};

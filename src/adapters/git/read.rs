@@ -11,6 +11,7 @@ use git2::{Delta, DiffOptions, ErrorCode, ObjectType, Oid, Repository, Sort};
 use orch_domain::ids::CommitSha;
 use orch_domain::names::RepoPath;
 
+use super::cut::Cut;
 use super::error::GitError;
 use super::rooms::RepoGit;
 
@@ -227,11 +228,7 @@ impl RepoGit {
         let (one, other) = (one.clone(), other.clone());
         self.read(self.work(), move |repo| {
             let (one, other) = (commit(repo, &one)?.id(), commit(repo, &other)?.id());
-            match repo.merge_base(one, other) {
-                Ok(id) => Ok(Some(sha(id))),
-                Err(err) if err.code() == ErrorCode::NotFound => Ok(None),
-                Err(err) => Err(GitError::read("the history")(err)),
-            }
+            Ok(Cut::of(repo)?.merge_base(repo, one, other)?.map(sha))
         })
         .await
     }

@@ -11,7 +11,7 @@ use git2::{ObjectType, Oid, Repository, Tree};
 use orch_domain::ids::CommitSha;
 
 use super::{Found, Item, ItemReader, Material, Place, ScanError, Spot};
-use crate::git::{GitError, RepoGit, commit_of, read};
+use crate::git::{Cut, GitError, RepoGit, commit_of, read};
 
 /// Bounds of what is looked at; what is over one is refused, never passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,67 +217,6 @@ fn collect(repo: &Repository, path: PathBuf, spec: &CollectSpec) -> Result<Colle
     }
     let held = walk.held(&tips)?;
     Sorted { walk, held, texts, refused, commits }.finish(path, spec)
-}
-
-/// Commits whose parents are not here: where the history of a shallow clone is cut off. None in our own mirrors.
-struct Cut(HashSet<Oid>);
-
-impl Cut {
-    fn of(repo: &Repository) -> Result<Self, GitError> {
-        let file = repo.path().join("shallow");
-        match std::fs::read_to_string(&file) {
-            Ok(text) => Ok(Self(text.lines().filter_map(|line| Oid::from_str(line).ok()).collect())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self(HashSet::new())),
-            Err(error) => Err(GitError::io("cannot read", file)(error)),
-        }
-    }
-
-    fn parents(&self, commit: &git2::Commit<'_>) -> Vec<Oid> {
-        match self.0.contains(&commit.id()) {
-            true => Vec::new(),
-            false => commit.parent_ids().collect(),
-        }
-    }
-
-    /// The commits from `head` that are not from any tip, parents first.
-    fn range(&self, repo: &Repository, head: &CommitSha, tips: &[&CommitSha]) -> Result<Vec<Oid>, GitError> {
-        let fail = || GitError::read(format!("the commits up to {}", head.short()));
-        let head = commit_of(repo, head)?.id();
-        let tips = tips.iter().map(|tip| Ok(commit_of(repo, tip)?.id())).collect::<Result<Vec<Oid>, GitError>>()?;
-        if !self.0.is_empty() {
-            // What is left of a cut history is short, and the library would look for what was cut off.
-            let mut hidden = HashSet::new();
-            for tip in tips {
-                self.walk(repo, tip, &mut hidden)?;
-            }
-            return self.walk(repo, head, &mut hidden);
-        }
-        let mut revisions = repo.revwalk().map_err(fail())?;
-        revisions.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE).map_err(fail())?;
-        revisions.push(head).map_err(fail())?;
-        for tip in tips {
-            revisions.hide(tip).map_err(fail())?;
-        }
-        revisions.collect::<Result<_, _>>().map_err(fail())
-    }
-
-    /// Everything from a commit that was not seen before, parents first.
-    fn walk(&self, repo: &Repository, from: Oid, seen: &mut HashSet<Oid>) -> Result<Vec<Oid>, GitError> {
-        let (mut order, mut open) = (Vec::new(), vec![(from, false)]);
-        while let Some((id, parents_done)) = open.pop() {
-            if parents_done {
-                order.push(id);
-                continue;
-            }
-            if !seen.insert(id) {
-                continue;
-            }
-            open.push((id, true));
-            let commit = repo.find_commit(id).map_err(GitError::read(format!("commit {id}")))?;
-            open.extend(self.parents(&commit).into_iter().map(|parent| (parent, false)));
-        }
-        Ok(order)
-    }
 }
 
 impl Walk<'_> {
