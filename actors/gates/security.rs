@@ -181,8 +181,8 @@ impl Gate<'_> {
         let verdict = Verdict::fold(std::iter::once(secrets).chain(audited.as_ref().map(|audited| audited.verdict)));
         let told = match secrets {
             Verdict::Passed => {
-                let (commits, blobs) = (seen.commits, seen.blobs);
-                format!("no secret in {commits} commits with {blobs} new versions of files ({})", seen.engine)
+                let (commits, versions) = (many(seen.commits, "commit"), many(seen.blobs, "new file version"));
+                format!("no secret in {commits} with {versions} ({})", seen.engine)
             }
             _ => self.told(seen),
         };
@@ -192,7 +192,16 @@ impl Gate<'_> {
         let parts = [(secrets, told.as_str())].into_iter();
         let parts = parts.chain(audited.as_ref().map(|audited| (audited.verdict, audited.text.as_str())));
         let parts: Vec<&str> = parts.filter(|(of, _)| *of == verdict).map(|(_, text)| text).collect();
-        let text = parts.join(if verdict == Verdict::Passed { "; " } else { "\n\n" });
+        let text = match (verdict, parts.as_slice()) {
+            (Verdict::Passed, parts) => parts.join("; "),
+            (_, [one]) => (*one).to_owned(),
+            (_, parts) => {
+                // The journal and the notice show the first line only.
+                let heads = parts.iter().filter_map(|part| part.lines().next());
+                let heads: Vec<&str> = heads.map(|line| line.trim_end_matches(':')).collect();
+                format!("{}\n\n{}", heads.join("; "), parts.join("\n\n"))
+            }
+        };
         let mut warnings: Vec<String> = said.into_iter().collect();
         warnings.extend(seen.unopened.iter().map(|line| format!("not looked into: {line}")));
         let mut notes = seen.notes.clone();
@@ -238,7 +247,8 @@ impl Gate<'_> {
         if !seen.findings.is_empty() {
             let count = seen.findings.len();
             text.push_str(&format!(
-                "{count} secret(s) in what this branch brings on top of {}:\n\n",
+                "{} in what this branch brings on top of {}:\n\n",
+                many(count, "secret"),
                 self.base.short()
             ));
             for (at, finding) in seen.findings.iter().take(MOST_TOLD).enumerate() {
@@ -285,7 +295,7 @@ impl Gate<'_> {
         } else {
             let all: Vec<String> = seen.findings.iter().map(|finding| lines(finding).join("\n  ")).collect();
             body.push_str(&fenced(&all.join("\n")));
-            body.push('\n');
+            body.push_str(&format!("{}\n", self.way_out(seen)));
         }
         for (title, all) in [("Refused", &seen.refused), ("Not looked into", &seen.unopened)] {
             if !all.is_empty() {
@@ -306,20 +316,25 @@ impl Gate<'_> {
         };
         body.push_str(&format!(
             "## How\n\n- engine: {}, version {}\n- rules: {}, SHA-256 `{}`\n- the branch changed about the rules: {changed}\n\
-             - looked at: {} commits, {} new versions of files, {} bytes with commit texts and file names\n{known}\
+             - looked at: {}, {}, {} bytes with commit texts and file names\n{known}\
              - left out since base holds the same: {}\n- repository: {}\n",
             seen.engine,
             seen.version,
             seen.rules_from,
             seen.rules_hash,
-            seen.commits,
-            seen.blobs,
+            many(seen.commits, "commit"),
+            many(seen.blobs, "new file version"),
             seen.bytes,
             seen.held_by_base,
             self.repo.settings.name,
         ));
         body
     }
+}
+
+/// A number of things.
+fn many(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A finding in words: rule, place, commit; never the secret.

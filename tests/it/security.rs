@@ -43,7 +43,7 @@ async fn a_secret_goes_back_with_the_findings_and_lands_when_history_is_free_of_
     assert_eq!(done.task.attempts.developer_retries, 1);
     assert_eq!(world.git(&["show", "main:keys.txt"]), "none");
     assert!(!world.git(&["log", "--all", "--patch"]).contains(&token()), "the history is free of it");
-    for entry in ["gate-failed: the security gate failed: 1 secret(s)", "gate-passed: no secret in 1 commits"] {
+    for entry in ["gate-failed: the security gate failed: 1 secret in", "gate-passed: no secret in 1 commit with"] {
         world.expect_journal(&task, &[entry]).await;
     }
     assert!(!world.journal(&task).await.join("\n").contains(&token()), "the journal does not tell it");
@@ -71,7 +71,7 @@ async fn one_that_does_not_learn_is_blocked_in_the_end() {
     let world = Setup::default().agent("stubborn", &script).limits(|l| l.max_developer_retries = 1).open().await;
     let before = world.git(&["rev-parse", "main"]);
     let task = world.submit("Add the key").await;
-    let blocked = world.expect_blocked(&task, "secret(s)").await;
+    let blocked = world.expect_blocked(&task, "in what this branch brings").await;
     assert_eq!(blocked.task.attempts.developer_retries, 1);
     assert_eq!(world.git(&["rev-parse", "main"]), before, "nothing landed");
     world.close().await;
@@ -204,7 +204,7 @@ async fn a_report_that_is_changed_between_verdict_and_landing_lands_nothing() {
         .await;
     assert_ne!(done.task.landed.expect("landed in the end").sha.as_str(), theirs);
     // Of what was caught up, only the objects that this made were looked at: its commit, and no file.
-    let on_theirs = format!("security on {}: no secret in 1 commits with 0 new versions of files", &theirs[..10]);
+    let on_theirs = format!("security on {}: no secret in 1 commit with 0 new file versions", &theirs[..10]);
     assert!(world.journal(&task).await.join("\n").contains(&on_theirs), "{on_theirs}");
     // What it landed on in the end are reports that were made again.
     let proof = world.proof(&task).await;

@@ -556,7 +556,7 @@ async fn what_base_holds_is_nobodys_fault() {
     scene.commit("A new one beside it");
     for engine in ENGINES {
         let answer = scene.judge(&base, engine).await;
-        assert!(findings(&answer).contains("1 secret(s)"), "{engine:?}: {answer:?}");
+        assert!(findings(&answer).contains("1 secret in what"), "{engine:?}: {answer:?}");
     }
 }
 

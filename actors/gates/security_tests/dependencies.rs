@@ -82,7 +82,10 @@ async fn one_prompt_holds_secrets_and_advisories_and_tells_no_secret_by_a_file_s
     scene.commit("Work");
     let answer = judge(&scene, &base, osv(&stub), |_| {}).await;
     let text = findings(&answer);
-    assert!(text.contains("1 secret(s)") && text.contains("1 known advisory"), "{text}");
+    assert!(
+        text.starts_with("1 secret in what this branch brings") && text.contains("; 1 known advisory in"),
+        "{text}"
+    );
     assert!(text.contains("(secret)/requirements.txt:1"), "{text}");
     assert_silent(&answer, &token(70));
 }
@@ -182,20 +185,21 @@ async fn people_ignore_an_advisory_on_main_for_a_time_and_a_branch_cannot() {
             scene.write(IGNORES, list);
         }
         scene.commit("Use templates");
-        judge(&scene, &base, osv(&stub), |_| {}).await
+        // The report lies in the scene.
+        (judge(&scene, &base, osv(&stub), |_| {}).await, scene)
     };
     // By any of its names, and told.
-    let answer = ask(Some(entry("CVE-2016-10745", "2999-01-31")), None).await;
+    let (answer, _scene) = ask(Some(entry("CVE-2016-10745", "2999-01-31")), None).await;
     assert!(passed(&answer).is_empty());
     assert_eq!(counted(&answer, "advisories_ignored"), Some(1));
     assert!(Scene::report(&answer).body.contains("ignored until 2999-01-31: never reached"));
     // Its day is over; it is another one; it stands on the branch alone.
-    let answer = ask(Some(entry("GHSA-jinja", "2020-01-31")), None).await;
+    let (answer, _) = ask(Some(entry("GHSA-jinja", "2020-01-31")), None).await;
     assert!(findings(&answer).contains("was ignored until 2020-01-31, which is over"), "{answer:?}");
-    findings(&ask(Some(entry("CVE-2016-1", "2999-01-31")), None).await);
-    findings(&ask(None, Some(entry("GHSA-jinja", "2999-01-31"))).await);
+    findings(&ask(Some(entry("CVE-2016-1", "2999-01-31")), None).await.0);
+    findings(&ask(None, Some(entry("GHSA-jinja", "2999-01-31"))).await.0);
     // A list that is not understood: perhaps a person has decided, so nobody is sent back.
-    let answer = ask(Some(entry("GHSA-jinja", "soon")), None).await;
+    let (answer, _) = ask(Some(entry("GHSA-jinja", "soon")), None).await;
     let said = why(&answer);
     assert!(said.contains("`soon` is no day") && said.contains("mend it on main"), "{said}");
     assert!(said.contains("GHSA-jinja"), "{said}");
@@ -205,8 +209,10 @@ async fn people_ignore_an_advisory_on_main_for_a_time_and_a_branch_cannot() {
 async fn a_folder_answers_without_any_service_and_old_data_are_said_to_be_old() {
     let scene = Scene::new().await;
     let data = scene.world.root.path().join("advisories of the house");
-    for (ecosystem, name, version) in [("PyPI", "jinja2", "2.4"), ("crates.io", "old", "0.1.0")] {
-        let hole = advisory(&[&format!("GHSA-{name}")], ecosystem, name, &[version], "9.0.0");
+    for (ecosystem, name, version, fixed) in
+        [("PyPI", "jinja2", "2.4", "2.8.1"), ("crates.io", "old", "0.1.0", "0.2.0")]
+    {
+        let hole = advisory(&[&format!("GHSA-{name}")], ecosystem, name, &[version], fixed);
         fs::create_dir_all(data.join(ecosystem)).expect("made");
         fs::write(data.join(ecosystem).join("a.json"), hole.to_string()).expect("written");
     }
