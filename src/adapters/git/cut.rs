@@ -100,7 +100,7 @@ mod tests {
         std::fs::create_dir(&person).expect("made");
         sh(&person, &["init", "--quiet", "--initial-branch=main"]);
         for number in 0..4 {
-            write(&person.join("a.txt"), &format!("{number}\n"));
+            write(&person.join("a.txt"), format!("{number}\n"));
             commit_all(&person, "Change");
         }
         let shallow = dir.path().join("shallow");
