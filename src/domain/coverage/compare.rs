@@ -59,7 +59,8 @@ impl Change {
     }
 }
 
-/// Line numbers as ranges, bounded; all of them are counted.
+/// Line numbers as ranges, bounded; all of them are counted. A range goes on over lines that do not count (blank ones,
+/// comments), so that a whole function is one range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges {
     count: u64,
@@ -68,10 +69,10 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// Adds a line above all before it.
-    fn push(&mut self, line: u32) {
+    /// Adds a line above all before it; `after`: the line that counts before it in its file.
+    fn push(&mut self, line: u32, after: Option<u32>) {
         self.count += 1;
-        let follows = |(_, last): &&mut (u32, u32)| last.checked_add(1) == Some(line);
+        let follows = |(_, last): &&mut (u32, u32)| Some(*last) == after;
         if self.more {
             return;
         }
@@ -153,11 +154,12 @@ impl Comparison {
             let mut lost = Ranges::default();
             if let Some((_, earlier)) = earlier {
                 let was = |line| change.map_or(Some(line), |change| change.before(line));
-                let uncovered = lines.iter().filter(|(_, covered)| !covered);
-                for (line, _) in uncovered {
-                    if was(line).and_then(|line| earlier.get(line)) == Some(true) {
-                        lost.push(line);
+                let mut after = None;
+                for (line, covered) in lines.iter() {
+                    if !covered && was(line).and_then(|line| earlier.get(line)) == Some(true) {
+                        lost.push(line, after);
                     }
+                    after = Some(line);
                 }
             }
             let before = earlier.map_or_else(Totals::default, |(old, _)| before.totals_of(old));
@@ -185,13 +187,16 @@ impl Comparison {
         let (mut covered, mut total) = (0, 0);
         for (path, change) in brought {
             let Some(lines) = after.files.get(path) else { continue };
-            let mut uncovered = Ranges::default();
-            for (line, ran) in lines.iter().filter(|(line, _)| change.before(*line).is_none()) {
-                total += 1;
-                match ran {
-                    true => covered += 1,
-                    false => uncovered.push(line),
+            let (mut uncovered, mut after) = (Ranges::default(), None);
+            for (line, ran) in lines.iter() {
+                if change.before(line).is_none() {
+                    total += 1;
+                    match ran {
+                        true => covered += 1,
+                        false => uncovered.push(line, after),
+                    }
                 }
+                after = Some(line);
             }
             if uncovered.count() > 0 {
                 self.uncovered_added.push((path.clone(), uncovered));
@@ -204,9 +209,12 @@ impl Comparison {
 }
 
 fn covered(lines: &Lines) -> Ranges {
-    let mut ranges = Ranges::default();
-    for (line, _) in lines.iter().filter(|(_, covered)| *covered) {
-        ranges.push(line);
+    let (mut ranges, mut after) = (Ranges::default(), None);
+    for (line, covered) in lines.iter() {
+        if covered {
+            ranges.push(line, after);
+        }
+        after = Some(line);
     }
     ranges
 }

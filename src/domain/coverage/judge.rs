@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::model::Totals;
-use super::show::{percent, percent_pair, points};
+use super::show::{percent, percent_apart, percent_pair, points};
 
 /// Which rules hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -151,7 +151,7 @@ impl Reason {
                 format!("{now} ({head}) is not below the baseline of {before} ({baseline})")
             }
             Self::WithinEpsilon { head, baseline, epsilon_bp } => {
-                let (now, before) = percent_pair(*head, *baseline);
+                let (now, before) = percent_apart(*head, *baseline, *epsilon_bp);
                 let epsilon = points(*epsilon_bp);
                 format!("{now} ({head}) is below the baseline of {before} ({baseline}) by at most {epsilon} points")
             }
@@ -162,7 +162,7 @@ impl Reason {
                 )
             }
             Self::BelowBaseline { head, baseline, epsilon_bp } => {
-                let (now, before) = percent_pair(*head, *baseline);
+                let (now, before) = percent_apart(*head, *baseline, *epsilon_bp);
                 let epsilon = points(*epsilon_bp);
                 format!("{now} ({head}) is below the baseline of {before} ({baseline}) by more than {epsilon} points")
             }

@@ -21,7 +21,7 @@ pub use judge::{CoverageMode, CoveragePolicy, Judgement, Reason, judge};
 pub use lines::Lines;
 pub use model::{Coverage, Format, MOST_LINES, Totals, TotalsError};
 pub use ratchet::{Because, Landed, Mark, Rebase, Standing, Step, ratchet};
-pub use show::{percent, percent_pair, points};
+pub use show::{percent, percent_apart, percent_pair, points};
 pub use stored::{About, Measurement, StoredError};
 
 #[cfg(test)]

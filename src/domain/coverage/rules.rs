@@ -108,9 +108,10 @@ fn names_source(text: &str) -> bool {
     })
 }
 
+/// By its name, not by npx: that one would ask the registry for a c8 that is not installed, and wait for the answer.
 fn c8_line() -> String {
     format!(
-        "npx --no -- c8 --all --reporter=lcovonly --reports-dir \"${FOLDER_VARIABLE}\" --temp-directory \"${FOLDER_VARIABLE}/tmp\" npm test"
+        "PATH=\"$PWD/node_modules/.bin:$PATH\" c8 --all --reporter=lcovonly --reports-dir \"${FOLDER_VARIABLE}\" --temp-directory \"${FOLDER_VARIABLE}/tmp\" npm test"
     )
 }
 

@@ -67,25 +67,34 @@ const VERSION: u32 = 1;
 pub struct StoredError(String);
 
 impl Measurement {
-    /// As text.
-    #[must_use]
-    pub fn to_text(&self) -> String {
+    /// As text, a line at a time: what is kept of a large report never stands in the memory twice.
+    pub fn parts(&self) -> impl Iterator<Item = String> + '_ {
         let first = First {
             version: VERSION,
             files: self.coverage.files.len(),
             excluded: self.coverage.excluded,
             about: self.about.clone(),
         };
-        let json = |value: String| value + "\n";
-        let mut text = json(serde_json::to_string(&first).expect("it has no map with other keys than text"));
-        for (path, lines) in &self.coverage.files {
+        let first = serde_json::to_string(&first).expect("it has no map with other keys than text") + "\n";
+        let file = |(path, lines): (&RepoPath, &Lines)| {
             let line = (path.as_str(), runs(lines, true), runs(lines, false));
-            text.push_str(&json(serde_json::to_string(&line).expect("three texts")));
-        }
-        let digest = hex::encode(Sha256::digest(text.as_bytes()));
-        text.push_str(&digest);
-        text.push('\n');
-        text
+            serde_json::to_string(&line).expect("three texts") + "\n"
+        };
+        let mut lines = std::iter::once(first).chain(self.coverage.files.iter().map(file));
+        let mut digest = Some(Sha256::new());
+        std::iter::from_fn(move || match lines.next() {
+            Some(line) => {
+                digest.as_mut()?.update(line.as_bytes());
+                Some(line)
+            }
+            None => digest.take().map(|digest| hex::encode(digest.finalize()) + "\n"),
+        })
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        self.parts().collect()
     }
 
     /// Reads it back.
@@ -93,26 +102,43 @@ impl Measurement {
     /// # Errors
     /// [`StoredError`] with what is wrong.
     pub fn from_text(text: &str) -> Result<Self, StoredError> {
+        Self::from_parts(text.split_inclusive('\n').map(|line| Ok(line.to_owned())))
+    }
+
+    /// Reads it back from its lines, each with its end.
+    ///
+    /// # Errors
+    /// [`StoredError`] with what is wrong, or with what went wrong in the reading.
+    pub fn from_parts(mut parts: impl Iterator<Item = Result<String, String>>) -> Result<Self, StoredError> {
         let broken = |why: &str| StoredError(why.to_owned());
-        let whole = text.strip_suffix('\n').ok_or_else(|| broken("it is cut off"))?;
-        let at = whole.rfind('\n').ok_or_else(|| broken("it has no digest"))? + 1;
-        if hex::encode(Sha256::digest(&text.as_bytes()[..at])) != whole[at..] {
-            return Err(broken("its digest is another"));
-        }
-        let mut lines = whole[..at].lines();
-        let first: First = serde_json::from_str(lines.next().unwrap_or_default())
-            .map_err(|error| broken(&format!("its first line: {error}")))?;
+        let mut next = || match parts.next() {
+            None => Ok(None),
+            Some(Ok(line)) if line.ends_with('\n') => Ok(Some(line)),
+            Some(Ok(_)) => Err(broken("it is cut off")),
+            Some(Err(why)) => Err(StoredError(why)),
+        };
+        let mut digest = Sha256::new();
+        let line = next()?.ok_or_else(|| broken("it is empty"))?;
+        digest.update(line.as_bytes());
+        let first: First = serde_json::from_str(&line).map_err(|error| broken(&format!("its first line: {error}")))?;
         if first.version != VERSION {
             return Err(broken("it is of another version"));
         }
         let mut coverage = Coverage { excluded: first.excluded, ..Coverage::default() };
-        for line in lines {
+        let mut line = next()?.ok_or_else(|| broken("it has no digest"))?;
+        // All but the last are files.
+        while let Some(after) = next()? {
+            digest.update(line.as_bytes());
             let (path, covered, uncovered): (RepoPath, String, String) =
-                serde_json::from_str(line).map_err(|error| broken(&error.to_string()))?;
+                serde_json::from_str(&line).map_err(|error| broken(&error.to_string()))?;
             let mut all = Lines::default();
             read_runs(&covered, true, &mut all).ok_or_else(|| broken("a range is none"))?;
             read_runs(&uncovered, false, &mut all).ok_or_else(|| broken("a range is none"))?;
             coverage.files.insert(path, all);
+            line = after;
+        }
+        if hex::encode(digest.finalize()) != line.trim_end_matches('\n') {
+            return Err(broken("its digest is another"));
         }
         match coverage.files.len() == first.files {
             true => Ok(Self { about: first.about, coverage }),

@@ -136,6 +136,12 @@ fn texts_name_the_numbers_and_never_contradict_the_verdict() {
         judged.text(),
         "90.000 % (900009 of 1000000 lines) is below the baseline of 90.001 % (90001 of 100000 lines) by more than 0.00 points"
     );
+    // Beyond a tenth of a point, though both shares rounded to hundredths would lie exactly that far apart.
+    let policy = CoveragePolicy { epsilon_bp: 10, ..policy };
+    assert_eq!(
+        judge(&policy, totals(899_095, 1_000_000), Some(totals(900_099, 1_000_000))).text(),
+        "89.9095 % (899095 of 1000000 lines) is below the baseline of 90.0099 % (900099 of 1000000 lines) by more than 0.10 points"
+    );
     let policy = CoveragePolicy { mode: CoverageMode::Absolute, min_bp: 9_500, ..policy };
     let text = judge(&policy, totals(94_999, 100_000), None).text();
     assert_eq!(text, "94.99 % (94999 of 100000 lines) is below the minimum of 95.00 %");
@@ -192,6 +198,52 @@ proptest! {
             let digits = |text: &str| text.trim_end_matches(" %").replace('.', "").parse::<u128>().expect("digits");
             prop_assert_eq!(digits(&a) > digits(&b), one.is_above(other), "{} {}", a, b);
             prop_assert_eq!(digits(&b) > digits(&a), other.is_above(one), "{} {}", a, b);
+        }
+    }
+}
+
+/// All the shares and limits of a sentence in points, as whole numbers of so many decimals.
+fn shown_numbers(text: &str, decimals: usize) -> Vec<u128> {
+    let word = |word: &str| {
+        let (whole, part) = word.split_once('.')?;
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        (digits(whole) && digits(part)).then(|| format!("{whole}{part:0<decimals$}").parse().expect("digits"))
+    };
+    text.split_whitespace().filter_map(word).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// What is read off the sentence, by its own numbers alone, is the verdict.
+    #[test]
+    fn the_sentence_alone_leads_to_the_verdict(
+        policy in any_policy(), head in any_totals(), base in any_totals(), near in any::<bool>(), off in 0..3_i64,
+    ) {
+        // Half of the time as near to the limit as whole lines allow.
+        let limit = u128::from(base.covered()) * u128::from(head.total().max(1)) / u128::from(base.total().max(1));
+        let limit = limit.saturating_sub(u128::from(policy.epsilon_bp) * u128::from(head.total()) / 10_000);
+        let covered = u64::try_from(limit).expect("not above all lines").saturating_add_signed(off - 1);
+        let head = if near { totals(covered.min(head.total()), head.total()) } else { head };
+        let judged = judge(&policy, head, Some(base));
+        for reason in &judged.reasons {
+            let text = reason.text();
+            let numbers = shown_numbers(&text, 30);
+            let fails = match (reason, numbers.as_slice()) {
+                (Reason::AtLeast { .. } | Reason::BelowMinimum { .. }, [share, min]) => share < min,
+                (Reason::NotBelow { .. }, [now, before]) => now < before,
+                (Reason::WithinEpsilon { .. } | Reason::BelowBaseline { .. }, [now, before, epsilon]) => {
+                    prop_assert!(now < before, "{}", text);
+                    before - now > *epsilon
+                }
+                (Reason::Removal { .. }, [now, before]) => {
+                    prop_assert!(now < before, "{}", text);
+                    false
+                }
+                // Nothing counts, in the head or in the baseline: words instead of shares.
+                _ => continue,
+            };
+            prop_assert_eq!(fails, reason.fails(), "{}", text);
         }
     }
 }
@@ -322,10 +374,20 @@ fn files_that_come_move_go_and_vanish() {
 }
 
 #[test]
+fn a_range_goes_on_over_lines_that_do_not_count_and_counts_only_those_that_do() {
+    let before = coverage(&[("a.py", lines(&[1, 2, 5, 9, 10, 14], &[]))]);
+    let after = coverage(&[("a.py", lines(&[1, 10], &[2, 5, 9, 14]))]);
+    let found = Comparison::of(&before, &after, &Changes::new(), &BTreeSet::new());
+    assert_eq!((found.files[0].lost.to_string().as_str(), found.files[0].lost.count()), ("2-9, 14", 4));
+}
+
+#[test]
 fn long_lists_are_cut_and_still_counted() {
     let uncovered: Vec<u32> = (1..=1_000).map(|n| n * 2).collect();
-    let after = coverage(&[("a.py", lines(&[], &uncovered))]);
-    let before = coverage(&[("a.py", lines(&uncovered, &[]))]);
+    let between: Vec<u32> = uncovered.iter().map(|line| line + 1).collect();
+    let all: Vec<u32> = uncovered.iter().chain(&between).copied().collect();
+    let after = coverage(&[("a.py", lines(&between, &uncovered))]);
+    let before = coverage(&[("a.py", lines(&all, &[]))]);
     let found = Comparison::of(&before, &after, &Changes::new(), &BTreeSet::new());
     assert_eq!(found.files[0].lost.count(), 1_000);
     let shown = found.files[0].lost.to_string();
