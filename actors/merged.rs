@@ -1,7 +1,8 @@
 //! Work that reached `main` by somebody else's hand: a person merged the task branch, or pushed the same commits.
 //!
 //! Owns finding it and recording it as landed, with a proof line that says whose doing it was and whether `main` then held
-//! exactly what had been judged. Refuses to call anything landed that `main`, as the forge shows it, does not contain.
+//! exactly what had been judged: if so, what coverage measured on it moves the baseline as any landing does. Refuses to
+//! call anything landed that `main`, as the forge shows it, does not contain.
 
 use orch_adapters::git::RepoGit;
 use orch_domain::names::BranchName;
@@ -10,6 +11,7 @@ use orch_domain::task::{Landed, Task};
 use orch_store::NewLanding;
 use serde_json::json;
 
+use crate::gates;
 use crate::landing::{Halt, Landing, could_not_run};
 use crate::stop_saga::remove_task_branch;
 
@@ -24,6 +26,14 @@ impl Landing {
         }
         let (tree, there) = (self.tree(git, &own).await?, self.tree(git, &main_at).await?);
         let as_judged = tree == there;
+        // What main holds now was measured on its way here, or nobody knows.
+        let coverage = match as_judged && task.policy.gates.coverage.is_asked() {
+            true => {
+                let base = task.base.as_ref().unwrap_or(&main_at);
+                gates::coverage::measured_before(&self.ctx, &self.subject(task, base, &own).await?).await
+            }
+            false => None,
+        };
         let landing = NewLanding {
             task: self.task.clone(),
             sha: own.clone(),
@@ -33,7 +43,7 @@ impl Landing {
                 "merged_by": "a person", "branch": main, "main_at": main_at, "main_tree": there,
                 "main_is_as_judged": as_judged,
             }),
-            coverage: None,
+            coverage,
         };
         let recorded = self.ctx.store.append_landing(&self.repo.settings.name, landing, self.ctx.now()).await;
         recorded.map_err(could_not_run)?;

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use orch_adapters::git::{GitError, RepoGit};
 use orch_adapters::reports::junit;
@@ -157,11 +158,12 @@ impl Check<'_> {
             return self.plain(scratch, junit, vec![note]).await;
         }
         let key = plan.key(&self.req.repo, &self.tree, &surroundings(self.site.ctx, &self.site.repo));
-        let kept = match ran.measurement(&self.site, plan, &self.req.head, &self.tree) {
-            Ok(measurement) => Kept::Measured(Box::new(measurement)),
+        let (shown, measured) = ran.concluded(&self.site, plan, &self.req.head, &self.tree);
+        let kept = match measured {
+            Ok(measurement) => Kept::Measured(Arc::new(measurement)),
             Err(why) => Kept::NoReport(why),
         };
-        let outcome = self.settle(ran.shown, &coverage::line_of(&self.site, plan, self.req.what.as_str()))?;
+        let outcome = self.settle(shown, &coverage::line_of(&self.site, plan, self.req.what.as_str()))?;
         if outcome.verdict == Verdict::Passed {
             coverage::put(self.site.ctx, &key, &kept).await;
         }

@@ -105,8 +105,7 @@ impl Landing {
             let (asked, left) = (subject.clone(), slot.clone());
             let work = async move { coverage::run(&ctx, &asked, &left).await };
             let answer = self.ask(task, subject, GateName::Coverage, work).await?;
-            let why_else = "The change, caught up with main, lowers line coverage.";
-            self.take(&mut judged, GateName::Coverage, answer, why_else, main_at, &caught.head).await?;
+            self.take(&mut judged, GateName::Coverage, answer, "", main_at, &caught.head).await?;
             judged.coverage = slot.get().cloned();
             self.border().await?;
         }
@@ -169,7 +168,7 @@ impl Landing {
         Ok(())
     }
 
-    pub(super) async fn subject(
+    pub(crate) async fn subject(
         &self,
         task: &Task,
         main_at: &CommitSha,

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::api::GcItem;
 use crate::context::Context;
+use crate::gates;
 
 /// Asks what a round at `now` would remove.
 ///
@@ -35,6 +36,10 @@ pub async fn plan(ctx: &Arc<Context>, now: Timestamp) -> Result<Vec<GcItem>, Str
     }
     for (folder, since) in doomed_quarantine(ctx, now).await.map_err(|e| e.to_string())? {
         add("put-aside", folder.name, format!("put aside at {since}, longer ago than retention.salvage"));
+    }
+    for path in gates::coverage::doomed(ctx, now).await? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        add("measurement", name, "older than retention.logs, and no coverage baseline stands on it".to_owned());
     }
     for (name, repo) in &ctx.repos {
         let git = repo.git.for_owner(Owner::default());

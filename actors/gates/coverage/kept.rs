@@ -3,9 +3,11 @@
 //! Owns their files. Invariants: only what a run concluded is kept; a file that does not read back whole is as good as none;
 //! no job can reach the folder. Refuses to keep what never started: that says something about the host, not the tree.
 
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use orch_adapters::reports::put_file;
+use orch_adapters::reports::{put_file, put_parts};
 use orch_domain::coverage::Measurement;
 use orch_domain::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,7 @@ const MOST_BYTES: u64 = 256 << 20;
 #[derive(Clone, Debug)]
 pub(in crate::gates) enum Kept {
     /// Measured.
-    Measured(Box<Measurement>),
+    Measured(Arc<Measurement>),
     /// The tests ran and left no report that counts.
     NoReport(String),
 }
@@ -41,11 +43,11 @@ pub(in crate::gates) async fn find(ctx: &Context, key: &str, within: Option<Mill
     let (folder, key, now) = (ctx.paths.coverage.clone(), key.to_owned(), ctx.now());
     let fresh = move |at: Timestamp| within.is_none_or(|life| now < at.after(life));
     let found = tokio::task::spawn_blocking(move || {
-        if let Some(text) = read(&file(&folder, &key, "lines")) {
-            let measured = Measurement::from_text(&text);
+        if let Some(lines) = open(&file(&folder, &key, "lines")) {
+            let measured = Measurement::from_parts(lines);
             let measured =
                 measured.inspect_err(|error| tracing::warn!(key, %error, "a kept measurement does not count"));
-            return measured.ok().filter(|kept| fresh(kept.about.started)).map(|kept| Kept::Measured(Box::new(kept)));
+            return measured.ok().filter(|kept| fresh(kept.about.started)).map(|kept| Kept::Measured(Arc::new(kept)));
         }
         let none: Without = serde_json::from_str(&read(&file(&folder, &key, "none"))?).ok()?;
         fresh(none.at).then_some(Kept::NoReport(none.why))
@@ -58,6 +60,21 @@ pub(in crate::gates) async fn find_fresh(ctx: &Context, key: &str) -> Option<Kep
     find(ctx, key, Some(EVIDENCE_LIFE)).await
 }
 
+/// The lines of a kept measurement, each with its end.
+fn open(path: &Path) -> Option<impl Iterator<Item = Result<String, String>> + use<>> {
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    let mut from = std::io::BufReader::new(std::fs::File::open(path).ok()?);
+    let lines = std::iter::from_fn(move || {
+        let mut line = String::new();
+        match from.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(line)),
+            Err(error) => Some(Err(error.to_string())),
+        }
+    });
+    (meta.is_file() && meta.len() <= MOST_BYTES).then_some(lines)
+}
+
 fn read(path: &Path) -> Option<String> {
     let meta = std::fs::symlink_metadata(path).ok()?;
     (meta.is_file() && meta.len() <= MOST_BYTES).then(|| std::fs::read_to_string(path).ok()).flatten()
@@ -67,14 +84,17 @@ fn read(path: &Path) -> Option<String> {
 pub(in crate::gates) async fn put(ctx: &Context, key: &str, kept: &Kept) {
     let (folder, key, kept, now) = (ctx.paths.coverage.clone(), key.to_owned(), kept.clone(), ctx.now());
     let written = tokio::task::spawn_blocking(move || {
-        let (ending, other, text) = match kept {
-            Kept::Measured(measurement) => ("lines", "none", measurement.to_text()),
+        let other = match kept {
+            Kept::Measured(measurement) => {
+                put_parts(&file(&folder, &key, "lines"), measurement.parts())?;
+                "none"
+            }
             Kept::NoReport(why) => {
-                let none = Without { why, at: now };
-                ("none", "lines", serde_json::to_string(&none).map_err(std::io::Error::other)?)
+                let text = serde_json::to_string(&Without { why, at: now }).map_err(std::io::Error::other)?;
+                put_file(&file(&folder, &key, "none"), text.as_bytes())?;
+                "lines"
             }
         };
-        put_file(&file(&folder, &key, ending), text.as_bytes())?;
         match std::fs::remove_file(file(&folder, &key, other)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
@@ -88,18 +108,18 @@ pub(in crate::gates) async fn put(ctx: &Context, key: &str, kept: &Kept) {
     }
 }
 
-/// Removes measurements that are older than the logs of closed tasks are kept, but for those that a baseline stands on.
-/// What is in the folder under another sort of name is left alone.
-pub(crate) async fn forget(ctx: &Context, now: Timestamp) -> Result<usize, String> {
+/// Measurements that may go: older than the logs of closed tasks are kept, and no baseline stands on them. What is in the
+/// folder under another sort of name is left alone.
+pub(crate) async fn doomed(ctx: &Context, now: Timestamp) -> Result<Vec<PathBuf>, String> {
     let kept = ctx.store.kept_measurements().await.map_err(|error| error.to_string())?;
     let (folder, life) = (ctx.paths.coverage.clone(), ctx.retention.logs);
-    let swept = tokio::task::spawn_blocking(move || {
+    let found = tokio::task::spawn_blocking(move || {
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error.to_string()),
         };
-        let mut gone = 0;
+        let mut doomed = Vec::new();
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some((key, "lines" | "none")) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
@@ -111,11 +131,20 @@ pub(crate) async fn forget(ctx: &Context, now: Timestamp) -> Result<usize, Strin
             let since = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             let at = Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
             if now >= at.after(life) {
-                std::fs::remove_file(entry.path()).map_err(|error| error.to_string())?;
-                gone += 1;
+                doomed.push(entry.path());
             }
         }
-        Ok(gone)
+        doomed.sort();
+        Ok(doomed)
     });
-    swept.await.map_err(|error| error.to_string())?
+    found.await.map_err(|error| error.to_string())?
+}
+
+/// Removes the measurements that may go; how many.
+pub(crate) async fn forget(ctx: &Context, now: Timestamp) -> Result<usize, String> {
+    let doomed = doomed(ctx, now).await?;
+    for path in &doomed {
+        tokio::fs::remove_file(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(doomed.len())
 }

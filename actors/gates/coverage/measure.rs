@@ -37,29 +37,31 @@ impl Ran {
         none.then(|| start::did_not_start(&self.shown.end, self.shown.counts, &self.shown.tail)).flatten()
     }
 
-    /// What it measured on a commit, as it is kept.
-    pub(in crate::gates) fn measurement(
-        &self,
+    /// Its end, and what it measured on a commit, as that is kept.
+    pub(in crate::gates) fn concluded(
+        self,
         site: &Site<'_>,
         plan: &Plan,
         head: &CommitSha,
         tree: &CommitSha,
-    ) -> Result<Measurement, String> {
-        let report = self.report.as_ref().map_err(ToString::to_string)?;
-        let about = About {
-            repo: site.subject.repo.clone(),
-            head: head.clone(),
-            tree: tree.clone(),
-            format: report.format,
-            tool: report.tool.clone(),
-            measured_by: plan.measured_by(report.format, report.tool.as_deref()),
-            configuration: plan.configuration.clone(),
-            report: report.place.clone(),
-            started: self.started,
-            duration: self.duration,
-            notes: report.notes.clone(),
-        };
-        Ok(Measurement { about, coverage: report.coverage.clone() })
+    ) -> (Shown, Result<Measurement, String>) {
+        let measured = self.report.map_err(|error| error.to_string()).map(|report| {
+            let about = About {
+                repo: site.subject.repo.clone(),
+                head: head.clone(),
+                tree: tree.clone(),
+                format: report.format,
+                measured_by: plan.measured_by(report.format, report.tool.as_deref()),
+                tool: report.tool,
+                configuration: plan.configuration.clone(),
+                report: report.place,
+                started: self.started,
+                duration: self.duration,
+                notes: report.notes,
+            };
+            Measurement { about, coverage: report.coverage }
+        });
+        (self.shown, measured)
     }
 }
 

@@ -5,6 +5,7 @@
 //! miss; what was measured by another tool or configuration is never compared; what lands carries exactly what was
 //! measured on its tree. Refuses to touch the baseline: the store moves it with the landing.
 
+mod by_hand;
 mod kept;
 mod measure;
 mod plan;
@@ -13,9 +14,7 @@ mod text;
 use std::sync::{Arc, OnceLock};
 
 use orch_adapters::git::ChangedLines;
-use orch_domain::coverage::{
-    Because, Comparison, Coverage, Judgement, Landed, Mark, Measurement, Rebase, Totals, judge,
-};
+use orch_domain::coverage::{Because, Comparison, Judgement, Landed, Mark, Measurement, Rebase, Totals, judge};
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, ToolVersion, Verdict};
 use orch_domain::ids::CommitSha;
@@ -24,8 +23,9 @@ use orch_domain::testcount::{Judged, judge_tests};
 use orch_domain::time::Timestamp;
 use orch_store::Baseline;
 
-pub(crate) use kept::forget;
+pub use by_hand::run_by_hand;
 pub(in crate::gates) use kept::{Kept, find_fresh, put};
+pub(crate) use kept::{doomed, forget};
 pub(in crate::gates) use measure::{Ran, line_of, run as run_line};
 pub(in crate::gates) use plan::{Plan, Planned, plan};
 
@@ -42,7 +42,7 @@ pub type Slot = Arc<OnceLock<Landed>>;
 /// What a run of the command amounts to.
 enum Outcome {
     /// It measured.
-    Measured(Box<Measurement>),
+    Measured(Arc<Measurement>),
     /// The tests ran and left no report that counts.
     NoReport(String),
     /// The tool never started.
@@ -57,7 +57,7 @@ struct Basis {
     /// Which commit that is.
     sha: CommitSha,
     /// Its lines, when they are still kept.
-    coverage: Option<Coverage>,
+    lines: Option<Arc<Measurement>>,
     excluded: Option<u64>,
     /// Base measured again: what the baseline may become.
     floor: Option<Mark>,
@@ -70,38 +70,87 @@ struct Gate<'c> {
     tree: CommitSha,
     baseline: Option<Baseline>,
     started: Timestamp,
+    /// Base was measured for this, and stands for the baseline.
+    by_hand: bool,
 }
 
 /// Asks the gate about `subject.head`, which is caught up on `subject.base`. What was measured is left in the slot when
 /// the answer lets it pass.
 pub async fn run(ctx: &Context, subject: &GateSubject, slot: &Slot) -> GateAnswer {
     let started = ctx.now();
-    let Some(repo) = ctx.repo(&subject.repo).cloned() else {
-        return GateAnswer::could_not_run(format!("repository `{}` is not configured any more", subject.repo));
-    };
-    if subject.base.as_ref() == Some(&subject.head) {
-        return CheckEnd::passed("not applicable: nothing is left to land").into();
-    }
-    let site = Site::new(ctx, subject, repo, GateName::Coverage);
-    let prepared = async {
-        let tree = tree_of(&site.git, &subject.head).await?;
-        Ok::<_, orch_adapters::git::GitError>((tree, plan(&site.repo, &site.git, subject).await?))
-    };
-    let (tree, planned) = match prepared.await {
-        Ok(prepared) => prepared,
-        Err(error) => return GateAnswer::could_not_run(format!("the caught-up commit could not be read: {error}")),
+    let (site, tree, planned) = match find_out(ctx, subject).await {
+        Ok(found) => found,
+        Err(answer) => return answer,
     };
     let baseline = match ctx.store.baseline(&subject.repo).await {
         Ok(baseline) => baseline,
         Err(error) => return GateAnswer::could_not_run(format!("the baseline could not be read: {error}")),
     };
     match planned {
-        Planned::NotApplicable(why) => {
-            let evidence = evidence(ctx, &site.repo, &tree, &why, None);
-            let text = format!("not applicable: {why}");
-            conclude(ctx, subject, &evidence, Found::new(Verdict::Passed, text, started)).await
+        Planned::NotApplicable(why) => not_applicable(&site, &tree, &why, started).await,
+        Planned::Measure(plan) => {
+            Gate { site, plan: *plan, tree, baseline, started, by_hand: false }.answer(slot).await
         }
-        Planned::Measure(plan) => Gate { site, plan: *plan, tree, baseline, started }.answer(slot).await,
+    }
+}
+
+/// What an earlier run measured on the tree of `subject.head`, for work that reached main by another hand than the lane's:
+/// judged as it would land now, without running anything.
+pub(crate) async fn measured_before(ctx: &Context, subject: &GateSubject) -> Option<Landed> {
+    let (site, tree, planned) = find_out(ctx, subject).await.ok()?;
+    let Planned::Measure(plan) = planned else { return None };
+    let baseline = ctx.store.baseline(&subject.repo).await.ok()?;
+    let gate = Gate { site, plan: *plan, tree, baseline, started: ctx.now(), by_hand: false };
+    let key = gate.key_of(&gate.tree);
+    let Kept::Measured(head) = find_fresh(ctx, &key).await? else { return None };
+    let slot = Slot::default();
+    match gate.is_still_kept(&slot).await {
+        true => slot.get().cloned(),
+        // Merged although it does not pass: it is part of the history, and has no right to lower anything.
+        false => Some(landed(&head, key, None)),
+    }
+}
+
+/// What is to be known before anything runs; or the answer, when that is all.
+async fn find_out<'c>(
+    ctx: &'c Context,
+    subject: &'c GateSubject,
+) -> Result<(Site<'c>, CommitSha, Planned), GateAnswer> {
+    let Some(repo) = ctx.repo(&subject.repo).cloned() else {
+        let text = format!("repository `{}` is not configured any more", subject.repo);
+        return Err(GateAnswer::could_not_run(text));
+    };
+    if subject.base.as_ref() == Some(&subject.head) {
+        return Err(CheckEnd::passed("not applicable: nothing is left to land").into());
+    }
+    let site = Site::new(ctx, subject, repo, GateName::Coverage);
+    let prepared = async {
+        let tree = tree_of(&site.git, &subject.head).await?;
+        Ok::<_, orch_adapters::git::GitError>((tree, plan(&site.repo, &site.git, subject).await?))
+    };
+    match prepared.await {
+        Ok((tree, planned)) => Ok((site, tree, planned)),
+        Err(error) => Err(GateAnswer::could_not_run(format!("the caught-up commit could not be read: {error}"))),
+    }
+}
+
+async fn not_applicable(site: &Site<'_>, tree: &CommitSha, why: &str, started: Timestamp) -> GateAnswer {
+    let evidence = evidence(site.ctx, &site.repo, tree, why, None);
+    let text = format!("not applicable: {why}");
+    conclude(site.ctx, site.subject, &evidence, Found::new(Verdict::Passed, text, started)).await
+}
+
+/// What lands with a commit on which this was measured.
+fn landed(head: &Measurement, measurement: String, rebase: Option<Rebase>) -> Landed {
+    Landed {
+        totals: head.coverage.totals(),
+        excluded: head.coverage.excluded,
+        format: head.about.format,
+        tool: head.about.tool.clone(),
+        measured_by: head.about.measured_by.clone(),
+        configuration: head.about.configuration.clone(),
+        measurement,
+        rebase,
     }
 }
 
@@ -224,18 +273,8 @@ impl Gate<'_> {
             revision: baseline.revision,
             floor: floor.filter(|_| !by_removal),
         });
-        let landed = Landed {
-            totals: head.coverage.totals(),
-            excluded: head.coverage.excluded,
-            format: head.about.format,
-            tool: head.about.tool.clone(),
-            measured_by: head.about.measured_by.clone(),
-            configuration: head.about.configuration.clone(),
-            measurement: self.key_of(&self.tree),
-            rebase,
-        };
         // A slot is one run's.
-        let _ = slot.set(landed);
+        let _ = slot.set(landed(head, self.key_of(&self.tree), rebase));
     }
 
     /// What the head is compared with: the baseline's own measurement, or base, measured again where the baseline was
@@ -247,12 +286,12 @@ impl Gate<'_> {
                 Some(key) => kept::find(self.ctx(), key, None).await,
                 None => None,
             };
-            let coverage = match lines {
-                Some(Kept::Measured(lines)) if lines.coverage.totals() == baseline.totals => Some(lines.coverage),
+            let lines = match lines {
+                Some(Kept::Measured(lines)) if lines.coverage.totals() == baseline.totals => Some(lines),
                 _ => None,
             };
             let (totals, sha, excluded) = (baseline.totals, baseline.sha.clone(), baseline.excluded);
-            return Ok(Some(Basis { totals, sha, coverage, excluded, floor: None }));
+            return Ok(Some(Basis { totals, sha, lines, excluded, floor: None }));
         }
         let base = self.site.subject.rules_at();
         let tree = tree_of(&self.site.git, base).await.map_err(|error| error.to_string())?;
@@ -281,7 +320,7 @@ impl Gate<'_> {
         let totals = before.coverage.totals();
         let mark = Mark { totals, sha: base.clone(), measurement: self.key_of(&tree) };
         let excluded = before.coverage.excluded;
-        Ok(Some(Basis { totals, sha: base.clone(), coverage: Some(before.coverage), excluded, floor: Some(mark) }))
+        Ok(Some(Basis { totals, sha: base.clone(), lines: Some(before), excluded, floor: Some(mark) }))
     }
 
     /// What is known about a commit's tree, or what a run finds out now. `anew`: whatever is known.
@@ -322,9 +361,9 @@ impl Gate<'_> {
                 return Err(self.site.no_answer(&line_of(&self.site, plan, "coverage"), reason, &why, &ran.shown.tail));
             }
         }
-        let (kept, outcome) = match ran.measurement(&self.site, plan, sha, tree) {
+        let (kept, outcome) = match ran.concluded(&self.site, plan, sha, tree).1 {
             Ok(measurement) => {
-                let measurement = Box::new(measurement);
+                let measurement = Arc::new(measurement);
                 (Kept::Measured(measurement.clone()), Outcome::Measured(measurement))
             }
             Err(why) => (Kept::NoReport(why.clone()), Outcome::NoReport(why)),
@@ -339,10 +378,10 @@ impl Gate<'_> {
     /// A near miss is measured once more, and the better one counts.
     async fn once_more(
         &self,
-        first: Box<Measurement>,
+        first: Arc<Measurement>,
         judged: Judgement,
         basis: Option<&Basis>,
-    ) -> Result<(Box<Measurement>, Judgement, Option<String>), Halt> {
+    ) -> Result<(Arc<Measurement>, Judgement, Option<String>), Halt> {
         let one = first.coverage.totals();
         let second = match self.measured(&self.site.subject.head, &self.tree, &self.plan, true).await? {
             Outcome::Measured(second) if second.about.measured_by == first.about.measured_by => second,
@@ -404,6 +443,7 @@ impl Gate<'_> {
         notes.extend(self.plan.remarks());
         let (compared, troubles) = self.compare(head, basis).await;
         notes.extend(troubles);
+        notes.extend(text::vanished(&compared));
         if let Some(base) = &subject.base {
             match command::drift(&self.site.git, base, &subject.head).await {
                 Ok(drift) => notes.extend(drift),
@@ -414,6 +454,9 @@ impl Gate<'_> {
         let before = basis.map(|basis| (basis.totals, basis.excluded));
         notes.extend(text::excluded(head.coverage.excluded, before.and_then(|(_, excluded)| excluded)));
         notes.extend(head.about.notes.clone());
+        if self.by_hand && basis.is_some() {
+            notes.push("asked by hand: base was measured, and stands for the baseline".to_owned());
+        }
         if judged.by_removal() {
             notes.push("passed by the removal rule: the landing sets the baseline anew".to_owned());
         }
@@ -426,7 +469,7 @@ impl Gate<'_> {
         let verdict = if judged.passes() { Verdict::Passed } else { Verdict::Failed };
         let text = match verdict {
             Verdict::Passed => judged.text(),
-            _ => text::findings(judged, &compared, &notes),
+            _ => text::findings(judged, &compared, &notes, (&subject.head, subject.rules_at())),
         };
         let policy = &self.site.repo.settings.coverage.policy;
         let known = |name: &str, value: Option<u64>| value.map(|value| count(name, value));
@@ -456,9 +499,9 @@ impl Gate<'_> {
         let mut troubles = Vec::new();
         let mut compared = Comparison::default();
         if let Some(basis) = basis {
-            match (&basis.coverage, self.changed(&basis.sha).await) {
+            match (&basis.lines, self.changed(&basis.sha).await) {
                 (Some(before), Ok(since)) => {
-                    compared = Comparison::of(before, &head.coverage, &since.changes, &since.gone);
+                    compared = Comparison::of(&before.coverage, &head.coverage, &since.changes, &since.gone);
                 }
                 (None, _) => {
                     troubles.push("which lines the baseline covered is not kept: only totals are compared".to_owned())

@@ -36,6 +36,15 @@ pub(super) fn excluded(now: Option<u64>, before: Option<u64>) -> Option<String> 
     (now > before).then(|| format!("{} more lines are excluded from counting: {now}, before {before}", now - before))
 }
 
+/// Files that were measured and are not any more: a way to lose lines without losing share.
+pub(super) fn vanished(compared: &Comparison) -> Option<String> {
+    let all: Vec<&str> = compared.files.iter().filter(|file| file.vanished).map(|file| file.path.as_str()).collect();
+    let more = all.len().saturating_sub(MOST_FILES);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let named = all.iter().take(MOST_FILES).copied().collect::<Vec<_>>().join(", ");
+    (!all.is_empty()).then(|| format!("measured before and not any more, although it is still there: {named}{more}"))
+}
+
 /// What to do about a missing report.
 pub(super) fn no_report(plan: &Plan) -> String {
     format!(
@@ -49,8 +58,14 @@ pub(super) fn command(plan: &Plan) -> String {
     format!("Command, {}:\n\n{}\n", plan.source, fenced(&plan.line))
 }
 
-/// What the next prompt says.
-pub(super) fn findings(judged: &Judgement, compared: &Comparison, notes: &[String]) -> String {
+/// What the next prompt says; the first line is what people see in passing. `on`: the measured commit, and what it stands
+/// on.
+pub(super) fn findings(
+    judged: &Judgement,
+    compared: &Comparison,
+    notes: &[String],
+    on: (&CommitSha, &CommitSha),
+) -> String {
     let mut text = format!("Line coverage: {}.\n", judged.text());
     let lost: Vec<&FileDelta> = compared.files.iter().filter(|file| file.lost.count() > 0).collect();
     if !lost.is_empty() {
@@ -66,10 +81,12 @@ pub(super) fn findings(judged: &Judgement, compared: &Comparison, notes: &[Strin
     }
     let about_tests: Vec<&String> = notes.iter().filter(|note| note.starts_with("the branch ")).collect();
     if !about_tests.is_empty() {
-        text.push('\n');
+        text.push_str("\nAbout its tests and settings:\n");
         text.push_str(&list(&about_tests, |note| (*note).clone()));
     }
-    text.push_str("\nAdd tests for what lost coverage, or bring back tests that went.");
+    let (head, base) = (on.0.short(), on.1.short());
+    text.push_str(&format!("\nMeasured on {head}, which stands on {base} of main. "));
+    text.push_str("Add tests for what lost coverage, or bring back tests that went.");
     text
 }
 

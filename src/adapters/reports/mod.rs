@@ -122,6 +122,14 @@ pub fn write_report(path: &Path, header: &ReportHeader, body: &str) -> Result<St
 /// # Errors
 /// What the disk said; then what was there before is still there.
 pub fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put_parts(path, std::iter::once(bytes))
+}
+
+/// The same for a file that is made part by part.
+///
+/// # Errors
+/// As for [`put_file`].
+pub fn put_parts(path: &Path, parts: impl Iterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (Some(folder), Some(leaf)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a report needs a folder and a name"));
@@ -129,15 +137,19 @@ pub fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let made = folder.join(format!(".{}.{}.{number}.new", leaf.to_string_lossy(), std::process::id()));
-    let written = (|| {
+    let write = || {
         // A left-over of a crashed process with our id is replaced, a link is never followed.
         let _ = fs::remove_file(&made);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&made)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&made)?;
+        let mut file = io::BufWriter::new(file);
+        for part in parts {
+            file.write_all(part.as_ref())?;
+        }
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(&made, path)?;
         File::open(folder)?.sync_all()
-    })();
+    };
+    let written = write();
     if written.is_err() {
         let _ = fs::remove_file(&made);
     }
