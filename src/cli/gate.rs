@@ -27,6 +27,9 @@ pub struct GateArgs {
     /// The work
     #[arg(long, value_name = "REV", default_value = "HEAD")]
     pub head: String,
+    /// For coverage: the shell line that measures, or a preset [default: as the settings or base say]
+    #[arg(long, value_name = "CMD")]
+    pub coverage_cmd: Option<String>,
     /// Keep the report in this file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -57,6 +60,9 @@ pub struct GateOutcome {
 }
 
 pub(super) async fn run(context: &Context, args: &GateArgs, out: &mut Output) -> Result<u8, CliError> {
+    if args.name == GateName::Coverage && !out.json {
+        out.note("base and head are measured: their tests run, which takes its time");
+    }
     let outcome = context.starter.gate(context.config()?, args).await?;
     if let (Some(path), Some(report)) = (&args.report, &outcome.report) {
         std::fs::write(path, report).map_err(|e| CliError::CouldNot(format!("{}: {e}", path.display())))?;

@@ -235,7 +235,12 @@ fn usage_errors_are_sixty_four_and_help_is_success() {
 async fn client_verbs_show_what_the_desk_says() {
     let place = Place::new();
     place.serve_in(&place.data()).await;
-    let verbs: [(&str, &[&str]); 16] = [
+    let last = ["baseline", "set", "--repo", "shop", "--last", "--reason", "what landed counts"];
+    let verbs: [(&str, &[&str]); 20] = [
+        ("baseline_show", &["baseline", "show"]),
+        ("baseline_show_json", &["baseline", "show", "--repo", "shop", "--json"]),
+        ("baseline_history", &["baseline", "show", "--repo", "shop", "--history", "5"]),
+        ("baseline_set", &last),
         ("task_list", &["task", "list", "--all"]),
         ("task_show", &["task", "show", "ORC-4"]),
         ("task_show_blocked", &["task", "show", "ORC-3"]),
@@ -264,7 +269,15 @@ async fn client_verbs_show_what_the_desk_says() {
     assert_eq!(place.orch(&["task", "retry", "ORC-3"]).await.0, 0);
     let sha = "f".repeat(40);
     assert_eq!(place.orch(&["task", "approve", "ORC-1/1", "deploy", "--sha", &sha]).await.0, 0);
+    let by_hand = ["baseline", "set", "--repo", "shop", "--covered", "8", "--total", "10", "--reason", "fewer"];
+    assert_eq!(place.orch(&by_hand).await.0, 0);
+    // Numbers or the last landing, never both, never neither; and a reason.
+    let both = [&last[..], &["--covered", "8", "--total", "10"]].concat();
+    for args in [&last[..5], &by_hand[..8], &both[..], &by_hand[..4]] {
+        assert_eq!(parse([&["orch"], args].concat()).err(), Some(64), "{args:?}");
+    }
     let expected = [
+        "baseline of shop to last: true: `what landed counts` by cli:me".to_owned(),
         "lane of shop draining: `main is red` by cli:me".to_owned(),
         "lane of shop running: `` by cli:me".to_owned(),
         "submit `New` by cli:me".to_owned(),
@@ -277,6 +290,7 @@ async fn client_verbs_show_what_the_desk_says() {
         "restore orc-2/1/t002r1 of shop into back".to_owned(),
         "retry ORC-3 by cli:me".to_owned(),
         format!("approve deploy of ORC-1/1 at {sha} by cli:me"),
+        "baseline of shop to 8 of 10: `fewer` by cli:me".to_owned(),
     ];
     assert_eq!(place.control.asked(), expected);
 }

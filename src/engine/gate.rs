@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use orch_actors::gates::{GateAnswer, GateSubject, security};
+use orch_actors::gates::{GateAnswer, GateSubject, coverage, security};
 use orch_adapters::disk::SystemDisk;
 use orch_adapters::forge::BorrowedForge;
 use orch_adapters::git::{DirectExec, GitRooms, GitSettings};
@@ -32,6 +32,11 @@ pub(super) async fn ask(
     let told = EmbeddedRepo { path: args.repo.clone(), ..EmbeddedRepo::default() };
     let mut config = config.embedded_for(&told).map_err(|error| CliError::Usage(error.to_string()))?;
     config.data_dir = folder.path().join("data");
+    if let Some(line) = &args.coverage_cmd {
+        for repo in config.repos.values_mut() {
+            repo.commands.coverage = Some(line.clone());
+        }
+    }
     let Some((name, repo)) = config.repos.iter().next() else {
         return Err(refused("the settings hold no repository".to_owned()));
     };
@@ -52,6 +57,7 @@ pub(super) async fn ask(
     let ctx = ctx.map_err(|error| refused(error.to_string()))?;
     let answer = match args.name {
         GateName::Security => security::run(&ctx, &subject, &[]).await,
+        GateName::Coverage => coverage::run_by_hand(&ctx, &subject).await,
         other => GateAnswer::could_not_run(format!("`{other}` cannot be asked by hand in this version")),
     };
     let outcome = outcome(args.name, base, head, answer).await;
