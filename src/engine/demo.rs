@@ -1,10 +1,10 @@
 //! `orch demo`: the real engine on a throw-away repository and board, with a scripted agent; tells the story.
 //!
 //! Owns the story: one task lands at once; one fails its tests, goes back with the failure in its prompt, and lands; one
-//! commits a token, goes back with what was found, rewrites its history, and lands; one
-//! is stopped while a process of it hides, and its receipt is shown; one is stopped in the middle of landing, which is
-//! waited for. Nothing in it exists only here: repository, board,
-//! agents, tests and landing go the way of every task. Ends well only if everything ended as told.
+//! commits a token, goes back with what was found, rewrites its history, and lands; one deletes a test, goes back with the line
+//! that no test runs any more, brings the test back, and lands; one is stopped while a process of it hides, and its receipt
+//! is shown; one is stopped in the middle of landing, which is waited for. Nothing in it exists only here: repository,
+//! board, agents, tests, coverage and landing go the way of every task. Ends well only if everything ended as told.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -29,19 +29,23 @@ use crate::config::{AgentConfig, Commands, Config, Gates, LogFormat, RepoConfig,
 /// Longest the demo may take in all.
 const BOUND: Duration = Duration::from_secs(90);
 
-const TESTS: &str = "#!/bin/sh\n# The demo's test suite: three checks, counted as any test runner counts.\n\
-passed=0; failed=0\n\
-check() { if [ \"$1\" = \"$2\" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo \"FAILED: expected '$2', got '$1'\"; fi; }\n\
-check \"$(sh greet.sh)\" 'Hello, world'\ncheck \"$(sh greet.sh Ada)\" 'Hello, Ada'\n\
-if [ -e shout.sh ]; then check \"$(sh shout.sh Ada)\" 'HELLO, ADA'; fi\n\
-echo \"$passed passed, $failed failed\"\n[ \"$failed\" -eq 0 ]\n";
-const GREET: &str = "#!/bin/sh\necho \"Hello, ${1:-world}\"\n";
+/// What the repository holds at the beginning. Its coverage tool is as small as it can be, so that the demo needs nothing
+/// but git and a shell.
+const REPOSITORY: [(&str, &str); 6] = [
+    ("greet.sh", include_str!("demo/greet.sh")),
+    ("tests.sh", include_str!("demo/tests.sh")),
+    ("cover.sh", include_str!("demo/cover.sh")),
+    ("tests/test_world.sh", "expect 'Hello, world' greet.sh\n"),
+    ("tests/test_name.sh", "expect 'Hello, Ada' greet.sh Ada\n"),
+    ("tests/test_words.sh", "expect 'Good morning, Ada' greet.sh Ada 'Good morning'\n"),
+];
 
 const STEADY: &str = "attempts:\n- - say: {text: Reading greet.sh}\n  - tool: {name: read greet.sh, ms: 200}\n\
 \x20 - write: {path: README, content: \"Greets whoever is named.\\n\"}\n  - commit: {message: Say what the greeter does}\n\
 \x20 - usage: {input_tokens: 1200, output_tokens: 180, cost_micro_usd: 4100}\n";
 const HASTY: &str = "attempts:\n\
-- - say: {text: This is easy}\n  - write: {path: shout.sh, content: \"#!/bin/sh\\nsh greet.sh \\\"$1\\\"\\n\"}\n\
+- - say: {text: This is easy}\n  - write: {path: tests/test_shout.sh, content: \"expect 'HELLO, ADA' shout.sh Ada\\n\"}\n\
+\x20 - write: {path: shout.sh, content: \"#!/bin/sh\\nsh greet.sh \\\"$1\\\"\\n\"}\n\
 \x20 - commit: {message: Shout}\n  - usage: {input_tokens: 900, output_tokens: 120, cost_micro_usd: 3000}\n\
 - - expect_prompt: \"expected 'HELLO, ADA'\"\n  - say: {text: The tests want capitals}\n\
 \x20 - write: {path: shout.sh, content: \"#!/bin/sh\\nsh greet.sh \\\"$1\\\" | tr '[:lower:]' '[:upper:]'\\n\"}\n\
@@ -49,11 +53,18 @@ const HASTY: &str = "attempts:\n\
 /// `TOKEN` stands for a token that is made up when the demo begins.
 const CARELESS: &str = "attempts:\n\
 - - say: {text: The greeter needs a key}\n  - write: {path: keys.sh, content: \"GREETER_KEY=TOKEN\\n\"}\n\
+\x20 - write: {path: tests/test_keys.sh, content: \"GREETER_KEY=any expect '' keys.sh\\n\"}\n\
 \x20 - commit: {message: Add the key}\n  - usage: {input_tokens: 1100, output_tokens: 100, cost_micro_usd: 3200}\n\
 - - expect_prompt: \"keys.sh`, line 1\"\n  - refuse_prompt: \"TOKEN\"\n  - say: {text: It must not be in any commit}\n\
 \x20 - run: {cmd: git reset --quiet --soft HEAD~1}\n\
 \x20 - write: {path: keys.sh, content: \": \\\"${GREETER_KEY:?is set where the greeter runs}\\\"\\n\"}\n\
 \x20 - commit: {message: Read the key from the environment}\n  - usage: {input_tokens: 1600, output_tokens: 110, cost_micro_usd: 4000}\n";
+const TIDY: &str = "attempts:\n\
+- - say: {text: Three tests of one small script}\n  - delete: {path: tests/test_world.sh}\n  - delete: {path: tests/test_words.sh}\n\
+\x20 - commit: {message: Take out two tests}\n  - usage: {input_tokens: 1000, output_tokens: 70, cost_micro_usd: 2900}\n\
+- - expect_prompt: \"greet.sh: 3\"\n  - expect_prompt: \"tests/test_words.sh\"\n  - say: {text: One of them was needed}\n\
+\x20 - run: {cmd: git checkout --quiet HEAD~1 -- tests/test_words.sh}\n  - commit: {message: Bring back the test that was needed}\n\
+\x20 - usage: {input_tokens: 1400, output_tokens: 60, cost_micro_usd: 3500}\n";
 const STUBBORN: &str = "attempts:\n- - say: {text: Starting something in the background}\n\
 \x20 - misbehave: {daemon: {seconds: 600}}\n  - write: {path: half-done, content: \"half\\n\"}\n\
 \x20 - say: {text: Working for a very long time}\n  - delay: {ms: 600000}\n";
@@ -191,36 +202,48 @@ impl<'a> Demo<'a> {
         self.expect(!self.told.contains(&self.token), "the secret was told")?;
 
         self.say("")?;
-        self.say("4. A task is stopped while it works; a process of it hides and ignores TERM.")?;
-        let fourth = self.submit(&control, "stubborn", "Never come to an end").await?;
-        self.follow(&control, &fourth, |d| d.why.waits_for.contains("very long time")).await?;
-        control.stop(fourth.id.as_str(), "demo", "demo").await.map_err(|e| wrong(e.to_string()))?;
-        self.follow(&control, &fourth, |d| d.task.status == Status::Cancelled).await?;
-        self.show_receipt(&control, &fourth).await?;
+        self.say("4. A task deletes tests that pass. The coverage gate sends it back with the line that none runs any more; it brings one back, and lands.")?;
+        let fourth = self.submit(&control, "tidy", "Take out tests that nobody needs").await?;
+        let fourth = self.follow(&control, &fourth, |d| d.task.status == Status::Done).await?;
+        self.expect(fourth.task.attempts.developer_retries == 1, "the fourth task was not sent back exactly once")?;
+        let tests = self.git(&["ls-tree", "--name-only", "main", "tests/"])?;
         self.expect(
-            self.git(&["log", "--format=%s", "main"])?.lines().count() == 5,
+            tests.contains("test_words.sh") && !tests.contains("test_world.sh"),
+            "main has not the tests that are needed",
+        )?;
+        self.show_coverage(&control).await?;
+
+        self.say("")?;
+        self.say("5. A task is stopped while it works; a process of it hides and ignores TERM.")?;
+        let fifth = self.submit(&control, "stubborn", "Never come to an end").await?;
+        self.follow(&control, &fifth, |d| d.why.waits_for.contains("very long time")).await?;
+        control.stop(fifth.id.as_str(), "demo", "demo").await.map_err(|e| wrong(e.to_string()))?;
+        self.follow(&control, &fifth, |d| d.task.status == Status::Cancelled).await?;
+        self.show_receipt(&control, &fifth).await?;
+        self.expect(
+            self.git(&["log", "--format=%s", "main"])?.lines().count() == 7,
             "main has other commits than told",
         )?;
 
         self.say("")?;
-        self.say("5. A task is stopped in the middle of landing: that is waited for, and the STOP ends honestly.")?;
+        self.say("6. A task is stopped in the middle of landing: that is waited for, and the STOP ends honestly.")?;
         let (hold, door) = (self.root.join("hold"), self.root.join("door"));
         std::fs::write(&hold, "").map_err(|e| wrong(e.to_string()))?;
-        let fifth = self.submit(&control, "late", "Say who made the greeter").await?;
-        self.follow(&control, &fifth, |_| door.exists()).await?;
-        control.stop(fifth.id.as_str(), "demo", "demo").await.map_err(|e| wrong(e.to_string()))?;
-        let why = control.why(fifth.id.as_str()).await.map_err(|e| wrong(e.to_string()))?;
-        self.say(&format!("   {}: {}", fifth.key, clean(&why.waits_for)))?;
+        let sixth = self.submit(&control, "late", "Say who made the greeter").await?;
+        self.follow(&control, &sixth, |_| door.exists()).await?;
+        control.stop(sixth.id.as_str(), "demo", "demo").await.map_err(|e| wrong(e.to_string()))?;
+        let why = control.why(sixth.id.as_str()).await.map_err(|e| wrong(e.to_string()))?;
+        self.say(&format!("   {}: {}", sixth.key, clean(&why.waits_for)))?;
         self.expect(
             why.waits_for.contains("deferred until the landing ends"),
             "the STOP does not wait for the landing",
         )?;
         std::fs::remove_file(&hold).map_err(|e| wrong(e.to_string()))?;
-        let fifth = self.follow(&control, &fifth, |d| d.task.status == Status::Done).await?;
-        self.show_receipt(&control, &fifth.task).await?;
-        self.expect_on_main(&fifth, "AUTHORS", "The demo.")?;
+        let sixth = self.follow(&control, &sixth, |d| d.task.status == Status::Done).await?;
+        self.show_receipt(&control, &sixth.task).await?;
+        self.expect_on_main(&sixth, "AUTHORS", "The demo.")?;
         self.expect(
-            self.git(&["log", "--format=%s", "main"])?.lines().count() == 6,
+            self.git(&["log", "--format=%s", "main"])?.lines().count() == 8,
             "main has other commits than told",
         )?;
 
@@ -233,9 +256,9 @@ impl<'a> Demo<'a> {
     }
 
     fn make_repository(&self) -> Result<(), Wrong> {
-        std::fs::create_dir_all(&self.repo).map_err(|e| wrong(e.to_string()))?;
+        std::fs::create_dir_all(self.repo.join("tests")).map_err(|e| wrong(e.to_string()))?;
         self.git(&["init", "--quiet", "--initial-branch=main"])?;
-        for (name, text) in [("greet.sh", GREET), ("tests.sh", TESTS)] {
+        for (name, text) in REPOSITORY {
             std::fs::write(self.repo.join(name), text).map_err(|e| wrong(e.to_string()))?;
         }
         self.git(&["add", "--all"])?;
@@ -254,15 +277,26 @@ impl<'a> Demo<'a> {
 
     fn config(&self) -> Result<Config, Wrong> {
         let mut agents = BTreeMap::new();
-        let scripts =
-            [("steady", STEADY), ("hasty", HASTY), ("careless", CARELESS), ("stubborn", STUBBORN), ("late", LATE)];
+        let scripts = [
+            ("steady", STEADY),
+            ("hasty", HASTY),
+            ("careless", CARELESS),
+            ("tidy", TIDY),
+            ("stubborn", STUBBORN),
+            ("late", LATE),
+        ];
         for (name, script) in scripts {
             let file = self.root.join(format!("{name}.yaml"));
             std::fs::write(&file, script.replace("TOKEN", &self.token)).map_err(|e| wrong(e.to_string()))?;
             let agent = AgentConfig { kind: Some(AgentKind::Scripted), script: Some(file), ..AgentConfig::default() };
             agents.insert(name.to_owned(), agent);
         }
-        let commands = Commands { test: Some("sh tests.sh".to_owned()), ..Commands::default() };
+        let commands = Commands {
+            test: Some("sh tests.sh".to_owned()),
+            // It runs the tests too: tests and coverage are one run.
+            coverage: Some("sh cover.sh".to_owned()),
+            ..Commands::default()
+        };
         let main = "main".parse().map_err(|_| wrong("`main` is a branch name"))?;
         let name = "greeter".parse().map_err(|_| wrong("`greeter` is a repository name"))?;
         let repo = RepoConfig {
@@ -354,6 +388,21 @@ impl<'a> Demo<'a> {
         let doubtful =
             receipt.lines.iter().any(|l| matches!(l.result, StepResult::Unproven { .. } | StepResult::Pending { .. }));
         self.expect(!doubtful, "a step of the STOP is not proven")
+    }
+
+    /// Says what main is held to, and how that came to be.
+    async fn show_coverage(&mut self, control: &Arc<dyn Control>) -> Result<(), Wrong> {
+        let all = control.coverages().await.map_err(|e| wrong(e.to_string()))?;
+        let view = all.into_iter().next().ok_or_else(|| wrong("no repository is held to its coverage"))?;
+        let baseline = view.baseline.ok_or_else(|| wrong("no landing set a coverage baseline"))?;
+        let share = &baseline.share;
+        self.say(&format!("   baseline: {} ({} of {} lines)", share.percent, share.covered, share.total))?;
+        for refused in &view.failures {
+            self.say(&format!("   refused:  {}", clean(&refused.why)))?;
+        }
+        let measured = view.trend.iter().all(|point| point.share.covered == point.share.total);
+        self.expect(measured && view.trend.len() == 4, "the four landings did not keep every line covered")?;
+        self.expect(view.failures.len() == 1, "the coverage gate refused something else than told")
     }
 
     fn expect_on_main(&self, task: &TaskDetail, path: &str, text: &str) -> Result<(), Wrong> {
