@@ -67,38 +67,131 @@ async fn a_deleted_test_is_sent_back_and_lands_when_it_is_restored_in_one_run_ea
         assert!(answer.findings().contains(said), "{}", answer.findings());
     }
     assert!(answer.findings().contains("the branch deletes tests: tests/test_sub.py"), "{}", answer.findings());
+    // The page shows the report as it is.
+    let page = include_str!("../../docs/coverage-gate.md");
+    let template = page.split("\n---\n").nth(1).expect("front matter").split("counts:\n").nth(1).expect("counts");
+    let shown = template.split("notes:\n").next().expect("a list").lines();
+    let shown: Vec<&str> = shown.filter_map(|line| line.strip_prefix("- name: ")).collect();
+    let counts: Vec<String> = answer.counts().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(counts, shown);
     let back = world.commit("gone", &[("tests/test_sub.py", TEST_SUB)]).await;
     let answer = world.gate(&base, &back, "run5").await;
     assert!(answer.note().contains("is not below the baseline") && answer.landed.is_some());
 }
 
+/// What a commit changes, whether its tests are then taken for passed, and what the gate says.
+struct Trap {
+    what: &'static str,
+    files: Vec<(&'static str, &'static str)>,
+    green: bool,
+    said: &'static str,
+}
+
 #[tokio::test]
-async fn what_looks_green_without_a_report_fails_and_what_is_red_is_no_coverage_matter() {
+async fn what_looks_green_without_a_report_fails_and_what_is_red_is_said_so() {
     let world = World::python().await;
     let base = world.app().await;
     let exits = "import os\nfrom app import add\n\n\ndef test_add():\n    add(1, 2)\n    os._exit(0)\n";
-    let red = "def test_red():\n    assert False\n";
-    // file, text, whether the tests pass, what the gate then says
-    let no_report = "there is no coverage report";
-    let table = [
-        ("pytest.ini", "[pytest]\npythonpath = .\naddopts = --no-cov\n", true, no_report),
-        ("tests/test_add.py", exits, true, no_report),
-        ("tests/test_red.py", red, false, "failed"),
-        ("tests/test_collects.py", "import no_such_module\n", false, "exit code 2"),
-        ("pytest.ini", "[pytest]\npythonpath = .\naddopts = -k nothing\n", false, "no test ran"),
+    let red = ("tests/test_red.py", "def test_red():\n    assert False\n");
+    let lies = "def pytest_sessionfinish(session, exitstatus):\n    session.exitstatus = 0\n";
+    let planted = "{\"meta\": {\"version\": \"7.17.3\"}, \"files\": {\"app/__init__.py\": {\"executed_lines\": [1, 2, 5, 6], \"missing_lines\": []}}}";
+    let ini = |options: &'static str| ("pytest.ini", options);
+    let none = "there is no coverage report";
+    let traps = [
+        Trap {
+            what: "coverage is switched off: exit 0, no report",
+            files: vec![ini("[pytest]\npythonpath = .\naddopts = --no-cov\n")],
+            green: true,
+            said: none,
+        },
+        Trap {
+            what: "a report that the branch brings along does not stand for one",
+            files: vec![ini("[pytest]\npythonpath = .\naddopts = --no-cov\n"), ("coverage.json", planted)],
+            green: true,
+            said: none,
+        },
+        Trap {
+            what: "a test ends the process: exit 0, no report",
+            files: vec![("tests/test_add.py", exits)],
+            green: true,
+            said: none,
+        },
+        Trap { what: "a test fails: exit 1, and a report", files: vec![red], green: false, said: "failed" },
+        Trap {
+            what: "a test fails, and conftest makes it exit 0",
+            files: vec![red, ("conftest.py", lies)],
+            green: false,
+            said: "exited with 0 although tests failed",
+        },
+        Trap {
+            what: "tests cannot be collected: exit 2",
+            files: vec![("tests/test_collects.py", "import no_such_module\n")],
+            green: false,
+            said: "exit code 2",
+        },
+        Trap {
+            what: "no test is selected: exit 5, and a report",
+            files: vec![ini("[pytest]\npythonpath = .\naddopts = -k nothing\n")],
+            green: false,
+            said: "no test ran",
+        },
+        Trap {
+            what: "a threshold of pytest-cov is missed: exit 1, as if a test had failed",
+            files: vec![
+                ini("[pytest]\npythonpath = .\naddopts = --cov-fail-under=100\n"),
+                ("app/more.py", "def never():\n    return 1\n"),
+            ],
+            green: false,
+            said: "exit code 1",
+        },
     ];
-    for (n, (file, text, passes, said)) in table.into_iter().enumerate() {
-        let head = world.commit(&format!("row{n}"), &[(file, text)]).await;
+    for (n, Trap { what, files, green, said }) in traps.into_iter().enumerate() {
+        let head = world.commit(&format!("row{n}"), &files).await;
         let tests = world.tests(&base, &head, &format!("tests{n}")).await;
-        if passes {
-            assert!(matches!(tests, CheckEnd::Passed { .. }), "{file} {text}: {tests:?}");
-            let answer = world.gate(&base, &head, &format!("gate{n}")).await;
-            assert!(answer.findings().contains(said), "{file}: {}", answer.findings());
-        } else {
-            let CheckEnd::Failed { findings } = tests else { panic!("{file}: {tests:?}") };
-            assert!(findings.contains(said), "{file}: {findings}");
+        match (green, &tests) {
+            (true, CheckEnd::Passed { .. }) => {}
+            (false, CheckEnd::Failed { findings }) => assert!(findings.contains(said), "{what}: {findings}"),
+            _ => panic!("{what}: {tests:?}"),
         }
+        // The gate by itself does not take it for anything else.
+        let answer = world.gate(&base, &head, &format!("gate{n}")).await;
+        assert!(answer.findings().contains(said), "{what}: {}", answer.findings());
     }
+}
+
+#[tokio::test]
+async fn a_measured_path_that_does_not_exist_fails() {
+    let mut world = World::python().await;
+    let base = world.app().await;
+    let line = "python3 -m pytest --cov=nowhere --cov-report=json:\"$ORCH_COVERAGE_REPORT\"";
+    world.settings.coverage.command = Some(line.to_owned());
+    let head = world.commit("task", &[("notes", "x")]).await;
+    assert!(matches!(world.tests(&base, &head, "run1").await, CheckEnd::Passed { .. }), "pytest is content");
+    let answer = world.gate(&base, &head, "run2").await;
+    assert!(answer.findings().contains("there is no coverage report"), "{}", answer.findings());
+    assert!(answer.findings().contains("the measured path does not exist"), "{}", answer.findings());
+}
+
+#[tokio::test]
+async fn with_branches_measured_lines_alone_are_judged() {
+    let mut world = World::python().await;
+    let line = "python3 -m pytest --cov=app --cov-branch --cov-report=json:\"$ORCH_COVERAGE_REPORT\"";
+    world.settings.coverage.command = Some(line.to_owned());
+    let begin = world.commit("main", &[("README", "x")]).await;
+    let branches = format!("{APP}\n\ndef sign(a):\n    if a > 0:\n        return 1\n    return -1\n");
+    world.app().await;
+    let head = world
+        .commit(
+            "main",
+            &[
+                ("app/__init__.py", &branches),
+                ("tests/test_sign.py", "from app import sign\n\n\ndef test_sign():\n    assert sign(3) == 1\n"),
+            ],
+        )
+        .await;
+    let answer = world.gate(&begin, &head, "run1").await;
+    // 7 of 8 statements; pytest's own 80.00 % counts 1 of 2 branches in.
+    assert!(answer.note().contains("87.50 % (7 of 8 lines)"), "{}", answer.note());
 }
 
 #[tokio::test]
@@ -120,6 +213,32 @@ async fn settings_that_hide_lines_are_base_s() {
     let head = world.commit("pragma", &[("app/__init__.py", &pragma)]).await;
     let answer = world.gate(&base, &head, "run3").await;
     assert_eq!(answer.landed.as_ref().map(|landed| landed.totals), Some(totals(4, 4)));
+    assert!(answer.has("3 more lines are excluded from counting: 3, before 0"), "so it is flagged");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_measured_any_more_and_changed_test_configuration_are_named() {
+    let world = World::python().await;
+    world.app().await;
+    let test = "from app.part import mod\n\n\ndef test_mod():\n    assert mod.one() == 1\n";
+    let files = [
+        ("app/part/__init__.py", "\"\"\"Part.\"\"\"\n"),
+        ("app/part/mod.py", "def one():\n    return 1\n"),
+        ("tests/test_mod.py", test),
+    ];
+    let base = world.commit("main", &files).await;
+    let head = world.commit("first", &[("notes", "x")]).await;
+    let first = world.gate(&base, &head, "run1").await;
+    assert!(first.note().contains("100.00 % (6 of 6 lines)"), "{}", first.note());
+    world.land(&head, first.landed).await;
+    // No package any more, and no test that imports it: its lines are gone from the report, and all is at 100 %.
+    let hides = [("app/part/__init__.py", ""), ("tests/test_mod.py", ""), ("conftest.py", "import os\n")];
+    let head = world.commit("hides", &hides).await;
+    let answer = world.gate(&base, &head, "run2").await;
+    assert!(answer.note().contains("100.00 %"), "{}", answer.note());
+    assert!(answer.has("measured before and not any more, although it is still there: app/part/mod.py"), "flagged");
+    assert!(answer.has("the branch deletes tests: tests/test_mod.py"));
+    assert!(answer.has("the branch changes test configuration: conftest.py"));
 }
 
 #[tokio::test]

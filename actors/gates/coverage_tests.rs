@@ -66,7 +66,7 @@ impl Answer {
         }
     }
 
-    fn counts(&self) -> Vec<(String, u64)> {
+    pub(super) fn counts(&self) -> Vec<(String, u64)> {
         let report = self.report.as_ref().expect("a report");
         report.header.counts.iter().map(|count| (count.name.clone(), count.value)).collect()
     }

@@ -26,6 +26,10 @@ mod verdict;
 #[cfg(test)]
 mod check_tests;
 #[cfg(test)]
+mod coverage_c8_tests;
+#[cfg(test)]
+mod coverage_llvm_cov_tests;
+#[cfg(test)]
 mod coverage_pytest_tests;
 #[cfg(test)]
 mod coverage_tests;

@@ -79,7 +79,7 @@ pub fn chromium() -> PathBuf {
     once(&PLACE, chromium_on)
 }
 
-fn once(place: &OnceLock<PathBuf>, install: fn(&Shelf) -> Result<PathBuf, InstallError>) -> PathBuf {
+pub(crate) fn once(place: &OnceLock<PathBuf>, install: fn(&Shelf) -> Result<PathBuf, InstallError>) -> PathBuf {
     place.get_or_init(|| install(&Shelf::workspace()).unwrap_or_else(|error| panic!("{error}"))).clone()
 }
 
@@ -235,10 +235,10 @@ fn rename_paths(bench: &Bench<'_>) -> Result<(), InstallError> {
 }
 
 /// The flags under which pip fetches exactly what is listed, builds nothing and asks nobody.
-const EXACT_WHEELS: [&str; 6] =
+pub(crate) const EXACT_WHEELS: [&str; 6] =
     ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "--disable-pip-version-check", "--requirement"];
 
-fn pip() -> Command {
+pub(crate) fn pip() -> Command {
     let mut command = Command::new("python3");
     command.args(["-m", "pip", "--no-input"]);
     command
