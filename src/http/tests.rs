@@ -68,6 +68,9 @@ async fn every_answer_is_as_it_was_promised() {
         ("jobs", "/jobs"),
         ("repos", "/repos"),
         ("gc", "/gc"),
+        ("coverages", "/coverage"),
+        ("coverage", "/coverage/shop"),
+        ("coverage_history", "/coverage/shop/history?before=2&limit=5"),
         ("salvages", "/salvages?repo=shop"),
         ("salvage", "/salvages/shop/orc-2%2F1%2Ft002r1"),
     ];
@@ -109,6 +112,11 @@ async fn commands_reach_the_desk_with_their_caller() {
     let drain = serde_json::json!({"why": "release", "drain": true});
     assert_eq!(with_token("POST", "/repos/shop/pause").json(&drain).reply(&app).await.status(), 200);
     assert_eq!(with_token("POST", "/repos/shop/resume").reply(&app).await.status(), 200);
+    let by_hand = serde_json::json!({"repo": "shop", "covered": 8, "total": 10, "reason": "the old parser is gone"});
+    let set = with_token("POST", "/coverage/baseline").header("x-orch-by", "cli:me").json(&by_hand).reply(&app).await;
+    assert_eq!((set.status().as_u16(), value(&set)["repo"].as_str()), (200, Some("shop")));
+    let last = serde_json::json!({"repo": "shop", "last": true, "reason": "what landed counts"});
+    assert_eq!(with_token("POST", "/coverage/baseline").json(&last).reply(&app).await.status(), 200);
     let expected = [
         "submit `New` by cli:me",
         "stop ORC-2 by cli:me from cli",
@@ -125,6 +133,8 @@ async fn commands_reach_the_desk_with_their_caller() {
         "lane of shop paused: `main is red` by http",
         "lane of shop draining: `release` by http",
         "lane of shop running: `` by http",
+        "baseline of shop to 8 of 10: `the old parser is gone` by cli:me",
+        "baseline of shop to last: true: `what landed counts` by http",
     ];
     assert_eq!(control.asked(), expected);
 }
@@ -152,6 +162,10 @@ async fn without_the_token_nothing_is_told_not_even_which_paths_exist() {
         ("GET", "/salvages"),
         ("GET", "/gc"),
         ("POST", "/gc"),
+        ("GET", "/coverage"),
+        ("GET", "/coverage/shop"),
+        ("GET", "/coverage/shop/history"),
+        ("POST", "/coverage/baseline"),
         ("POST", "/salvages/shop/x/restore"),
         ("GET", "/no/such/path"),
         ("DELETE", "/tasks"),
@@ -290,6 +304,12 @@ async fn bad_input_is_refused_in_the_one_shape() {
         ("/tasks/ORC-99", 404, "not_found", "there is no task `ORC-99`"),
         ("/tasks/ORC-1%2F2", 404, "not_found", "`ORC-1/2`"),
         ("/events?after=x", 400, "invalid", "no whole number"),
+        ("/coverage/other", 404, "not_found", "known: shop"),
+        ("/coverage/..%2Fx", 400, "invalid", "refused"),
+        ("/coverage/other/history", 404, "not_found", "known: shop"),
+        ("/coverage/shop/history?before=x", 400, "invalid", "`before`: `x` is no whole number"),
+        ("/coverage/shop/history?limit=-1", 400, "invalid", "no whole number"),
+        ("/coverage/shop/history?after=1", 400, "invalid", "no query parameter `after`"),
         ("/events?task=ORC-99", 404, "not_found", "ORC-99"),
         ("/nowhere", 404, "not_found", "no such path"),
         ("/tasks/ORC-1/nowhere", 404, "not_found", "no such path"),
@@ -298,7 +318,24 @@ async fn bad_input_is_refused_in_the_one_shape() {
         let said = refused(&with_token("GET", path).reply(&app).await, status, code);
         assert!(said.contains(expected), "{path}: {said}");
     }
+    let baselines = [
+        (r#"{"repo": "shop", "covered": 8, "total": 10}"#, 400, "invalid", "missing field `reason`"),
+        (r#"{"covered": 8, "total": 10, "reason": "x"}"#, 400, "invalid", "missing field `repo`"),
+        (r#"{"repo": "../x", "last": true, "reason": "x"}"#, 400, "invalid", "`../x` is refused"),
+        (r#"{"repo": "shop", "covered": -8, "total": 10, "reason": "x"}"#, 400, "invalid", "invalid value"),
+        (r#"{"repo": "shop", "covered": 8.5, "total": 10, "reason": "x"}"#, 400, "invalid", "invalid type"),
+        (r#"{"repo": "shop", "percent": 80, "reason": "x"}"#, 400, "invalid", "unknown field `percent`"),
+        (r#"{"repo": "shop", "last": true, "sha": "main", "reason": "x"}"#, 400, "invalid", "main"),
+        (r#"{"repo": "other", "last": true, "reason": "x"}"#, 404, "not_found", "known: shop"),
+    ];
+    for (body, status, code, expected) in baselines {
+        let post = with_token("POST", "/coverage/baseline").header("content-type", "application/json").body(body);
+        let said = refused(&post.reply(&app).await, status, code);
+        assert!(said.contains(expected), "{body}: {said}");
+    }
     for (method, path, allow) in [
+        ("POST", "/coverage", "GET"),
+        ("PUT", "/coverage/shop", "GET"),
         ("DELETE", "/tasks", "GET, POST"),
         ("POST", "/queue", "GET"),
         ("GET", "/tasks/ORC-1/stop", "POST"),

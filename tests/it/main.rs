@@ -6,6 +6,7 @@ mod adopt;
 mod board;
 mod chaos;
 mod checks;
+mod coverage;
 mod crash;
 mod dependencies;
 mod deploy;

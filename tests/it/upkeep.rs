@@ -34,6 +34,7 @@ async fn round_after(world: &World, later: u64) -> Round {
         (done.job_folders, done.quarantined, done.salvages, done.collected, done.refs > 0),
         "{planned:?}"
     );
+    assert_eq!(named("measurement"), done.measurements, "{planned:?}");
     let rows: usize = planned
         .iter()
         .filter(|item| item.kind == "rows")
