@@ -303,7 +303,7 @@ async fn an_answer_counts_for_the_settings_that_it_was_given_under() {
     scene.commit("Pin");
     let again = |answer: &GateAnswer| format!("{answer:?}").contains("judged before");
     assert!(!again(&judge(&scene, &base, osv(&stub), |_| {}).await));
-    stub.take_asked();
+    drop(stub.take_asked());
     assert!(again(&judge(&scene, &base, osv(&stub), |_| {}).await));
     assert!(stub.take_asked().is_empty());
     assert!(!again(&judge(&scene, &base, osv(&stub), |ctx| ctx.security.audit.fail_closed = true).await));
