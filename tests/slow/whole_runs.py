@@ -24,6 +24,8 @@ COMMIT = "git add -A && git -c user.email=a@b.c -c user.name=agent commit -qm"
 BROKEN = "the-first-change-broke-it"
 # Half done, with a process that has left the tool's session: what a kill must not leave behind.
 HANG = f"echo half >> {MODULE}.half; touch started; setsid sleep 3210 & sleep 3220"
+# A tool call that goes on when it is given a sign, and takes the signs away.
+WAIT = "touch started; until [ -e go ]; do sleep 0.1; done; rm go started"
 
 
 def fetch_source():
@@ -83,12 +85,22 @@ class Whole:
         self.out = self.folder / f"{name}.out"
         call = [os.environ["ORCH"], "--config", str(self.settings), "run", "--repo", str(self.repo), "--agent", self.kind]
         call += ["--title", TITLE, "--test-cmd", TESTS, "--keep", *more]
-        env = {
+        with open(self.out, "wb") as out:
+            return subprocess.Popen(call, env=self.env(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+
+    def env(self):
+        return {
             "PATH": f"{HOME / 'node_modules/.bin'}:{os.environ['PATH']}",
             "HOME": os.environ["HOME"], "XDG_RUNTIME_DIR": str(self.folder / "run"), KEY: KEY_VALUE,
         }
-        with open(self.out, "wb") as out:
-            return subprocess.Popen(call, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+
+    def verb(self, *words):
+        """A client's verb at the running `orch run`; its answer."""
+        [data] = self.folder.glob("data/repos/*")
+        call = [os.environ["ORCH"], "--config", str(self.settings), "--data", str(data), "--json", *words]
+        done = subprocess.run(call, env=self.env(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        expect(done.returncode == 0, f"orch {' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        return json.loads(done.stdout)
 
     def said(self, model):
         return f"\n{self.out.read_text(errors='replace')}\nrequests: {model.requests()}"
@@ -101,6 +113,19 @@ class Whole:
     def started(self):
         """Whether the tool of a running agent has begun."""
         return any(self.folder.glob("data/repos/*/workspaces/*/tree/started"))
+
+    def release(self):
+        """Gives the tool that waits its sign."""
+        [tree] = self.folder.glob("data/repos/*/workspaces/*/tree")
+        (tree / "go").touch()
+
+    def journal(self, kind):
+        """The entries of one kind."""
+        return self.ask(f"SELECT text FROM journal WHERE kind = '{kind}'")
+
+    def receipt(self):
+        """How each step of the STOP came out."""
+        return dict(self.ask("SELECT step, json_extract(line, '$.result') FROM receipt_lines"))
 
     def others(self):
         """What runs now and did not before this act, besides the given processes."""
@@ -179,29 +204,68 @@ def run_is_sent_back(kind, folder):
 
 
 def run_is_killed(kind, folder):
-    """`kill -9` of orch while a tool runs; the next `orch run` on the same folder ends the rest first, and lands."""
+    """`kill -9` of orch while a tool runs: the agent works on, and the next `orch run` on the same folder goes on with it."""
     stage = Whole(kind, folder)
-    with Model(folder, [HANG, stage.work("finished")], [TITLE, "was interrupted"]) as model:
+    with Model(folder, [f"{WAIT} && {stage.work('finished')}"], [TITLE]) as model:
         first = stage.begin(model, "first", "--key", "KILL-1")
         until("the tool runs", lambda: stage.started() or first.poll() is not None)
         expect(first.poll() is None, f"it ended too early{stage.said(model)}")
         first.kill()
         first.wait()
-        left = {key for key in stage.others() if key[0] != model.server.pid}
-        expect(any("sleep 3210" in line for line in stage.others().values()), "the tool is not there to be left")
+        # The tool's own short naps come and go.
+        left = {key for key, line in stage.others().items() if key[0] != model.server.pid and line != "sleep 0.1"}
         begun = time.monotonic()
         second = stage.begin(model, "second", "--key", "KILL-1")
-        gone = until("the killed run's processes are gone", lambda: not left & set(alive()), 60)
-        at_work = max(request.get("conversation", 0) for request in model.requests())
-        expect(at_work == 1, "the next agent began before the processes of the first were gone")
+        taken = until("the run is gone on with", lambda: stage.journal("run-attached") or second.poll() is not None)
+        expect(second.poll() is None, f"it ended too early{stage.said(model)}")
+        missing = left - set(alive())
+        expect(not missing, f"of what was at work {missing} did not outlive the supervisor")
+        stage.release()
         code = second.wait(BOUND)
         took = time.monotonic() - begun
         spent = stage.landed(code, model, ["finished"])
         stage.nobody_left(model)
-    (cut, end), (report, _) = stage.streams("killed")
-    expect(cut["claim"] is None and report["claim"] == {"kind": "success"}, f"{cut} {report}")
-    return (f"{len(left)} processes were left, gone {gone:.1f} s after the next start ({end}); "
-            f"{stage.main()[:10]} landed, exit 0 in {took:.1f} s, spent {spent}")
+        expect(not stage.journal("run-interrupted"), "a run was interrupted")
+        conversations = max(request.get("conversation", 0) for request in model.requests())
+        expect(conversations == 1, f"the agent had to begin anew: {conversations} conversations")
+    [(report, end)] = stage.streams("killed")
+    expect(report["claim"] == {"kind": "success"} and report["tool_calls"] == 1, f"{report}")
+    expect(end["proven_gone"], f"{end}")
+    return (f"{len(left)} processes outlived it and were gone on with {taken:.1f} s after the next start; "
+            f"{stage.main()[:10]} landed in one run, exit 0 in {took:.1f} s, spent {spent}")
+
+
+def run_is_stopped(kind, folder):
+    """`orch task stop` while a tool runs: all of it is gone, each step proven, and what was half done is kept."""
+    stage = Whole(kind, folder)
+    with Model(folder, [HANG], [TITLE]) as model:
+        run = stage.begin(model, "stopped", "--key", "STOP-1")
+        until("the tool runs", lambda: stage.started() or run.poll() is not None)
+        expect(run.poll() is None, f"it ended too early{stage.said(model)}")
+        left = {key: line for key, line in stage.others().items() if key[0] not in (model.server.pid, run.pid)}
+        expect(any("sleep 3210" in line for line in left.values()), "the tool is not there to be left")
+        begun = time.monotonic()
+        asked = stage.verb("task", "stop", "STOP-1")
+        until("the agent and its tools are gone", lambda: not set(left) & set(alive()), 60)
+        gone = time.monotonic() - begun
+        code = run.wait(BOUND)
+        expect(asked["first"], f"{asked}")
+        expect(code == 1, f"exit code {code}{stage.said(model)}")
+        stage.nobody_left(model)
+        [(outcome,)] = stage.ask("SELECT status FROM tasks")
+        lines = stage.receipt()
+        expect(outcome == "cancelled", f"{outcome}{stage.said(model)}")
+        expect(len(lines) == 10 and all(result in ("done", "nothing") for result in lines.values()), f"{lines}")
+        expect(stage.main() == stage.start, "main was moved")
+        expect(not list(stage.folder.glob("data/repos/*/workspaces/*")), "a workspace is left")
+        [vault] = stage.folder.glob("data/repos/*/repos/*/vault.git")
+        kept = stage.git(vault, "for-each-ref", "--format=%(refname)", "refs/orch/salvage").splitlines()
+        files = [line for ref in kept for line in stage.git(vault, "ls-tree", "-r", "--name-only", ref).splitlines()]
+        expect(any(name.endswith(f"{MODULE}.half") for name in files), f"the half of its work is not kept: {files}")
+    [(report, end)] = stage.streams("stopped")
+    expect(report["claim"] is None, f"a claim after TERM: {report}")
+    expect(end["proven_gone"] and end["end"]["kind"] == "cancelled", f"{end}")
+    return f"{len(left)} processes, gone {gone:.2f} s after the STOP; 10 steps proven; {end}"
 
 
 def run_is_left_alone(kind, folder):
@@ -224,4 +288,4 @@ def run_is_left_alone(kind, folder):
     return f"{len(left)} processes were left, gone by themselves after {gone:.1f} s ({end}); then landed, spent {spent}"
 
 
-ACTS = [run_lands, run_is_sent_back, run_is_killed, run_is_left_alone]
+ACTS = [run_lands, run_is_sent_back, run_is_killed, run_is_stopped, run_is_left_alone]
