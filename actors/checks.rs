@@ -87,7 +87,13 @@ async fn ask_pool(
     let task = &request.task;
     let subject = subject_of(task, request.run.clone(), request.epoch, task.base.clone(), request.head.clone());
     let coverage = task.policy.gates.coverage.is_asked();
-    let check = CheckRequest { subject, what, no_tests: task.policy.no_tests, coverage, limit: None };
+    // The limits of an agent's stage are the agent's: what checks its work has those of its own sort.
+    let stage = task.current();
+    let (limit, silence) = match stage.work {
+        Work::Command { .. } => (stage.limit, stage.silence),
+        Work::Agent { .. } | Work::Land => (None, None),
+    };
+    let check = CheckRequest { subject, what, no_tests: task.policy.no_tests, coverage, limit, silence };
     let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false };
     let context = ctx.clone();
     asked.of(check.subject.clone(), what.as_str(), async move { run_check(&context, &check).await }).await.end

@@ -32,7 +32,7 @@ impl Attempt {
         });
         let mut parsed =
             Parsed::open(&job.identity.dir).map_err(|e| format!("how far its output is read cannot be noted: {e}"))?;
-        let stall: Option<Duration> = setup.stall.map(Into::into);
+        let stall: Option<Duration> = self.task.current().silence.or(setup.stall).map(Into::into);
         let (mut heard, mut stalled, mut open) = (Instant::now(), false, true);
         while open {
             let silence = async {

@@ -230,7 +230,7 @@ impl World {
             base: Some(base.clone()),
             head: head.clone(),
         };
-        CheckRequest { subject, what, no_tests: false, coverage: false, limit: None }
+        CheckRequest { subject, what, no_tests: false, coverage: false, limit: None, silence: None }
     }
 
     async fn test(&self, base: &CommitSha, head: &CommitSha, run: &str) -> CheckEnd {
@@ -344,6 +344,17 @@ async fn what_could_not_run_is_never_called_failed() {
     let rows = world.store.verdicts_of(&world.task.id).await.expect("rows");
     assert!(rows.iter().all(|row| row.verdict.outcome == VerdictOutcome::CouldNotRun), "{rows:?}");
     assert_eq!(rows.len(), 4);
+
+    // A stage's own limits go before those of its sort.
+    let on = world.commit("main", &[]).await;
+    let stage = CheckRequest { limit: Some(Millis(250)), ..world.request(RepoCommand::Check, &on, &on, "run8") };
+    world.settings.commands.check = Some(FOREVER.to_owned());
+    let text = why(run_check(&world.context(), &stage).await);
+    assert!(text.contains("time limit") && text.contains("250ms"), "{text}");
+    let stage = CheckRequest { silence: Some(Millis(250)), ..world.request(RepoCommand::Check, &on, &on, "run9") };
+    world.settings.commands.check = Some(format!("echo speaks; {FOREVER}"));
+    let text = why(run_check(&world.context(), &stage).await);
+    assert!(text.contains("silent for longer"), "{text}");
 
     let mut gone = world.request(RepoCommand::Test, &samples::sha('a'), &samples::sha('b'), "run1");
     assert!(why(run_check(&world.context(), &gone).await).contains("not known here"), "a commit we do not have");

@@ -47,6 +47,8 @@ pub struct CheckRequest {
     pub coverage: bool,
     /// Longest run of the command; `None`: that of its sort.
     pub limit: Option<Millis>,
+    /// Its longest silence; `None`: that of its sort.
+    pub silence: Option<Millis>,
 }
 
 impl Deref for CheckRequest {
@@ -182,7 +184,7 @@ impl Check<'_> {
         }
         let limit = self.req.limit.unwrap_or_else(|| self.site.limit());
         let what = self.req.what.as_str();
-        let line = Line { what, line: &command.line, limit, env: BTreeMap::new() };
+        let line = Line { what, line: &command.line, limit, silence: self.req.silence, env: BTreeMap::new() };
         let finished = self.site.job(scratch, &line).await?;
         let tree = scratch.tree();
         let read = tokio::task::spawn_blocking(move || Shown::read(&finished, &tree, junit.as_ref()));

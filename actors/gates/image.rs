@@ -110,7 +110,7 @@ impl Gate<'_, '_> {
         let mut env = site.ctx.images.env();
         env.insert("ORCH_IMAGE".to_owned(), self.image.to_owned());
         env.insert("ORCH_IMAGE_LABEL".to_owned(), format!("{REVISION_LABEL}={head}"));
-        let line = Line { what: "image build", line: command, limit: site.limit(), env };
+        let line = Line { what: "image build", line: command, limit: site.limit(), silence: None, env };
         let finished = site.job(scratch, &line).await?;
         let tail = tail_of(&finished).unwrap_or_default();
         match judge_command(&finished.exit.end) {

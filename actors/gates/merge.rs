@@ -197,7 +197,7 @@ impl<'g> Gate<'g> {
     async fn tests_on(&self, subject: GateSubject) -> GateAnswer {
         let limit = Some(self.repo.settings.limits.retest);
         let Suite { no_tests, coverage } = self.suite;
-        let check = CheckRequest { subject, what: RepoCommand::Test, no_tests, coverage, limit };
+        let check = CheckRequest { subject, what: RepoCommand::Test, no_tests, coverage, limit, silence: None };
         run_check(self.ctx, &check).await
     }
 

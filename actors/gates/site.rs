@@ -47,6 +47,8 @@ pub(super) struct Line<'l> {
     pub(super) line: &'l str,
     /// Longest run.
     pub(super) limit: Millis,
+    /// Longest silence; `None`: that of all gates.
+    pub(super) silence: Option<Millis>,
     /// Environment besides the usual.
     pub(super) env: BTreeMap<String, String>,
 }
@@ -100,7 +102,7 @@ impl<'c> Site<'c> {
     /// works on base.
     pub(super) async fn set_up(&self, scratch: &Scratch, sha: &CommitSha) -> Result<Option<BrokenSetup>, Halt> {
         let Some(setup) = &self.repo.settings.commands.setup else { return Ok(None) };
-        let line = |what| Line { what, line: setup, limit: self.limit(), env: BTreeMap::new() };
+        let line = |what| Line { what, line: setup, limit: self.limit(), silence: None, env: BTreeMap::new() };
         let finished = self.job(scratch, &line("setup")).await?;
         let why = match judge_command(&finished.exit.end) {
             Judged::Passed { .. } => return Ok(None),
@@ -185,6 +187,7 @@ impl<'c> Site<'c> {
         read.retain(|folder| folder.is_absolute() && folder != Path::new("/"));
         read.extend(self.ctx.tools_read.iter().cloned());
         read.push(self.git.borrowed_objects());
+        let usual = self.ctx.job_limits.of(JobKind::Gate);
         JobSpec {
             id: mint::<JobId>("g"),
             kind: JobKind::Gate,
@@ -198,9 +201,10 @@ impl<'c> Site<'c> {
             stdin: Vec::new(),
             limits: JobLimits {
                 wall: line.limit,
+                stall: line.silence.or(usual.stall),
                 grace: settings.limits.grace,
                 log_bytes: OUTPUT,
-                ..self.ctx.job_limits.of(JobKind::Gate)
+                ..usual
             },
             // The checkout lies in the data folder: what is most specific wins, so only it and its private folders open.
             confinement: Confinement {

@@ -108,6 +108,9 @@ pub struct Stage {
     pub work: Work,
     /// Longest run time of its agent or command; `None`: the kind's default.
     pub limit: Option<Millis>,
+    /// Longest silence of its agent (a running tool call extends it) or command; `None`: the kind's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<Millis>,
     /// Where a failure sends the task; `None`: the nearest developer stage before.
     pub rollback_to: Option<StageName>,
 }
@@ -160,6 +163,7 @@ struct RawStage {
     #[serde(default)]
     land: bool,
     limit_minutes: Option<u64>,
+    silence_minutes: Option<u64>,
     rollback_to: Option<StageName>,
     next: Option<StageName>,
 }
@@ -197,6 +201,7 @@ impl Pipeline {
                 name: stage.name.clone(),
                 work: work_of(stage).map_err(&broken)?,
                 limit: stage.limit_minutes.map(Millis::from_mins),
+                silence: stage.silence_minutes.map(Millis::from_mins),
                 rollback_to: stage.rollback_to.clone(),
             });
         }
@@ -346,6 +351,21 @@ mod tests {
         assert_eq!(target("testing"), "development");
         assert_eq!(target("deploy"), "development");
         assert_eq!(target("analysis"), "analysis");
+    }
+
+    #[test]
+    fn a_stage_may_bound_its_time_and_its_silence() {
+        let yaml = "name: slow\nstages:\n- {name: dev, agent: developer, limit_minutes: 90, silence_minutes: 20}\n- {name: ship, land: true}\n";
+        let slow = Pipeline::parse("slow.yaml", yaml).expect("valid");
+        assert_eq!(
+            (slow.stages[0].limit, slow.stages[0].silence),
+            (Some(Millis::from_mins(90)), Some(Millis::from_mins(20)))
+        );
+        assert_eq!((slow.stages[1].limit, slow.stages[1].silence), (None, None));
+        // Pinned by an earlier version, which knew of no silence: it reads the same, and has the same hash.
+        let pinned = serde_json::to_string(&slow.stages[1]).expect("serialises");
+        assert!(!pinned.contains("silence"), "{pinned}");
+        assert_eq!(serde_json::from_str::<Stage>(&pinned).expect("reads"), slow.stages[1]);
     }
 
     #[test]

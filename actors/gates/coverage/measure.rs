@@ -67,7 +67,13 @@ impl Ran {
 
 /// The command as a line to run, but for its environment.
 pub(in crate::gates) fn line_of<'l>(site: &Site<'_>, plan: &'l Plan, what: &'l str) -> Line<'l> {
-    Line { what, line: &plan.line, limit: plan.limit.unwrap_or_else(|| site.limit()), env: BTreeMap::new() }
+    Line {
+        what,
+        line: &plan.line,
+        limit: plan.limit.unwrap_or_else(|| site.limit()),
+        silence: None,
+        env: BTreeMap::new(),
+    }
 }
 
 /// Runs the command in a checkout that is set up, and reads what it left.
