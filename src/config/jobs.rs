@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use orch_actors::context::KindLimits;
+use orch_adapters::jobs::UserRange;
 use orch_adapters::ports::JobLimits;
 use orch_domain::job::JobKind;
 use orch_domain::time::Millis;
@@ -20,11 +21,14 @@ pub struct ContainmentConfig {
     pub namespaces: bool,
     /// Control groups for all jobs, where the host offers them.
     pub cgroups: bool,
+    /// Users of their own for agents, captures and gates.
+    #[serde(with = "units::maybe_users")]
+    pub uids: Option<UserRange>,
 }
 
 impl Default for ContainmentConfig {
     fn default() -> Self {
-        Self { namespaces: true, cgroups: true }
+        Self { namespaces: true, cgroups: true, uids: None }
     }
 }
 

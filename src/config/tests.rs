@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use orch_adapters::jobs::UserRange;
 use orch_domain::job::JobKind;
 
 use super::keys::KEYS;
@@ -354,6 +355,17 @@ fn embedded_settings_hold_one_repository_and_its_own_data_folder() {
     let odd = EmbeddedRepo { agent_command: None, agent: Some("gpt".into()), ..told.clone() };
     assert!(refused(odd).contains("there is no agent `gpt`"));
     assert!(refused(EmbeddedRepo { pipeline: Some("fast".into()), ..told }).contains("neither a pipeline"));
+}
+
+#[test]
+fn users_for_jobs_are_a_range_without_root() {
+    let uids = |text: &str| read(&format!("containment: {{uids: {text}}}"), &[]).expect("good").containment.uids;
+    let range = UserRange { first: 200_000, last: 200_199 };
+    assert_eq!((uids("200000-200199"), uids("")), (Some(range), None));
+    for wrong in ["0-5", "9-3", "70000", "a-b", "1-4294967295"] {
+        let text = refusal(&format!("containment: {{uids: '{wrong}'}}"), &[]);
+        assert!(text.contains("range of user ids"), "{wrong}: {text}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use orch_adapters::jobs::UserRange;
 use orch_domain::time::Millis;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::Serializer;
@@ -251,6 +252,36 @@ pub(super) mod processors {
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
         d.deserialize_option(MaybeTexts(parse_processors, "a number of processors such as 1.5"))
+    }
+}
+
+/// Reads a range of user ids such as `200000-200199`.
+fn parse_users(text: &str) -> Result<UserRange, String> {
+    let wrong = || {
+        format!("`{text}` is no range of user ids: write the first and the last one, such as 200000-200199; 0 is root")
+    };
+    let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+    let first: u32 = first.trim().parse().map_err(|_| wrong())?;
+    let last: u32 = last.trim().parse().map_err(|_| wrong())?;
+    // The last two numbers stand for nobody in particular.
+    match first > 0 && first <= last && last < u32::MAX - 1 {
+        true => Ok(UserRange { first, last }),
+        false => Err(wrong()),
+    }
+}
+
+pub(super) mod maybe_users {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer>(value: &Option<UserRange>, s: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(UserRange { first, last }) => s.serialize_some(&format!("{first}-{last}")),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<UserRange>, D::Error> {
+        d.deserialize_option(MaybeTexts(parse_users, "a range of user ids such as 200000-200199"))
     }
 }
 

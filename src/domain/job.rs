@@ -56,6 +56,12 @@ impl JobKind {
         matches!(self, Self::Push | Self::Deploy | Self::DeployAid)
     }
 
+    /// Whether the job runs something of a workspace or a branch: then it gets a view of its own, and a user of its own.
+    #[must_use]
+    pub const fn is_walled(self) -> bool {
+        matches!(self, Self::Agent | Self::Capture | Self::Gate)
+    }
+
     /// What the shim does when it loses its supervisor.
     #[must_use]
     pub const fn on_loss(self, agent_grace: Millis) -> OnLoss {

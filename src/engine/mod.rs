@@ -278,7 +278,8 @@ fn placement(config: &Config, paths: &Paths, guard: Guard) -> Result<Arc<dyn Pla
 
 /// Which of the host's means the settings let us use.
 pub(crate) fn means(config: &Config) -> Means {
-    Means { namespaces: config.containment.namespaces, groups: config.containment.cgroups }
+    let (namespaces, groups) = (config.containment.namespaces, config.containment.cgroups);
+    Means { namespaces, groups, users: config.containment.uids }
 }
 
 fn git_settings(config: &Config, path: &str) -> GitSettings {

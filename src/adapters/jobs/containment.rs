@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use orch_domain::ids::JobId;
-use orch_domain::job::{Containment, Enforced, JobKind};
+use orch_domain::job::{Containment, Enforced};
 use orch_shim::PROBE;
 use orch_shim::groups::Groups;
 use orch_shim::spec::{Namespaces, Namespacing, Offer};
 
 use super::group_room::GroupRoom;
+use super::user_room::{UserRange, UserRoom, closed_ways};
 use crate::ports::JobSpec;
 
 /// Most bytes in a job's own `/dev/shm`.
@@ -39,11 +40,13 @@ pub struct Means {
     pub namespaces: bool,
     /// Control groups for all jobs.
     pub groups: bool,
+    /// Users of their own for what gets namespaces, when the supervisor is root.
+    pub users: Option<UserRange>,
 }
 
 impl Default for Means {
     fn default() -> Self {
-        Self { namespaces: true, groups: true }
+        Self { namespaces: true, groups: true, users: None }
     }
 }
 
@@ -52,6 +55,8 @@ pub(super) struct Holding {
     means: Means,
     offer: Offer,
     groups: GroupRoom,
+    /// Where users of their own are given, if they are.
+    pub(super) users: Option<UserRoom>,
     runtime_dir: PathBuf,
 }
 
@@ -67,7 +72,10 @@ impl Holding {
     /// Looks at the host. `program` is what shims are made of; `owner` a folder of this supervisor alone.
     pub(super) fn look(program: &Path, args: &[String], means: Means, owner: &Path, runtime_dir: &Path) -> Self {
         let groups = if means.groups { GroupRoom::take(owner) } else { GroupRoom::default() };
-        Self { means, offer: probe(program, args), groups, runtime_dir: runtime_dir.to_owned() }
+        let offer = probe(program, args);
+        let own = means.namespaces && offer.namespaces == Namespacing::Own;
+        let users = means.users.filter(|_| own && nix::unistd::geteuid().is_root()).map(UserRoom::new);
+        Self { means, offer, groups, users, runtime_dir: runtime_dir.to_owned() }
     }
 
     /// Makes what a job gets. What cannot be made is left out, said, and missing in the job's record.
@@ -106,8 +114,7 @@ impl Holding {
     }
 
     fn namespaces(&self, spec: &JobSpec) -> Option<Namespaces> {
-        let walled = matches!(spec.kind, JobKind::Agent | JobKind::Capture | JobKind::Gate);
-        if !self.means.namespaces || !walled {
+        if !self.means.namespaces || !spec.kind.is_walled() {
             return None;
         }
         let user = match self.offer.namespaces {
@@ -137,6 +144,8 @@ impl Holding {
             let own = confinement.write.iter().any(|folder| tmp.starts_with(folder)) && tmp.is_dir();
             confinement.enforced && own && !keep.iter().any(lies_in_tmp)
         });
+        // Another user cannot go through what is closed to others: hidden, it is open, and empty but for what is kept.
+        hide.extend(confinement.uid.into_iter().flat_map(|uid| closed_ways(&keep, uid)));
         // `/` would be everything: then nothing could be hidden below it.
         let keep = keep.into_iter().filter(|path| path.is_absolute() && path.parent().is_some()).collect();
         Some(Namespaces { user, hide, keep, tmp, shm_bytes: SHARED_MEMORY })
@@ -163,12 +172,19 @@ impl Holding {
             true => self.groups.describe(),
             false => "switched off by `containment.cgroups`".to_owned(),
         };
-        vec![
+        let users = self.means.users.map(|UserRange { first, last }| match self.users {
+            Some(_) => format!("users: {first} to {last}, one for each agent's and gate's job"),
+            None => {
+                "users: not available: `containment.uids` needs a supervisor that is root, and namespaces".to_owned()
+            }
+        });
+        let always = [
             "shim: in use; subreaper, kills until nobody is left".to_owned(),
             format!("pid namespace: {namespaces}"),
             format!("cgroup: {groups}"),
             landlock,
-        ]
+        ];
+        always.into_iter().chain(users).collect()
     }
 }
 

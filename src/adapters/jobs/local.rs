@@ -30,7 +30,7 @@ use tokio::time::{sleep, timeout};
 use super::containment::{Held, Holding, Means};
 use super::link::{Link, LinkState};
 use super::orphans::{self, MARK};
-use super::spawner;
+use super::{spawner, user_room};
 use crate::ports::{Beyond, Clock, EndLevel, JobError, JobSpec, Observed, Placement, SystemClock};
 
 /// How long a shim waits for `go`.
@@ -149,9 +149,25 @@ impl LocalPlacement {
 
     fn let_go(&self, job: &JobId) {
         self.held().remove(job);
+        if let Some(users) = &self.holding.users {
+            users.give_back(job);
+        }
+    }
+
+    /// The same job as a user of its own, with its folders, where users are given.
+    async fn as_own_user(&self, spec: &JobSpec, dir: &Path) -> io::Result<Option<JobSpec>> {
+        let Some(users) = self.holding.users.as_ref().filter(|_| user_room::is_for(spec)) else { return Ok(None) };
+        let uid = users.take(&spec.id, dir)?;
+        let mut own = spec.clone();
+        own.confinement.uid = Some(uid);
+        let confinement = own.confinement.clone();
+        let given = tokio::task::spawn_blocking(move || user_room::give_folders(&confinement, uid)).await;
+        given.map_err(io::Error::other).flatten().map(|()| Some(own)).inspect_err(|_| users.give_back(&spec.id))
     }
 
     async fn launch(&self, spec: &JobSpec, dir: &Path) -> io::Result<JobIdentity> {
+        let own = self.as_own_user(spec, dir).await?;
+        let spec = own.as_ref().unwrap_or(spec);
         let secret = random_hex::<32>()?;
         let socket = self.config.runtime_dir.join(format!("{}.sock", random_hex::<8>()?));
         let held = self.holding.prepare(spec);
@@ -337,6 +353,7 @@ impl Placement for LocalPlacement {
             },
             Err(error) => error.to_string(),
         };
+        self.let_go(&spec.id);
         // Nothing ran, so the same id may be tried again.
         let _ = fs::remove_dir_all(&dir);
         Err(not_started(failed))

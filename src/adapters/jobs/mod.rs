@@ -15,6 +15,7 @@ mod local;
 mod orphans;
 mod runner;
 mod spawner;
+mod user_room;
 
 pub use containment::Means;
 pub use fake::{FakeEnd, FakePlacement, FakeRun};
@@ -24,3 +25,4 @@ pub use local::{LocalPlacement, LocalPlacementConfig, PlacementError};
 pub use orch_shim::logs::Parsed;
 pub use orphans::become_subreaper;
 pub use runner::{FinishedJob, Runner, RunningJob};
+pub use user_room::UserRange;

@@ -1,12 +1,13 @@
 //! What a confined job can touch. Where the kernel has no landlock, the capabilities must say so.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use orch_adapters::ports::{Confinement, JobSpec, Placement};
+use orch_adapters::jobs::{Means, UserRange};
+use orch_adapters::ports::{Confinement, JobError, JobSpec, Placement};
 use orch_domain::job::JobEnd;
 
-use crate::support::World;
+use crate::support::{World, bounded, until};
 
 fn landlock(world: &World) -> bool {
     let offered = orch_shim::landlock_abi() > 0;
@@ -101,6 +102,77 @@ async fn a_folder_to_write_that_is_missing_is_named() {
     spec.confinement.write.push(world.path("missing"));
     let JobEnd::CouldNotStart { why } = world.run(spec).await.exit.end else { panic!("it started") };
     assert!(why.contains("missing"), "{why}");
+}
+
+/// Two jobs at once are two users, neither of them root, each with the folders that it may write; a third waits for a user.
+#[tokio::test]
+async fn jobs_of_a_supervisor_that_is_root_get_users_of_their_own_and_give_them_back() {
+    let range = UserRange { first: 3_910_000_000 + std::process::id(), last: 3_910_000_001 + std::process::id() };
+    let world = World::with(Means { users: Some(range), ..Means::default() });
+    let said = world.placement.capabilities().join("\n");
+    let script = "umask 077; id -u; echo mine > file; sub=$(mktemp -d); cat file; cat ../../other/file; echo end; \
+                  touch ready; until [ -e go ]; do sleep 0.01; done";
+    let spec = |name: &str| {
+        for folder in ["data/secrets", &format!("data/spaces/{name}/tmp"), "data/other"] {
+            fs::create_dir_all(world.path(folder)).expect("made");
+        }
+        // Nobody but their owner goes through these.
+        for closed in ["data", "data/spaces"] {
+            fs::set_permissions(world.path(closed), fs::Permissions::from_mode(0o700)).expect("set");
+        }
+        fs::write(world.path("data/other/file"), "another's").expect("written");
+        let mut spec = world.sh(script);
+        spec.cwd = world.path("data/spaces").join(name);
+        spec.env.insert("TMPDIR".to_owned(), spec.cwd.join("tmp").to_string_lossy().into_owned());
+        spec.confinement = Confinement {
+            enforced: true,
+            write: vec![spec.cwd.clone()],
+            deny: vec![world.path("data")],
+            ..Confinement::default()
+        };
+        spec
+    };
+    if said.contains("users: not available") {
+        assert!(said.contains("needs a supervisor that is root, and namespaces"), "{said}");
+        let own = nix::unistd::geteuid().to_string();
+        let first = spec("one");
+        fs::write(first.cwd.join("go"), "").expect("written");
+        let job = world.run(first).await;
+        assert!(job.stdout(1000).expect("read").starts_with(&format!("{own}\n")), "{:?}", job.stderr(1000));
+        return;
+    }
+    assert!(said.contains(&format!("users: {} to {}", range.first, range.last)), "{said}");
+    let (first, second, third) = (spec("one"), spec("two"), spec("three"));
+    let mut running = Vec::new();
+    for spec in [&first, &second] {
+        let job = world.runner().start(spec.clone()).await.expect("started");
+        until("its work", || spec.cwd.join("ready").exists().then_some(())).await;
+        running.push(job);
+    }
+    let users: Vec<u32> = running.iter().map(|job| job.identity.enforced.user.expect("it has one")).collect();
+    assert_eq!(users, [range.first, range.last]);
+    let none = world.runner().start(third.clone()).await.map(|job| job.identity.job).expect_err("no user is left");
+    assert!(matches!(&none, JobError::NotStarted { why, .. } if why.contains("none of the 2 users")), "{none}");
+    for (spec, user) in [(&first, users[0]), (&second, users[1])] {
+        for path in [spec.cwd.clone(), spec.cwd.join("file"), spec.cwd.join("tmp")] {
+            let meta = fs::metadata(&path).expect("there");
+            assert_eq!((meta.uid(), meta.gid()), (user, user), "{}", path.display());
+        }
+        fs::write(spec.cwd.join("go"), "").expect("written");
+    }
+    assert_eq!(fs::metadata(world.path("data/other/file")).expect("there").uid(), 0, "not its folder");
+    for (job, user) in running.iter().zip(&users) {
+        let ended = bounded(job.wait()).await.expect("over");
+        assert_eq!(ended.exit.end, JobEnd::Exited { code: 0 }, "{:?}", ended.stderr(1000));
+        assert_eq!(ended.stdout(1000).expect("read"), format!("{user}\nmine\nend\n"), "{:?}", ended.stderr(1000));
+    }
+    // Files of an earlier user are given to the next.
+    fs::write(third.cwd.join("go"), "").expect("written");
+    fs::write(third.cwd.join("left"), "x").expect("written");
+    chown(third.cwd.join("left"), Some(range.last), Some(range.last)).expect("given");
+    let job = world.run(third.clone()).await;
+    assert_eq!(job.exit.end, JobEnd::Exited { code: 0 }, "{:?}", job.stderr(1000));
+    assert_eq!(fs::metadata(third.cwd.join("left")).expect("there").uid(), range.first);
 }
 
 #[tokio::test]

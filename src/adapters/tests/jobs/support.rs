@@ -51,7 +51,7 @@ impl World {
                 continue;
             }
             let level = Containment::of(namespaces, groups && orch_shim::landlock_abi() > 0);
-            worlds.push((Self::with(Means { namespaces, groups }), level));
+            worlds.push((Self::with(Means { namespaces, groups, users: None }), level));
         }
         worlds
     }
