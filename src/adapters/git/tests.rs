@@ -1002,8 +1002,11 @@ async fn salvage_over_its_cap_keeps_nothing() {
     let world = World::with(settings, "main").await;
     let base = world.base().await;
     let workspace = world.workspace("w", &base, &base).await;
+    let objects = || sh(&world.git.vault(), &["count-objects", "-v"]);
+    let before = objects();
     let err = world.git.salvage(&salvage_spec(&workspace)).await.expect_err("too much");
     assert!(matches!(&err, SalvageError::OverCap { cap } if cap == "3 files"), "{err}");
+    assert_eq!(objects(), before, "what is not kept was written");
     assert!(world.git.list_salvage().await.expect("listed").is_empty());
 }
 

@@ -247,8 +247,24 @@ fn store(
     let rules = open(vault)?;
     rules.set_workdir(&spec.workspace, false).map_err(fail())?;
     let odb = repo.odb().map_err(fail())?;
-    let mut walk = Walk { odb, rules, tracked, root: &spec.workspace, caps, files: 0, bytes: 0, skipped: Vec::new() };
-    let tree = walk.folder(Path::new(""), false, true, 0)?.unwrap_or(walk.empty_tree()?);
+    let begin = |odb, rules, tracked| Walk {
+        odb,
+        rules,
+        tracked,
+        root: &spec.workspace,
+        caps,
+        files: 0,
+        bytes: 0,
+        skipped: Vec::new(),
+    };
+    // Counted before anything is written: what is over the cap would leave the vault full of what nobody keeps.
+    let mut count = begin(None, rules, tracked);
+    count.folder(Path::new(""), false, true, 0)?;
+    let mut walk = begin(Some(odb), count.rules, count.tracked);
+    let tree = match walk.folder(Path::new(""), false, true, 0)? {
+        Some(tree) => tree,
+        None => walk.write(ObjectType::Tree, b"")?,
+    };
     let about = format!(
         "Salvage of {}, generation {}, run {}\n\nstart: {}\nfiles: {}\nbytes: {}\n{}",
         spec.key,
@@ -289,7 +305,8 @@ fn tracked(repo: &Repository, start: &CommitSha) -> Result<BTreeSet<Vec<u8>>, Gi
 }
 
 struct Walk<'a> {
-    odb: Odb<'a>,
+    /// Where objects go; `None`: it is only counted.
+    odb: Option<Odb<'a>>,
     rules: Repository,
     tracked: BTreeSet<Vec<u8>>,
     root: &'a Path,
@@ -365,6 +382,11 @@ impl Walk<'_> {
 
     fn file(&mut self, path: &Path) -> Result<Option<(u32, Oid)>, SalvageError> {
         let full = self.root.join(path);
+        if self.odb.is_none() {
+            // One that has gone since is skipped when it is to be kept.
+            self.count(std::fs::symlink_metadata(&full).map_or(0, |meta| meta.len()))?;
+            return Ok(None);
+        }
         let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
         let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(&full) {
             Ok(file) => file,
@@ -397,13 +419,21 @@ impl Walk<'_> {
     }
 
     fn blob(&self, bytes: &[u8]) -> Result<Oid, GitError> {
-        self.odb.write(ObjectType::Blob, bytes).map_err(GitError::read("the vault"))
+        self.write(ObjectType::Blob, bytes)
+    }
+
+    fn write(&self, kind: ObjectType, bytes: &[u8]) -> Result<Oid, GitError> {
+        match &self.odb {
+            Some(odb) => odb.write(kind, bytes).map_err(GitError::read("the vault")),
+            None => Ok(Oid::ZERO_SHA1),
+        }
     }
 
     fn stream(&self, mut from: impl Read, size: u64, path: &Path) -> Result<Oid, GitError> {
+        let Some(odb) = &self.odb else { return Ok(Oid::ZERO_SHA1) };
         let fail = || GitError::read("the vault");
         let size = usize::try_from(size).map_err(|_| GitError::Invalid(format!("{} is too large", path.display())))?;
-        let mut writer = self.odb.writer(size, ObjectType::Blob).map_err(fail())?;
+        let mut writer = odb.writer(size, ObjectType::Blob).map_err(fail())?;
         std::io::copy(&mut from, &mut writer).map_err(GitError::io("cannot keep", path))?;
         writer.finalize().map_err(fail())
     }
@@ -426,11 +456,7 @@ impl Walk<'_> {
             bytes.push(0);
             bytes.extend_from_slice(id.as_bytes());
         }
-        Ok(Some(self.odb.write(ObjectType::Tree, &bytes).map_err(GitError::read("the vault"))?))
-    }
-
-    fn empty_tree(&self) -> Result<Oid, GitError> {
-        self.odb.write(ObjectType::Tree, b"").map_err(GitError::read("the vault"))
+        Ok(Some(self.write(ObjectType::Tree, &bytes)?))
     }
 }
 
