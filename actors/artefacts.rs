@@ -3,6 +3,7 @@
 //! Owns where a task's artefacts are, how they are read from a commit (never from a workspace), their copies in the data
 //! folder, and the end of a workspace: discarded, salvaged, or quarantined by name.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -255,8 +256,42 @@ async fn aside(ctx: &Context, task: &Task, run: &RunId, root: &Path, why: &str, 
     kept
 }
 
+/// In a folder in quarantine: why it is there.
+const WHY: &str = "why.txt";
+/// Bytes of it that are read.
+const MOST_WHY: u64 = 4 << 10;
+
+fn quarantine_of(ctx: &Context, run: &RunId) -> PathBuf {
+    ctx.paths.data.join("quarantine").join(run.as_str())
+}
+
+/// The workspace of a run in quarantine, and why it is there; `None`: it is not.
+pub fn quarantined(ctx: &Context, run: &RunId) -> Option<(PathBuf, String)> {
+    let aside = quarantine_of(ctx, run);
+    std::fs::symlink_metadata(&aside).ok()?;
+    let (place, mut why) = (aside.join(WHY), String::new());
+    // An agent without confinement could have put a link there.
+    let noted = std::fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_file());
+    let read = |file: std::fs::File| file.take(MOST_WHY).read_to_string(&mut why);
+    match noted && std::fs::File::open(&place).and_then(read).is_ok() {
+        true => Some((aside, why)),
+        false => Some((aside, "why was not noted".to_owned())),
+    }
+}
+
+/// Beside the folders that the agent works in, and before they move: whoever finds it finds the reason.
+fn note_why(root: &Path, error: &str) -> std::io::Result<()> {
+    let place = root.join(WHY);
+    let _ = std::fs::remove_file(&place);
+    // Only a file that was not there before is written: never what a link leads to.
+    std::fs::OpenOptions::new().write(true).create_new(true).open(place)?.write_all(error.as_bytes())
+}
+
 fn quarantine(ctx: &Context, run: &RunId, root: &Path, error: &str) -> Kept {
-    let aside = ctx.paths.data.join("quarantine").join(run.as_str());
+    let aside = quarantine_of(ctx, run);
+    if let Err(error) = note_why(root, error) {
+        tracing::warn!(run.id = %run, %error, "why a workspace is put aside could not be noted in it");
+    }
     let moved = std::fs::create_dir_all(ctx.paths.data.join("quarantine")).and_then(|()| std::fs::rename(root, &aside));
     match moved {
         Ok(()) => {

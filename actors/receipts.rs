@@ -15,18 +15,14 @@ use orch_store::{PendingStep, Subject};
 use serde_json::json;
 
 use crate::context::Context;
-use crate::stop_saga::{not_configured, remove_task_branch};
+use crate::stop_saga::{actors_ended, closed, not_configured, remove_task_branch};
 
 /// Writes the last lines of a receipt whose supervisor ended between closing the task and proving it: the process that
 /// had its actors is gone, and none of this one has any.
 pub(crate) async fn finish_receipt(ctx: &Context, task: &TaskId) {
     let Ok(Some(stored)) = ctx.store.look_at_task(task).await else { return };
-    let proofs = [
-        (StopStep::Tombstone, format!("{} is closed; its keys are free", stored.task.key)),
-        (StopStep::Actors, "the supervisor that had its actors has ended".to_owned()),
-    ];
-    for (step, proof) in proofs {
-        let line = ReceiptLine { step, at: ctx.now(), result: StepResult::Done { proof } };
+    for (step, result) in [(StopStep::Tombstone, closed(&stored.task)), (StopStep::Actors, actors_ended())] {
+        let line = ReceiptLine { step, at: ctx.now(), result };
         if let Err(error) = ctx.store.put_receipt_line(task, line).await {
             tracing::warn!(task.id = %task, %error, "the receipt of a stopped task could not be finished");
         }

@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use orch_adapters::git::{BranchDeletion, Owner, RepoGit, TaskBranch};
+use orch_adapters::git::{BranchDeletion, Owner, RepoGit, Salvage, TaskBranch};
 use orch_domain::event::Event;
 use orch_domain::ids::{CommitSha, RunId};
-use orch_domain::names::RepoName;
+use orch_domain::names::{BranchName, RepoName};
 use orch_domain::stop::{Level, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{Landed, Task};
-use orch_store::{Landing, Window, WindowKind};
+use orch_store::{JobRow, Landing, Window, WindowKind};
 use ractor::{ActorRef, ActorStatus};
 use tokio::sync::oneshot;
 
 use crate::agent::AgentMsg;
-use crate::artefacts::{Kept, discard, salvage_or_quarantine};
+use crate::artefacts::{Kept, discard, quarantined, salvage_or_quarantine};
 use crate::context::Context;
 use crate::deploy;
 use crate::directory::Directory;
@@ -134,7 +134,9 @@ impl StopSaga {
     async fn wait_for_window(&self) -> Result<Option<(Landed, bool)>, Cut> {
         let Some(repo) = self.ctx.repo(&self.task.repo) else { return self.look_at_window().await };
         let let_go = |reply| LaneMsg::LetGo { task: self.task.id.clone(), reply };
-        let mut answer = self.ask_lane(&repo.settings.name, let_go).await?;
+        // How it stood there depends on the moment, and after a crash on the next one: the receipt says what holds at any.
+        let answer = self.ask_lane(&repo.settings.name, let_go).await?;
+        tracing::debug!(task.id = %self.task.id, "the lane has let go of a stopped task: {answer}");
         let windows = loop {
             let windows = self.windows().await?;
             if windows.iter().all(|w| w.closed.is_some()) {
@@ -143,7 +145,7 @@ impl StopSaga {
             // An intent that was sent is always waited for: the lane brings it to its honest end.
             let (task, key) = (self.task.id.clone(), self.task.key.clone());
             let finish = |reply| LaneMsg::Finish { task: task.clone(), key: key.clone(), reply };
-            answer = self.ask_lane(&repo.settings.name, finish).await?;
+            self.ask_lane(&repo.settings.name, finish).await?;
             tokio::time::sleep(ASK_AGAIN).await;
         };
         let landed = self.landing().await?;
@@ -151,8 +153,8 @@ impl StopSaga {
             (Some(landing), _) => StepResult::Done {
                 proof: format!("waited for its landing to end: {} is on main, verified", landing.sha),
             },
-            (None, true) => StepResult::Nothing { proof: format!("no irreversible step was begun ({answer})") },
-            (None, false) => StepResult::Done { proof: format!("the step under way ended without landing ({answer})") },
+            (None, true) => StepResult::Nothing { proof: "no irreversible step was begun".to_owned() },
+            (None, false) => StepResult::Done { proof: "the step under way has ended, and nothing landed".to_owned() },
         };
         self.line(StopStep::Window, result).await;
         Ok(landed.map(|landing| (of(landing), repo.settings.commands.deploy.is_none() || is_deployed(&windows))))
@@ -235,39 +237,32 @@ impl StopSaga {
         }
     }
 
-    /// Ends the run's actor; returns how that is known.
-    async fn end_agent(&self) -> String {
-        let Some(agent) = &self.agent else { return "no AgentActor was running".to_owned() };
-        if agent.cast(AgentMsg::End { level: Level::Cancel }).is_err() {
-            return "the AgentActor had ended".to_owned();
+    /// Ends the run's actor; returns whether it is known to have ended.
+    async fn end_agent(&self) -> bool {
+        let Some(agent) = &self.agent else { return true };
+        if agent.cast(AgentMsg::End { level: Level::Cancel }).is_err() || agent.wait(Some(ACTOR_WAIT)).await.is_ok() {
+            return true;
         }
-        if agent.wait(Some(ACTOR_WAIT)).await.is_ok() {
-            return "the AgentActor has ended".to_owned();
-        }
+        tracing::warn!(task.id = %self.task.id, "the AgentActor of a stopped task does not end by itself: it is killed");
         agent.kill();
-        match agent.wait(Some(ACTOR_WAIT)).await {
-            Ok(()) => "the AgentActor was killed and has ended".to_owned(),
-            Err(_) => "the AgentActor could not be seen to end".to_owned(),
-        }
+        agent.wait(Some(ACTOR_WAIT)).await.is_ok()
     }
 
     async fn end_jobs(&self) {
         let mut unproven = Vec::new();
-        let queued = match self.ctx.store.cancel_queued_jobs(&self.task.id, self.ctx.now()).await {
-            Ok(queued) => queued,
-            Err(error) => {
-                unproven.push(format!("its prepared jobs could not be cancelled: {error}"));
-                Vec::new()
+        if let Err(error) = self.ctx.store.cancel_queued_jobs(&self.task.id, self.ctx.now()).await {
+            unproven.push(format!("its prepared jobs could not be cancelled: {error}"));
+        }
+        // They never got their `go`, but their guards are there until they are told: also those that were cancelled by a
+        // supervisor which ended before it could tell them.
+        match self.ctx.store.jobs_of(&self.task.id).await {
+            Ok(jobs) => {
+                let untold = jobs.into_iter().filter(|job| !job.status.is_live() && job.exit.is_none());
+                for job in untold.filter(|job| !job.record.kind.is_window()) {
+                    unproven.extend(settle_job(&self.ctx, job).await);
+                }
             }
-        };
-        let cancelled = queued.len();
-        // They never got their `go`, but their guards are there until they are told.
-        for job in queued {
-            match self.ctx.store.job(&job).await {
-                Ok(Some(row)) => unproven.extend(settle_job(&self.ctx, row).await),
-                Ok(None) => {}
-                Err(error) => unproven.push(format!("job {job} could not be read: {error}")),
-            }
+            Err(error) => unproven.push(format!("its prepared jobs could not be read: {error}")),
         }
         if let Some(gates) = self.directory.gates() {
             gates.cancel_for(&self.task.id).await;
@@ -283,7 +278,9 @@ impl StopSaga {
         };
         let live = jobs.iter().filter(|j| j.status.is_live()).count();
         let ended = jobs.len() - live;
-        let proof = format!("{live} live, {ended} ended, {cancelled} cancelled before they began");
+        let begun = |job: &&JobRow| job.exit.as_ref().is_some_and(|exit| exit.started.is_some());
+        let cancelled = ended - jobs.iter().filter(|j| !j.status.is_live()).filter(begun).count();
+        let proof = format!("{live} live, {ended} ended, {cancelled} of them before they began");
         let jobs_result = match live {
             0 => StepResult::Done { proof },
             _ => StepResult::Unproven { why: proof },
@@ -357,33 +354,38 @@ impl StopSaga {
     }
 
     /// Keeps what was nowhere else, then removes every workspace of this life. Returns whether all commits are kept, so
-    /// that the refs that hold them may go.
+    /// that the refs that hold them may go. What the receipt names is looked up in the end, not remembered: a supervisor
+    /// that ended in the middle of this leaves the same.
     async fn clear_workspaces(&self, git: Option<&RepoGit>) -> bool {
         let commits = match git {
             Some(git) => self.keep_commits(git).await,
             None => Ok(None),
         };
-        let (mut kept, mut aside, mut stuck, mut removed) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut kept, mut stuck) = (Vec::new(), Vec::new());
         for n in 1..=self.task.counters.runs {
             let run: RunId = self.task.run_id(n);
             let root = self.ctx.paths.workspaces.join(run.as_str());
             if !root.exists() {
                 continue;
             }
-            removed += 1;
             let Some(git) = git.filter(|_| root.join("tree").exists()) else {
                 discard(&root);
                 continue;
             };
             match salvage_or_quarantine(&self.ctx, git, &self.task, &run, &root, "the task was stopped").await {
                 Kept::Salvaged(id) => kept.push(id),
-                Kept::Quarantined { path, why } => aside.push(format!("{} ({why})", path.display())),
+                Kept::Quarantined { .. } => {}
                 Kept::Stuck(why) => stuck.push(why),
             }
         }
-        if let Ok(Some(id)) = &commits {
-            kept.push(format!("{id} (commits)"));
+        kept.extend(commits.iter().flatten().cloned());
+        if let Some(git) = git {
+            match git.list_salvage().await {
+                Ok(all) => kept = self.mine(all),
+                Err(error) => tracing::warn!(task.id = %self.task.id, %error, "the vault could not be read again"),
+            }
         }
+        let aside = self.aside();
         let salvaged = match kept.is_empty() {
             true => String::new(),
             false => format!("kept as {}", kept.join(", ")),
@@ -404,13 +406,34 @@ impl StopSaga {
             },
         };
         self.line(StopStep::Salvage, salvage).await;
-        let workspace = match (stuck.is_empty(), removed) {
-            (true, 0) => StepResult::Nothing { proof: "there was no workspace".to_owned() },
-            (true, n) => StepResult::Done { proof: format!("{n} gone, {} of them quarantined", aside.len()) },
+        let workspace = match (stuck.is_empty(), self.task.counters.runs) {
+            (true, 0) => StepResult::Nothing { proof: "it never had a workspace".to_owned() },
+            (true, runs) => {
+                StepResult::Done { proof: format!("none is left of {runs} runs; {} in quarantine", aside.len()) }
+            }
             (false, _) => StepResult::Unproven { why: stuck.join("; ") },
         };
         self.line(StopStep::Workspace, workspace).await;
         commits.is_ok()
+    }
+
+    /// The salvages of this life, by id.
+    fn mine(&self, all: Vec<Salvage>) -> Vec<String> {
+        let of_life = format!("{}/{}/", self.task.key.slug(), self.task.generation);
+        // Number 0 is no run: what all of them have committed.
+        let commits = self.task.run_id(0);
+        let mut mine: Vec<String> = all.into_iter().map(|one| one.id).filter(|id| id.starts_with(&of_life)).collect();
+        mine.sort();
+        let say = |id: String| if id.ends_with(&format!("/{commits}")) { format!("{id} (commits)") } else { id };
+        mine.into_iter().map(say).collect()
+    }
+
+    /// The workspaces of this life in quarantine, each with why.
+    fn aside(&self) -> Vec<String> {
+        let runs = (1..=self.task.counters.runs).map(|n| self.task.run_id(n));
+        runs.filter_map(|run| quarantined(&self.ctx, &run))
+            .map(|(at, why)| format!("{} ({why})", at.display()))
+            .collect()
     }
 
     /// Deletes our branch at the forge, at a commit that we know; anything else is a person's work.
@@ -423,20 +446,33 @@ impl StopSaga {
     }
 
     /// After the task's row is closed: the receipt's last lines.
-    async fn prove_actors(&self, agent: String) {
-        let ended = self.actor.wait(Some(ACTOR_WAIT)).await.is_ok();
+    async fn prove_actors(&self, agent_ended: bool) {
+        let task_ended = self.actor.wait(Some(ACTOR_WAIT)).await.is_ok();
         let stored = self.ctx.store.look_at_task(&self.task.id).await.ok().flatten();
         let tombstone = match stored.filter(|s| s.task.is_terminal()) {
-            Some(stored) => StepResult::Done { proof: format!("{} is closed; its keys are free", stored.task.key) },
+            Some(stored) => closed(&stored.task),
             None => StepResult::Unproven { why: "the task's row is not closed".to_owned() },
         };
         self.line(StopStep::Tombstone, tombstone).await;
-        let actors = match ended {
-            true => StepResult::Done { proof: format!("the TaskActor has ended; {agent}") },
-            false => StepResult::Unproven { why: format!("the TaskActor was not seen to end; {agent}") },
+        let unseen = |(actor, ended): (&'static str, bool)| (!ended).then_some(actor);
+        let unseen: Vec<_> =
+            [("TaskActor", task_ended), ("AgentActor", agent_ended)].into_iter().filter_map(unseen).collect();
+        let actors = match unseen.is_empty() {
+            true => actors_ended(),
+            false => StepResult::Unproven { why: format!("not seen to end: {}", unseen.join(", ")) },
         };
         self.line(StopStep::Actors, actors).await;
     }
+}
+
+/// The last lines of a receipt, in the words that hold whoever writes them: this process, or the next after its end.
+pub(crate) fn closed(task: &Task) -> StepResult {
+    StepResult::Done { proof: format!("{} is closed; its keys are free", task.key) }
+}
+
+/// See [`closed`].
+pub(crate) fn actors_ended() -> StepResult {
+    StepResult::Done { proof: "TaskActor and AgentActor have ended".to_owned() }
 }
 
 /// Why nobody could look for a task's branch.
@@ -450,6 +486,23 @@ fn of(landing: Landing) -> Landed {
 
 fn is_deployed(windows: &[Window]) -> bool {
     windows.iter().any(|w| w.kind == WindowKind::Deploy && deploy::succeeded(w))
+}
+
+/// The beginning of the line that says which branch is about to be deleted, and where it is.
+const DELETING: &str = "to be deleted: ";
+
+fn deleted(what: &str) -> StepResult {
+    StepResult::Done { proof: format!("{what}, gone") }
+}
+
+/// A branch that is not there: by our own doing, if a line from before says that we were about to.
+async fn absent(ctx: &Context, task: &Task, branch: &BranchName) -> StepResult {
+    let receipt = ctx.store.receipt(&task.id).await.ok().flatten();
+    let before = receipt.and_then(|receipt| receipt.lines.into_iter().find(|line| line.step == StopStep::RemoteBranch));
+    match before.map(|line| line.result) {
+        Some(StepResult::Pending { why }) if why.starts_with(DELETING) => deleted(&why[DELETING.len()..]),
+        _ => StepResult::Nothing { proof: format!("the forge has no branch {branch}") },
+    }
 }
 
 /// Deletes the branch of a life at the forge if it is at a commit of ours.
@@ -467,7 +520,7 @@ pub async fn remove_task_branch(ctx: &Context, git: &RepoGit, task: &Task) -> St
         Err(error) => return StepResult::Kept { because: error.to_string() },
     };
     let at = match git.remote_head(branch.name()).await {
-        Ok(None) => return StepResult::Nothing { proof: format!("the forge has no branch {}", branch.name()) },
+        Ok(None) => return absent(ctx, task, branch.name()).await,
         Ok(Some(at)) => at,
         Err(error) => return pending(error.to_string()),
     };
@@ -479,10 +532,15 @@ pub async fn remove_task_branch(ctx: &Context, git: &RepoGit, task: &Task) -> St
         }
         Err(error) => return pending(error.to_string()),
     }
+    let what = format!("{} at {}", branch.name(), at.short());
+    let intent =
+        ReceiptLine { step: StopStep::RemoteBranch, at: ctx.now(), result: pending(format!("{DELETING}{what}")) };
+    // Nothing is performed before it is committed: whoever finds the branch gone then knows by whom.
+    if let Err(error) = ctx.store.put_receipt_line(&task.id, intent).await {
+        return pending(format!("{what} is not deleted, since that could not be recorded: {error}"));
+    }
     match git.delete_task_branch(&branch, &at).await {
-        Ok(BranchDeletion::Gone) => {
-            StepResult::Done { proof: format!("{} was at {}, gone", branch.name(), at.short()) }
-        }
+        Ok(BranchDeletion::Gone) => deleted(&what),
         Ok(BranchDeletion::Kept { at }) => StepResult::Kept {
             because: format!("{} was moved to {} by somebody else in between", branch.name(), at.short()),
         },

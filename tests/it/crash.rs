@@ -170,35 +170,6 @@ fn a_stop_after_a_kill_in_the_window_names_what_landed() {
     }
 }
 
-/// A STOP goes on where it was cut, at every line of its receipt, and the receipt ends whole.
-#[test]
-fn a_kill_behind_every_line_of_a_receipt_still_proves_every_step() {
-    let mut world = Outside::new(
-        "attempts:\n- - write: {path: left.txt, content: \"half\\n\"}\n  - misbehave: ignore_term\n  - wait_for: {path: /nowhere/never}\n",
-    );
-    world.start();
-    let spaces = world.data().join("workspaces");
-    for lines in 1..=10 {
-        let key = world.submit(&format!("Be cut at line {lines}"));
-        world.until("work in the workspace", || {
-            folders(&spaces).into_iter().any(|run| run.join("tree/left.txt").exists())
-        });
-        world.verb(&["task", "stop", &key]).expect("the STOP is recorded");
-        let written = format!("SELECT count(*) FROM receipt_lines JOIN tasks ON id = task WHERE orig_key = '{key}'");
-        world.until(&format!("line {lines}"), || world.number(&written) >= lines);
-        world.kill();
-        world.start();
-        world.until_closed(std::slice::from_ref(&key));
-        world.until("a whole receipt", || world.number(&written) == 10);
-        let receipt = world.verb(&["receipt", &key]).expect("a receipt");
-        assert_eq!(receipt["outcome"], "cancelled", "{receipt:#}");
-        for line in receipt["lines"].as_array().expect("lines") {
-            assert!(line["result"] == "done" || line["result"] == "nothing", "cut at line {lines}: {line:#}");
-        }
-    }
-    world.close(&[]);
-}
-
 #[test]
 fn a_second_supervisor_on_the_same_folder_is_refused_and_told_who_owns_it() {
     let mut world = Outside::new(MAKER);

@@ -258,24 +258,93 @@ async fn an_evil_workspace_is_kept_without_running_anything_of_it() {
     world.close().await;
 }
 
+/// One more than are kept; `ORCH_TEST_FILES=1000000` is the whole number.
+const FILES: usize = 100_001;
+
+/// Stops a task whose agent has done `what`; its workspace in quarantine, and why it is there.
+async fn put_aside(world: &World, files: impl AsRef<Path>) -> (PathBuf, String) {
+    let task = world.submit("Be huge").await;
+    world.wait_for("the files", async || (in_workspaces(world, "ready") == 1).then_some(())).await;
+    world.stop(&task).await;
+    world.expect_status(&task, Status::Cancelled).await;
+    let receipt = whole(world, &task).await;
+    let StepResult::Kept { because } = line(&receipt, StopStep::Salvage) else { panic!("{receipt:#?}") };
+    assert!(because.contains("quarantine") && because.contains("more than"), "{because}");
+    assert!(matches!(line(&receipt, StopStep::Workspace), StepResult::Done { .. }), "{receipt:#?}");
+    let aside: Vec<_> = std::fs::read_dir(world.data().join("quarantine")).expect("a folder").flatten().collect();
+    assert_eq!(aside.len(), 1);
+    let why = std::fs::read_to_string(aside[0].path().join("why.txt")).expect("it says why");
+    assert!(because.contains(why.trim_end()), "{because}: {why}");
+    assert_eq!(world.control().salvages(None).await.expect("listed"), Vec::new(), "half of it was kept");
+    (aside[0].path().join("tree").join(files), why)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_with_too_many_files_is_put_aside_whole_and_at_once() {
+    let files = std::env::var("ORCH_TEST_FILES").ok().and_then(|n| n.parse().ok()).unwrap_or(FILES);
+    let script = format!(
+        "attempts:\n\
+         - - run: {{cmd: 'mkdir many && cd many && seq {files} | xargs touch'}}\n  \
+           - write: {{path: ready, content: x}}\n  - wait_for: {{path: /nowhere/never}}\n"
+    );
+    let world = Setup::default().agent("many", &script).open().await;
+    let (many, why) = put_aside(&world, "many").await;
+    assert!(why.contains("100000 files"), "{why}");
+    let there = std::fs::read_dir(many).expect("a folder").count();
+    assert_eq!(there, files);
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workspace_with_ten_gigabytes_is_put_aside_whole() {
     let script = "attempts:\n\
         - - write: {path: small.txt, content: x}\n  - run: {cmd: 'truncate -s 10G huge.bin'}\n  \
           - write: {path: ready, content: x}\n  - wait_for: {path: /nowhere/never}\n";
     let world = Setup::default().agent("huge", script).open().await;
-    let task = world.submit("Be huge").await;
+    let (huge, _) = put_aside(&world, "huge.bin").await;
+    assert_eq!(std::fs::metadata(huge).expect("it is there").len(), 10 << 30);
+    world.close().await;
+}
+
+/// The first life leaves what nobody may take away: a person's branch, and a workspace in quarantine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_reborn_clean_while_the_remains_of_its_first_life_are_there_and_both_lives_are_found() {
+    let huge = "attempts:\n\
+        - - run: {cmd: 'truncate -s 10G huge.bin'}\n  - write: {path: ready, content: x}\n  - wait_for: {path: /nowhere/never}\n";
+    let good = "attempts:\n\
+        - - run: {cmd: 'test ! -e huge.bin && test ! -e ready && test ! -e person.txt'}\n  \
+          - write: {path: good.txt, content: \"x\\n\"}\n  - commit: {message: Add good}\n";
+    let world = Setup::default().agent("huge", huge).agent("good", good).open().await;
+    let first = world.submit_for("huge", "Live twice").await;
     world.wait_for("the file", async || (in_workspaces(&world, "ready") == 1).then_some(())).await;
-    world.stop(&task).await;
-    world.expect_status(&task, Status::Cancelled).await;
-    let receipt = whole(&world, &task).await;
-    let StepResult::Kept { because } = line(&receipt, StopStep::Salvage) else { panic!("{receipt:#?}") };
-    assert!(because.contains("quarantine") && because.contains("more than"), "{because}");
-    assert!(matches!(line(&receipt, StopStep::Workspace), StepResult::Done { .. }), "{receipt:#?}");
-    let aside: Vec<_> = std::fs::read_dir(world.data().join("quarantine")).expect("a folder").flatten().collect();
-    assert_eq!(aside.len(), 1);
-    let huge = std::fs::metadata(aside[0].path().join("tree/huge.bin")).expect("it is there");
-    assert_eq!(huge.len(), 10 << 30);
-    assert_eq!(world.control().salvages(None).await.expect("listed"), Vec::new(), "half of it was kept");
+    let theirs = world.git(&["commit-tree", "main^{tree}", "-p", "main", "-m", "A person's work"]);
+    world.git(&["branch", &first.branch.to_string(), &theirs]);
+    world.stop(&first).await;
+    world.expect_status(&first, Status::Cancelled).await;
+    let receipt = whole(&world, &first).await;
+    let StepResult::Kept { because } = line(&receipt, StopStep::RemoteBranch) else { panic!("{receipt:#?}") };
+    assert!(because.contains("a person's work"), "{because}");
+
+    let again = Submit {
+        title: "Live twice".into(),
+        key: Some(first.key.clone()),
+        agent: Some("good".into()),
+        ..Submit::default()
+    };
+    let second = world.submit_as(again).await;
+    assert_eq!(second.key, first.key);
+    assert_ne!(second.branch, first.branch, "the old branch is a person's");
+    world.expect_status(&second, Status::Done).await;
+    assert_eq!(world.git(&["show", "main:good.txt"]), "x");
+    assert_eq!(world.git(&["rev-parse", &first.branch.to_string()]), theirs, "the person's work is as it was");
+    let aside = std::fs::read_dir(world.data().join("quarantine")).expect("a folder").count();
+    assert_eq!(aside, 1, "the remains of the first life are there");
+
+    let lives = world.control().task(first.key.as_str(), true).await.expect("all lives");
+    let told: Vec<_> = lives.iter().map(|life| (life.task.id.clone(), life.task.status)).collect();
+    assert_eq!(told, [(second.id.clone(), Status::Done), (first.id.clone(), Status::Cancelled)]);
+    let newest = world.control().task(first.key.as_str(), false).await.expect("the newest life");
+    assert_eq!((newest.len(), &newest[0].task.id), (1, &second.id));
+    assert_eq!(world.receipt(&first).await.expect("it stays").task, first.id);
     world.close().await;
 }
