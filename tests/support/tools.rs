@@ -202,7 +202,12 @@ fn make_executable(bench: &Bench<'_>, path: &Path) -> Result<(), InstallError> {
 
 /// A virtual environment of one tool with hash-checked wheels only. Made without pip inside, which also spares Debian's
 /// python3-venv; the scripts name the interpreter by the folder's final path.
-fn python_environment(shelf: &Shelf, name: &str, version: &str, pins: &str) -> Result<PathBuf, InstallError> {
+pub(crate) fn python_environment(
+    shelf: &Shelf,
+    name: &str,
+    version: &str,
+    pins: &str,
+) -> Result<PathBuf, InstallError> {
     // Another interpreter needs other wheels, and the environment's link to it may dangle.
     let who = ["-I", "-c", "import sys; print(sys.executable, sys.version)"];
     let interpreter = run(name, Command::new("python3").args(who))?;
