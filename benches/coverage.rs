@@ -149,6 +149,7 @@ async fn rounds(running: &Running, heads: &[CommitSha]) -> Result<(Vec<f64>, Vec
             no_tests: false,
             coverage: false,
             limit: None,
+            silence: None,
         };
         let begun = Instant::now();
         passed(run_check(ctx, &check).await.end)?;
