@@ -346,6 +346,10 @@ pub struct RepoConfig {
     pub path: Option<PathBuf>,
     /// A repository elsewhere, by any address that git knows but helper programs; never with credentials.
     pub url: Option<String>,
+    /// As whom an HTTP server is asked.
+    pub username: Option<String>,
+    /// File with the password or token for that, and nothing else.
+    pub password_file: Option<PathBuf>,
     /// The branch that tasks land on; asked of the repository when absent.
     pub main: Option<BranchName>,
     /// Agent by name; `default_agent` when absent.
@@ -397,6 +401,8 @@ impl Default for RepoConfig {
         Self {
             path: None,
             url: None,
+            username: None,
+            password_file: None,
             main: None,
             agent: None,
             pipeline: "full".to_owned(),

@@ -231,6 +231,15 @@ fn complete_repo(
         (None, Some(url)) => orch_adapters::forge::check_url(url).map_err(|what| wrong(".url", &what))?,
         (Some(path), None) => repo.path = Some(source.path(path)),
     }
+    match (&repo.username, &repo.password_file) {
+        (None, None) => {}
+        (Some(_), Some(_)) if repo.url.is_none() => {
+            return Err(wrong(".password_file", "a repository on this machine asks for no password"));
+        }
+        (Some(_), Some(file)) => repo.password_file = Some(source.path(file)),
+        (Some(_), None) => return Err(wrong(".username", "it needs `password_file` beside it")),
+        (None, Some(_)) => return Err(wrong(".password_file", "it needs `username` beside it")),
+    }
     if let Some(agent) = &repo.agent
         && !config.agents.contains_key(agent)
     {

@@ -27,8 +27,8 @@ use orch_actors::system::System;
 use orch_actors::upkeep::Retention;
 use orch_adapters::agents::{self, AgentSettings, Prompts, Rates};
 use orch_adapters::disk::{FreeSpace, SystemDisk};
-use orch_adapters::forge::{BorrowedForge, ForgeSetupError, LocalForge, RemoteForge};
-use orch_adapters::git::{GitRooms, GitSettings, RepoGit};
+use orch_adapters::forge::{BorrowedForge, ForgeSetupError, LocalForge, RemoteForge, credential_env};
+use orch_adapters::git::{GitError, GitRooms, GitSettings, RepoGit};
 use orch_adapters::images::DockerCli;
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, UnrecordedLedger, become_subreaper};
 use orch_adapters::notify::LogNotifier;
@@ -369,7 +369,13 @@ async fn forge(
         }
         (None, url) => {
             let url = url.clone().unwrap_or_default();
-            let remote = Remote { url: url.clone(), env: BTreeMap::new() };
+            let env = match (&repo.username, &repo.password_file) {
+                (Some(username), Some(file)) => {
+                    credential_env(&url, username, file).map_err(|why| ForgeSetupError::Git(GitError::Invalid(why)))?
+                }
+                _ => BTreeMap::new(),
+            };
+            let remote = Remote { url: url.clone(), env };
             let forge = RemoteForge::open(remote, repo.main.clone(), rooms, name).await?;
             let git = forge.git().clone();
             Ok((Arc::new(forge), git, url))

@@ -2,6 +2,7 @@
 
 mod advance;
 mod borrowed;
+mod credential;
 mod fake;
 mod local;
 mod note;
@@ -11,6 +12,7 @@ mod remote;
 mod tests;
 
 pub use borrowed::BorrowedForge;
+pub use credential::credential_env;
 pub use fake::{FakeForge, Fault};
 pub use local::{ForgeSetupError, LocalForge};
 pub use remote::{RemoteForge, check_url};
