@@ -56,6 +56,12 @@ impl StoreLedger {
     pub fn of_lane(store: Store, clock: Arc<dyn Clock>, repo: RepoName) -> Self {
         Self { store, clock, lane: Some(repo) }
     }
+
+    /// Whose lease fences a job. Housekeeping of a lane (a fetch without a task) has no fence; its pushes have.
+    fn fence_of(&self, record: &JobRecord) -> Option<RepoName> {
+        let of_lane = record.task.is_some() || record.kind.is_window();
+        self.lane.clone().filter(|_| of_lane && record.epoch.0 > 0)
+    }
 }
 
 fn refused(job: &JobId, refusal: &Refusal) -> JobError {
@@ -71,11 +77,13 @@ fn refused(job: &JobId, refusal: &Refusal) -> JobError {
 #[async_trait]
 impl JobLedger for StoreLedger {
     async fn prepared(&self, record: JobRecord) -> Result<(), JobError> {
-        let job = record.identity.job.clone();
-        // Housekeeping of a lane (a fetch without a task) has no fence; its pushes have.
-        let lane = self.lane.clone().filter(|_| record.task.is_some() || record.kind.is_window());
-        let lane = lane.filter(|_| record.epoch.0 > 0);
+        let (job, lane) = (record.identity.job.clone(), self.fence_of(&record));
         self.store.job_prepared(record, lane).await.map_err(|e| refused(&job, &e))
+    }
+
+    async fn launched(&self, record: JobRecord) -> Result<(), JobError> {
+        let (job, lane) = (record.identity.job.clone(), self.fence_of(&record));
+        self.store.job_launched(record, lane, self.clock.now()).await.map_err(|e| refused(&job, &e))
     }
 
     async fn going(&self, job: &JobId) -> Result<(), JobError> {

@@ -216,6 +216,13 @@ pub trait JobLedger: Send + Sync + 'static {
     async fn prepared(&self, record: JobRecord) -> Result<(), JobError>;
     /// Commits that `go` is about to be sent, under the STOP and epoch predicates.
     async fn going(&self, job: &JobId) -> Result<(), JobError>;
+    /// Both in one commit, where that can be had: for jobs that nobody goes on with after a crash, so that nothing hangs on
+    /// what lies between the two.
+    async fn launched(&self, record: JobRecord) -> Result<(), JobError> {
+        let job = record.identity.job.clone();
+        self.prepared(record).await?;
+        self.going(&job).await
+    }
     /// Commits how it ended.
     async fn ended(&self, job: &JobId, exit: &JobExit) -> Result<(), JobError>;
 }

@@ -71,6 +71,12 @@ impl JobKind {
             Self::Capture | Self::Gate | Self::Git => OnLoss::End,
         }
     }
+
+    /// Whether such a job ends when its supervisor is gone, and is done again by the next one.
+    #[must_use]
+    pub const fn ends_with_supervisor(self) -> bool {
+        matches!(self, Self::Capture | Self::Gate | Self::Git)
+    }
 }
 
 /// What a job does when its supervisor is gone.

@@ -38,20 +38,21 @@ impl Store {
     pub async fn job_prepared(&self, record: JobRecord, lane: Option<RepoName>) -> Result<(), JobError> {
         self.write(Urgency::Ordinary, move |tx| {
             fence(tx.conn, record.kind, record.task.as_ref(), lane.as_ref(), record.epoch)?;
-            let sql = "INSERT INTO jobs (id, task, run, kind, status, epoch, lane, record, prepared_at)
-                       VALUES (?1, ?2, ?3, ?4, 'prepared', ?5, ?6, ?7, ?8)";
-            let row = (
-                record.identity.job.as_str(),
-                record.task.as_ref().map(TaskId::as_str),
-                record.run.as_ref().map(|run| run.as_str()),
-                record.kind.as_str(),
-                record.epoch.0,
-                lane.as_ref().map(RepoName::as_str),
-                json(&record),
-                record.at.0,
-            );
-            execute(tx.conn, sql, row)?;
-            Ok(())
+            insert(tx.conn, &record, lane.as_ref(), None)
+        })
+        .await
+    }
+
+    /// Records a job and that `go` is about to be sent, at once, under the same fences. Only after this may it be sent.
+    pub async fn job_launched(
+        &self,
+        record: JobRecord,
+        lane: Option<RepoName>,
+        now: Timestamp,
+    ) -> Result<(), JobError> {
+        self.write(Urgency::Ordinary, move |tx| {
+            fence(tx.conn, record.kind, record.task.as_ref(), lane.as_ref(), record.epoch)?;
+            insert(tx.conn, &record, lane.as_ref(), Some(now))
         })
         .await
     }
@@ -124,6 +125,31 @@ impl Store {
         let job = job.clone();
         self.read(move |conn| first(conn, "SELECT * FROM jobs WHERE id = ?1", [job.as_str()], job_row)).await
     }
+}
+
+/// Writes a new job's row; with a time, as one that goes.
+fn insert(
+    conn: &Connection,
+    record: &JobRecord,
+    lane: Option<&RepoName>,
+    going: Option<Timestamp>,
+) -> Result<(), JobError> {
+    let sql = "INSERT INTO jobs (id, task, run, kind, status, epoch, lane, record, prepared_at, going_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let row = (
+        record.identity.job.as_str(),
+        record.task.as_ref().map(TaskId::as_str),
+        record.run.as_ref().map(|run| run.as_str()),
+        record.kind.as_str(),
+        if going.is_some() { "running" } else { "prepared" },
+        record.epoch.0,
+        lane.map(RepoName::as_str),
+        json(record),
+        record.at.0,
+        going.map(|at| at.0),
+    );
+    execute(conn, sql, row)?;
+    Ok(())
 }
 
 fn fence(

@@ -5,19 +5,23 @@
 //! There is no working tree, index, lock or rebase state that could be left behind. Refuses to lose work silently: a
 //! commit that vanishes is named.
 
+use std::collections::BTreeSet;
+
 use git2::{ObjectType, Oid, Repository};
 use orch_domain::ids::{CommitSha, TaskId};
 use orch_domain::time::Timestamp;
 
 use super::error::{GitError, words};
 use super::exec::GitCommand;
-use super::read::{CommitLine, between, commit, descends, line, sha};
+use super::read::{CommitLine, between, commit, descends, line, patch_id, sha};
 use super::rooms::RepoGit;
 
 /// Above this many commits a branch is merged, not rebased one by one.
 const MOST_REBASED: usize = 200;
 /// Most conflicting paths, and commits per side, that are named.
 const MOST_NAMED: usize = 50;
+/// Commits of main up to which a patch on it is looked for in this process.
+const MOST_READ: usize = 100;
 
 /// What a catch-up is for.
 #[derive(Clone, Debug)]
@@ -173,15 +177,20 @@ impl RepoGit {
         ours: &[CommitLine],
         spec: &CatchUpSpec,
     ) -> Result<Replay, GitError> {
-        let range = format!("{main}...{head}");
-        let args = ["rev-list", "--cherry-pick", "--right-only", "--no-merges", "--end-of-options", &range, "--"];
-        let listed = self.git.ok(GitCommand::inside(&self.work(), args)).await?;
-        let listed = String::from_utf8_lossy(&listed).into_owned();
-        let wanted: Vec<&str> = listed.lines().map(str::trim).collect();
+        let wanted = match self.not_picked(head, main).await? {
+            Some(wanted) => wanted,
+            None => {
+                let range = format!("{main}...{head}");
+                let args =
+                    ["rev-list", "--cherry-pick", "--right-only", "--no-merges", "--end-of-options", &range, "--"];
+                let listed = self.git.ok(GitCommand::inside(&self.work(), args)).await?;
+                String::from_utf8_lossy(&listed).lines().map(|line| line.trim().to_owned()).collect()
+            }
+        };
         let mut dropped = Vec::new();
         let mut tip = main.clone();
         for at in ours {
-            if !wanted.contains(&at.sha.as_str()) {
+            if !wanted.iter().any(|sha| sha == at.sha.as_str()) {
                 dropped.push(at.clone());
                 continue;
             }
@@ -192,6 +201,26 @@ impl RepoGit {
             }
         }
         Ok(Replay::Done { head: tip, dropped })
+    }
+
+    /// The branch's commits whose patches `main` has not brought since the two parted; `None`: it has brought so much that
+    /// git finds out sooner.
+    async fn not_picked(&self, head: &CommitSha, main: &CommitSha) -> Result<Option<Vec<String>>, GitError> {
+        let (head, main) = (head.clone(), main.clone());
+        self.read(self.work(), move |repo| {
+            let theirs = between(repo, &head, &main)?;
+            if theirs.len() > MOST_READ {
+                return Ok(None);
+            }
+            let plain = |commits: Vec<git2::Commit<'_>>| {
+                let plain = commits.into_iter().filter(|at| at.parent_count() < 2);
+                plain.map(|at| Ok((at.id().to_string(), patch_id(repo, &at)?))).collect::<Result<Vec<_>, GitError>>()
+            };
+            let brought: BTreeSet<String> = plain(theirs)?.into_iter().map(|(_, patch)| patch).collect();
+            let ours = plain(between(repo, &main, &head)?)?;
+            Ok(Some(ours.into_iter().filter(|(_, patch)| !brought.contains(patch)).map(|(sha, _)| sha).collect()))
+        })
+        .await
     }
 
     /// Replays one commit on `tip`: the new commit, `None` when it brings nothing any more, or the conflicting paths.

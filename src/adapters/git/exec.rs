@@ -14,6 +14,7 @@ use orch_domain::job::{JobEnd, JobExit, JobKind};
 use orch_domain::time::Millis;
 
 use super::error::{GitError, words};
+use super::push::shell_quote;
 use crate::ports::{Confinement, JobError, JobLimits, JobSpec, Remote};
 
 /// Runs one job to its end and gives its output. What git needs of the jobs room.
@@ -105,6 +106,7 @@ pub(crate) struct GitCommand {
     config: Vec<(String, String)>,
     stdin: Vec<u8>,
     stdin_file: Option<PathBuf>,
+    then: Vec<Vec<String>>,
 }
 
 impl GitCommand {
@@ -118,7 +120,15 @@ impl GitCommand {
             config: Vec::new(),
             stdin: Vec::new(),
             stdin_file: None,
+            then: Vec::new(),
         }
+    }
+
+    /// Another command behind this one, in the same job: run only if everything before it has exited with 0. A job costs
+    /// more than most commands of git.
+    pub(crate) fn and_then<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.then.push(args.into_iter().map(Into::into).collect());
+        self
     }
 
     /// A command that talks to `remote`: only that remote's transport is allowed, its environment is added.
@@ -277,14 +287,28 @@ impl Git {
         }
     }
 
+    /// Several commands as one shell line, every word quoted.
+    fn script(&self, command: &GitCommand) -> String {
+        let line = |args: &Vec<String>| {
+            let words = std::iter::once(&self.settings.program).chain(args).map(|word| shell_quote(word));
+            words.collect::<Vec<_>>().join(" ")
+        };
+        std::iter::once(&command.args).chain(&command.then).map(line).collect::<Vec<_>>().join(" && ")
+    }
+
     fn job(&self, command: GitCommand) -> Result<JobSpec, GitError> {
         let label = command.label();
         let mut argv = Vec::with_capacity(command.args.len() + 5);
         if let Some(file) = &command.stdin_file {
             argv.extend(["/bin/sh", "-c", "in=$1; shift; exec \"$@\" <\"$in\"", "sh", utf8(file)?].map(str::to_owned));
         }
-        argv.push(self.settings.program.clone());
-        argv.extend(command.args);
+        match command.then.is_empty() {
+            true => {
+                argv.push(self.settings.program.clone());
+                argv.extend(command.args);
+            }
+            false => argv.extend(["/bin/sh".to_owned(), "-c".to_owned(), self.script(&command)]),
+        }
         Ok(JobSpec {
             id: mint_job(),
             kind: command.kind,

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use git2::{ErrorCode, Repository, RepositoryOpenFlags};
 use orch_domain::ids::{CommitSha, RunId, TaskId};
 use orch_domain::names::{BranchName, RepoName};
 
@@ -68,6 +69,9 @@ pub struct RepoGit {
     pub(crate) remote: Remote,
     pub(crate) git: Git,
 }
+
+/// Folders above which no repository is looked for: none is looked for at all.
+const NOWHERE: [&str; 0] = [];
 
 impl RepoGit {
     async fn open(name: RepoName, root: PathBuf, remote: Remote, git: Git) -> Result<Self, GitError> {
@@ -169,9 +173,28 @@ impl RepoGit {
     /// [`GitError::Unreachable`] or [`GitError::Refused`] when the forge gives no answer.
     pub async fn remote_head(&self, branch: &BranchName) -> Result<Option<CommitSha>, GitError> {
         let full = format!("refs/heads/{branch}");
+        if let Some(answer) = self.local_head(&full).await {
+            return Ok(answer);
+        }
         let args = ["ls-remote", "--refs", "--quiet", "--", self.remote.url.as_str(), full.as_str()];
         let out = self.talk(GitCommand::inside(&self.work(), args)).await?;
         Ok(parse_ls_remote(&out.stdout).into_iter().find(|(_, name)| *name == full).map(|(sha, _)| sha))
+    }
+
+    /// The same of a repository on this machine, read by the library: a look costs no process, and runs nothing of
+    /// that repository's. `None`: it is none, or has a form that the library does not read, so git is asked.
+    async fn local_head(&self, full: &str) -> Option<Option<CommitSha>> {
+        let path = self.remote.url.strip_prefix("file://").unwrap_or(&self.remote.url);
+        let (path, full) = (Some(PathBuf::from(path)).filter(|path| path.is_absolute())?, full.to_owned());
+        let look = move || {
+            let repo = Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, NOWHERE.as_slice()).ok()?;
+            match repo.refname_to_id(&full) {
+                Ok(id) => Some(Some(super::read::sha(id))),
+                Err(error) if error.code() == ErrorCode::NotFound => Some(None),
+                Err(_) => None,
+            }
+        };
+        tokio::task::spawn_blocking(look).await.ok()?
     }
 
     /// What the remote calls its default branch.
@@ -250,9 +273,13 @@ impl RepoGit {
         format!("refs/orch/tasks/{task}/{kind}/{leaf}")
     }
 
-    /// Points a ref of one of our repositories at a commit, whatever it was before.
+    /// Points a ref of one of our repositories at a commit, whatever it was before. By the library: one atomic file.
     pub(crate) async fn keep(&self, repo: &Path, name: &str, sha: &CommitSha) -> Result<(), GitError> {
-        self.git.ok(GitCommand::inside(repo, ["update-ref", "--no-deref", "--", name, sha.as_str()])).await.map(drop)
+        let (name, id) = (name.to_owned(), super::read::oid(sha)?);
+        self.read(repo.to_owned(), move |repo| {
+            repo.reference(&name, id, true, "").map(drop).map_err(GitError::read(format!("ref {name}")))
+        })
+        .await
     }
 
     /// The ref under which the import of one run is kept in work.

@@ -64,6 +64,16 @@ struct Plan<'a> {
     base: Option<(&'a BranchName, &'a CommitSha)>,
 }
 
+/// The folders and the one file that make an empty repository: what `git init` leaves without a template.
+fn make_git_dir(git_dir: &Path, head: &str) -> Result<(), GitError> {
+    for folder in ["objects/info", "objects/pack", "refs/heads", "refs/tags"] {
+        let path = git_dir.join(folder);
+        std::fs::create_dir_all(&path).map_err(GitError::io("cannot create", &path))?;
+    }
+    let file = git_dir.join("HEAD");
+    std::fs::write(&file, format!("ref: refs/heads/{head}\n")).map_err(GitError::io("cannot write", &file))
+}
+
 impl RepoGit {
     /// Makes a workspace. Its `origin` can neither be fetched from nor pushed to.
     ///
@@ -111,22 +121,22 @@ impl RepoGit {
         let tree = self.tree_of(plan.sha).await?;
         let parent = dir.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(parent).map_err(GitError::io("cannot create", parent))?;
-        let head = plan.branch.map_or("main", BranchName::as_str);
-        let init =
-            ["init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch", head, "--", utf8(dir)?];
-        self.git.ok(GitCommand::inside(parent, init)).await?;
         let git_dir = dir.join(".git");
+        make_git_dir(&git_dir, plan.branch.map_or("main", BranchName::as_str))?;
         write_alternates(&git_dir, utf8(&self.borrowed_objects())?)?;
         self.write_config(&git_dir)?;
-        self.bring(dir, plan).await?;
         let sha = plan.sha.as_str();
         let checkout = match plan.branch {
             // The branch is born already: this only fills index and files.
             Some(_) => vec!["reset", "--quiet", "--hard"],
             None => vec!["checkout", "--quiet", "--force", "--detach", sha],
         };
-        self.git.ok(GitCommand::inside(dir, checkout)).await?;
-        let found = self.git.ok(GitCommand::inside(dir, ["write-tree"])).await?;
+        let first = self.bring(dir, plan).await?;
+        let command = match first {
+            Some(fetch) => fetch.and_then(checkout),
+            None => GitCommand::inside(dir, checkout),
+        };
+        let found = self.git.ok(command.and_then(["write-tree"])).await?;
         let found = String::from_utf8_lossy(&found).trim().to_owned();
         match found == tree {
             true => Ok(()),
@@ -137,17 +147,20 @@ impl RepoGit {
         }
     }
 
-    /// Makes the refs of a fresh repository, and brings in the commits that upstream does not have.
-    async fn bring(&self, dir: &Path, plan: &Plan<'_>) -> Result<(), GitError> {
+    /// Makes the refs of a fresh repository, and brings in the commits that upstream does not have. Gives the command
+    /// that does so where it may as well run together with what comes next.
+    async fn bring(&self, dir: &Path, plan: &Plan<'_>) -> Result<Option<GitCommand>, GitError> {
         let mut wanted = vec![plan.sha];
         wanted.extend(plan.base.map(|(_, base)| base));
         let upstream = self.upstream();
+        let (mut later, mut missing) = (None, 0);
         for sha in wanted {
             let id = sha.clone();
             // Only a whole history counts: upstream's objects are whole, whatever refs it has.
             let known =
                 self.read(upstream.clone(), move |repo| Ok(repo.find_commit(super::read::oid(&id)?).is_ok())).await?;
             if !known {
+                missing += 1;
                 let from = self.work();
                 let args = [
                     "fetch",
@@ -160,20 +173,25 @@ impl RepoGit {
                     utf8(&from)?,
                     sha.as_str(),
                 ];
-                self.git.ok(GitCommand::inside(dir, args)).await?;
+                let fetch = GitCommand::inside(dir, args);
+                // A ref needs its commit: only what no ref names can come later.
+                match sha == plan.sha && plan.branch.is_none() {
+                    true => later = Some(fetch),
+                    false => drop(self.git.ok(fetch).await?),
+                }
             }
         }
-        let mut refs = String::new();
-        if let Some((main, base)) = plan.base {
-            refs.push_str(&format!("update refs/remotes/origin/{main}\0{base}\0\0"));
+        let base_comes_later = missing > 0 && plan.base.is_some_and(|(_, base)| base == plan.sha);
+        if base_comes_later && let Some(fetch) = later.take() {
+            self.git.ok(fetch).await?;
         }
-        if let Some(branch) = plan.branch {
-            refs.push_str(&format!("update refs/heads/{branch}\0{}\0\0", plan.sha));
+        let mut refs = Vec::new();
+        refs.extend(plan.base.map(|(main, base)| (format!("refs/remotes/origin/{main}"), base.clone())));
+        refs.extend(plan.branch.map(|branch| (format!("refs/heads/{branch}"), plan.sha.clone())));
+        for (name, sha) in refs {
+            self.keep(&dir.join(".git"), &name, &sha).await?;
         }
-        if !refs.is_empty() {
-            self.git.ok(GitCommand::inside(dir, ["update-ref", "--stdin", "-z"]).stdin(refs)).await?;
-        }
-        Ok(())
+        Ok(later)
     }
 
     /// The configuration of a working tree. Nobody else has touched the repository yet.

@@ -138,17 +138,23 @@ impl Runner {
             at: self.clock.now(),
             notes,
         };
-        if let Err(error) = self.ledger.prepared(record).await {
-            // Not recorded, so nobody is told; the idle shim would leave by itself, this is only sooner.
-            let _ = self.placement.end(&identity, EndLevel::Kill).await;
-            return Err(error);
-        }
-        let gone = match self.ledger.going(&identity.job).await {
+        let recorded = match record.kind.ends_with_supervisor() {
+            true => self.ledger.launched(record).await,
+            false => {
+                if let Err(error) = self.ledger.prepared(record).await {
+                    // Not recorded, so nobody is told; the idle shim would leave by itself, this is only sooner.
+                    let _ = self.placement.end(&identity, EndLevel::Kill).await;
+                    return Err(error);
+                }
+                self.ledger.going(&identity.job).await
+            }
+        };
+        let gone = match recorded {
             Ok(()) => self.placement.go(&identity).await,
             refused => refused,
         };
         let Err(error) = gone else { return Ok(self.attend(identity)) };
-        // From here on the record exists: it must not stay open.
+        // From here on the record may exist: it must not stay open.
         let _ = self.placement.end(&identity, EndLevel::Kill).await;
         if let Ok(exit) = self.placement.wait(&identity).await {
             let _ = self.record_end(&identity.job, &exit).await;

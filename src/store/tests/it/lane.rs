@@ -161,7 +161,16 @@ async fn a_job_goes_only_for_its_living_owner_and_not_under_stop() {
     let (one, two): (JobId, JobId) = ("job1".parse().unwrap(), "job2".parse().unwrap());
     store.job_going(&one, at(2)).await.unwrap();
     assert_eq!(store.job_going(&one, at(2)).await, Err(JobError::NotPrepared { status: "running".to_owned() }));
+    // Recorded and going in one breath, under the same fences.
+    let stale = store.job_launched(job("job5", JobKind::Git, Some(&owned), Epoch(0)), None, at(2)).await;
+    assert_eq!(stale, Err(JobError::StaleEpoch { current: epoch }));
+    store.job_launched(job("job5", JobKind::Git, Some(&owned), epoch), None, at(2)).await.unwrap();
+    let launched = store.job(&"job5".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((launched.status, launched.going), (JobStatus::Running, Some(at(2))));
+    store.job_ended(&"job5".parse().unwrap(), exit(JobEnd::Exited { code: 0 })).await.unwrap();
     store.record_stop(&owned.task.id, stop("ann", 3)).await.unwrap();
+    let stopped = store.job_launched(job("job6", JobKind::Git, Some(&owned), epoch), None, at(4)).await;
+    assert_eq!(stopped, Err(JobError::StopRecorded));
     assert_eq!(store.job_going(&two, at(4)).await, Err(JobError::StopRecorded));
     let refused = store.job_prepared(job("job3", JobKind::Gate, Some(&owned), epoch), None).await;
     assert_eq!(refused, Err(JobError::StopRecorded));
