@@ -18,8 +18,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 mod coverage;
+mod proof;
 
 pub use coverage::{BaselineView, CoverageFailure, CoveragePoint, CoverageView, HISTORY_PAGE, SetBaseline, Share};
+pub use proof::{GateProof, ProofCheck, ProofQuery, ProofView};
 
 /// Why a request was not carried out. The variant decides the HTTP status and the exit code; the text is for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -332,6 +334,9 @@ pub struct QueueView {
     pub coverage: Vec<CoverageView>,
     /// STOPs.
     pub stop: StopBlock,
+    /// Writes of owners whose epoch is over (a lost lease, a task's former actor) that were refused since the start.
+    #[serde(default)]
+    pub refused_stale_writes: u64,
     /// Whether new work is taken, and if not, why.
     pub intake: String,
 }
@@ -550,6 +555,8 @@ pub trait Control: Send + Sync + 'static {
     ) -> Result<Vec<CoveragePoint>, ControlError>;
     /// Sets a repository's coverage baseline in a person's name.
     async fn set_baseline(&self, asked: SetBaseline, by: &str) -> Result<CoverageView, ControlError>;
+    /// Proofs of landings, newest first within a repository.
+    async fn proofs(&self, asked: ProofQuery) -> Result<Vec<ProofView>, ControlError>;
     /// Actors, by their last snapshots.
     async fn actors(&self) -> Result<Vec<ActorView>, ControlError>;
     /// The event stream after a position, over all tasks.

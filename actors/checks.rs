@@ -94,7 +94,9 @@ async fn ask_pool(
         Work::Agent { .. } | Work::Land => (None, None),
     };
     let check = CheckRequest { subject, what, no_tests: task.policy.no_tests, coverage, limit, silence };
-    let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false };
+    // Two that are staged at once would each be tried on what the other has put there.
+    let alone = what == RepoCommand::Staging;
+    let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false, alone };
     let context = ctx.clone();
     asked.of(check.subject.clone(), what.as_str(), async move { run_check(&context, &check).await }).await.end
 }
@@ -105,7 +107,7 @@ async fn ask_security(ctx: &Arc<Context>, directory: &Directory, snapshots: &Sna
     };
     let task = &request.task;
     let subject = subject_of(task, request.run.clone(), request.epoch, task.base.clone(), request.head.clone());
-    let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false };
+    let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false, alone: false };
     let (context, of) = (ctx.clone(), subject.clone());
     asked.of(subject, GateName::Security.as_str(), async move { security::run(&context, &of, &[]).await }).await.end
 }
@@ -135,6 +137,8 @@ pub struct Asked<'a> {
     pub priority: i32,
     /// Whether the asker holds a repository's lease.
     pub lease_holder: bool,
+    /// Whether one of a repository at a time may do it.
+    pub alone: bool,
 }
 
 impl Asked<'_> {
@@ -150,6 +154,7 @@ impl Asked<'_> {
             label: format!("{what} of {}", subject.key),
             priority: self.priority,
             lease_holder: self.lease_holder,
+            alone: self.alone.then(|| format!("{what} of {}", subject.repo)),
         };
         let (snapshots, text) = (self.snapshots.clone(), format!("{what} on {}", subject.head.short()));
         let work = async move {

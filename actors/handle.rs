@@ -29,8 +29,8 @@ use tokio::sync::watch;
 
 use crate::api::{
     About, ActorView, Control, ControlError, CoveragePoint, CoverageView, GcItem, HandOver, JobView, LeaseView,
-    LogPage, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SetBaseline, Slots, StopAnswer, Submit,
-    TaskFilter,
+    LogPage, ProofQuery, ProofView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SetBaseline,
+    Slots, StopAnswer, Submit, TaskFilter,
 };
 use crate::context::Context;
 use crate::directory::Directory;
@@ -41,6 +41,7 @@ use crate::task::Answer;
 
 mod coverage;
 mod lanes;
+mod proofs;
 
 /// Most tasks in one list.
 const LIST: usize = 500;
@@ -417,6 +418,7 @@ impl Control for Handle {
             merge: self.lane_views(&deferred).await?,
             coverage: self.coverage_block().await?,
             stop: self.stop_block(stopping).await?,
+            refused_stale_writes: self.ctx.store.refused_stale(),
             intake: self.intake_state(),
         })
     }
@@ -476,6 +478,10 @@ impl Control for Handle {
         by: &str,
     ) -> Result<RepoView, ControlError> {
         self.set_mode(repo, mode, why, by).await
+    }
+
+    async fn proofs(&self, asked: ProofQuery) -> Result<Vec<ProofView>, ControlError> {
+        self.proof_views(asked).await
     }
 
     async fn actors(&self) -> Result<Vec<ActorView>, ControlError> {

@@ -3,7 +3,8 @@
 //! Owns the saga of DESIGN 8 and its borders. Invariants: everything happens under a lease whose epoch fences it; `main`
 //! moves only by compare-and-swap to a commit whose tree was tested on exactly this base; the intent is durable before
 //! it is sent, and once sent it ends only by seen success or a definitive refusal; whatever is open is attached to, never
-//! executed again. STOP is read at each border before the intent, never after it.
+//! executed again. STOP is read at each border before the intent, never after it. A lease that is busy is not waited for,
+//! and one that is lost ends the attempt at its next border: the task comes back later, and nothing more is sent before.
 
 mod branch;
 mod judge;
@@ -18,11 +19,12 @@ use orch_domain::event::LandingEnd;
 use orch_domain::ids::{CommitSha, Epoch, TaskId};
 use orch_domain::job::JobKind;
 use orch_domain::journal::Entry;
-use orch_domain::landing::{Said, Then, after_advance};
+use orch_domain::landing::{Permit, Said, Then, after_advance, permit};
 use orch_domain::names::BranchName;
-use orch_domain::policy::LandMode;
-use orch_domain::task::{ApprovalOf, Landed, State, Step, Task};
-use orch_store::{Acquire, Holder, NewLanding, NewWindow, Subject, Window, WindowClose, WindowError, WindowKind};
+use orch_domain::task::{Landed, State, Step, Task};
+use orch_store::{
+    Acquire, Holder, LeaseError, NewLanding, NewWindow, Subject, Window, WindowClose, WindowError, WindowKind,
+};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -30,7 +32,7 @@ use crate::context::{Context, RepoRuntime};
 use crate::deploy;
 use crate::directory::Directory;
 use crate::ids::mint;
-use crate::lease::LeaseGuard;
+use crate::lease::{LeaseGuard, Lost};
 use crate::snapshots::Snapshots;
 use crate::turns::TurnNotes;
 
@@ -38,8 +40,6 @@ use crate::turns::TurnNotes;
 const REPEATS: u32 = 12;
 /// Between two of them, at most.
 const REPEAT_MOST: Duration = Duration::from_secs(20);
-/// Between two tries to get a lease that another landing still holds.
-const LEASE_AGAIN: Duration = Duration::from_millis(250);
 
 /// Why a landing should end at its next border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct Landing {
     pub halted: watch::Receiver<Option<Halted>>,
     /// What is to be known of this turn afterwards.
     pub turn: TurnNotes,
+    /// Said when the lease is found to be somebody else's.
+    pub lost: Lost,
 }
 
 /// How the saga leaves its straight way. `None`: nothing is to be said, the task stays in the lane.
@@ -118,17 +120,24 @@ impl Landing {
             Ok(guard) => guard,
             Err(end) => return end,
         };
-        let end = match self.saga(guard.epoch()).await {
+        let mut end = match self.saga(guard.epoch()).await {
             Ok(end) => Some(end),
             Err(halt) => halt,
         };
+        // Whatever a stale owner was refused looks like trouble of ours, or like an end that nobody saw.
+        if let Some(LandingEnd::CouldNotRun { .. } | LandingEnd::OutcomeUnknown { .. }) = end {
+            guard.look().await;
+            if let Err(halt) = self.still_held() {
+                end = halt;
+            }
+        }
         guard.release().await;
         self.snapshots.clear_activity(&self.task);
         end
     }
 
-    /// Takes the lease. One that is still recorded is waited for if its holder lives in this process, else reclaimed:
-    /// the data folder's lock proves that no other process can hold it.
+    /// Takes the lease. A busy one is not waited for: the task comes back later, holding nothing meanwhile. One whose
+    /// holder does not live in this process is reclaimed: the data folder's lock proves that no other process can hold it.
     async fn lease(&self) -> Result<LeaseGuard, Halt> {
         let store = &self.ctx.store;
         let name = &self.repo.settings.name;
@@ -138,21 +147,32 @@ impl Landing {
             let expires = now.after(self.ctx.limits.lease);
             match store.acquire_lease(name, holder.clone(), expires, now).await.map_err(could_not_run)? {
                 Acquire::Acquired { epoch } => {
-                    return Ok(LeaseGuard::new(&self.ctx, &self.directory, name.clone(), epoch, holder));
+                    let lost = self.lost.clone();
+                    return Ok(LeaseGuard::new(&self.ctx, &self.directory, name.clone(), epoch, holder, lost));
                 }
                 Acquire::Busy(lease) if self.directory.lease_is_held(name, lease.epoch) => {
-                    self.say("waiting for the lane's lease");
-                    if self.halted.borrow().is_some() {
-                        return Err(self.halt_now());
-                    }
-                    tokio::time::sleep(LEASE_AGAIN).await;
+                    let whose = lease.holder.task.map_or_else(String::new, |task| format!(" of task {task}"));
+                    let (what, since) = (lease.holder.purpose, lease.since);
+                    let why = format!("the lane's lease is held for the {what}{whose} since {since}");
+                    return Err(Some(LandingEnd::Deferred { why }));
                 }
                 Acquire::Busy(lease) => {
                     let proof = "no landing of this process holds it, and the lock on the data folder excludes others";
-                    let reclaimed = store.reclaim_lease(name, lease.epoch, proof, now).await;
-                    reclaimed.map_err(could_not_run)?;
+                    match store.reclaim_lease(name, lease.epoch, proof, now).await {
+                        // Freed or taken in between: asked again.
+                        Ok(()) | Err(LeaseError::StaleEpoch { .. } | LeaseError::NotHolder) => {}
+                        Err(error @ LeaseError::Store(_)) => return Err(could_not_run(error)),
+                    }
                 }
             }
+        }
+    }
+
+    /// Whether the lease is ours as far as is known: whoever lost it sends nothing more.
+    fn still_held(&self) -> Result<(), Halt> {
+        match self.lost.why() {
+            Some(why) => Err(Some(LandingEnd::Deferred { why: why.to_owned() })),
+            None => Ok(()),
         }
     }
 
@@ -230,18 +250,20 @@ impl Landing {
         self.border().await?;
         // Where nothing is left to land, main's own head must not show up as a task branch.
         let left = head != main_at;
-        if left {
-            self.publish_branch(git, task, &head, epoch).await?;
-        }
-        self.border().await?;
-        let judged = self.judge(task, &main_at, &head, &caught).await?;
+        // The one does not touch what the other reads; whichever says no ends both.
+        let publish = async {
+            match left {
+                true => self.publish_branch(git, task, &head, epoch).await,
+                false => Ok(()),
+            }
+        };
+        let ((), judged) = futures::try_join!(publish, self.judge(task, &main_at, &head, &caught))?;
         self.turn.proven(&head);
         self.border().await?;
-        if left && task.policy.land == LandMode::Approval && !task.is_approved(ApprovalOf::Land, &head) {
-            return Err(Some(LandingEnd::ApprovalVoid { head }));
-        }
-        if left && task.policy.land == LandMode::PrOnly {
-            return Err(Some(LandingEnd::AwaitingMerge { head }));
+        match permit(task, &head, &main_at) {
+            Permit::Lands => {}
+            Permit::AwaitsApproval => return Err(Some(LandingEnd::AwaitingApproval { head })),
+            Permit::AwaitsMerge => return Err(Some(LandingEnd::AwaitingMerge { head })),
         }
         let tree = self.tree(git, &head).await?;
         judged.still_stands(task.policy.gates, &head, &tree, &main_at).await?;
@@ -249,7 +271,7 @@ impl Landing {
         let proof = json!({
             "branch": task.branch(), "own_head": own, "caught_up": own != caught.head, "catch_up": caught.how,
             "already_on_main": caught.account.already_on_main, "caught_up_untested": untested, "tested_tree": tree,
-            "gates": judged.proof(), "switched_off": judged.switched_off(),
+            "gates": judged.proof(), "switched_off": judged.switched_off(), "lease_epoch": epoch,
         });
         Ok(Some(Candidate { head, main_at, proof, coverage: judged.coverage().cloned() }))
     }
@@ -285,6 +307,8 @@ impl Landing {
         let owner = self.owner(epoch);
         let mut unknown = String::new();
         for n in 0..REPEATS {
+            // Its successor attaches to the window.
+            self.still_held()?;
             let ever_sent = n > 0 || tries == Tries::Attached;
             let answer = self.repo.forge.advance_main(&owner, main, &expected, &window.sha).await;
             let (said, words, at) = self.heard(main, window, answer).await?;
@@ -365,8 +389,15 @@ impl Landing {
         proof: serde_json::Value,
     ) -> Result<Option<Landed>, Halt> {
         let git = &self.repo.lane_git;
-        let at = git.fetch_main(main).await.map_err(could_not_run)?;
-        let contained = git.contains(&window.sha, &at).await.map_err(could_not_run)?;
+        let looked = git.remote_head(main).await.map_err(could_not_run)?;
+        let (at, contained) = match looked {
+            Some(at) if at == window.sha => (at, true),
+            _ => {
+                let at = git.fetch_main(main).await.map_err(could_not_run)?;
+                let contained = git.contains(&window.sha, &at).await.map_err(could_not_run)?;
+                (at, contained)
+            }
+        };
         if !contained {
             return Err(could_not_run(format!("the forge says done, but main at {} does not hold it", at.short())));
         }
@@ -401,7 +432,18 @@ impl Landing {
 
     /// What comes after main has moved, whoever saw that: also after a restart between the one and the other.
     async fn after_landing(&self, task: &Task, landed: Landed, epoch: Epoch) -> LandingEnd {
-        self.tidy(&self.repo.lane_git, task).await;
+        // What the next turn, and every new workspace, will ask for: brought in meanwhile.
+        let git = &self.repo.lane_git;
+        let bring = async {
+            match self.repo.main().await {
+                Ok(main) => git.fetch_main(&main).await.err().map(|error| error.to_string()),
+                Err(error) => Some(error.to_string()),
+            }
+        };
+        let ((), trouble) = futures::join!(self.tidy(git, task), bring);
+        if let Some(error) = trouble {
+            tracing::debug!(task.id = %self.task, error, "main was not brought in after a landing; it is fetched when needed");
+        }
         let deploy = deploy::Deploy { landing: self, task, landed: &landed, epoch };
         deploy.carry_out().await
     }
@@ -416,8 +458,9 @@ impl Landing {
         stored.map(|s| s.task).ok_or(None)
     }
 
-    /// Reads STOP: from the lane's own word, and from the store.
+    /// Reads STOP: from the lane's own word, and from the store. A lost lease ends the attempt here.
     async fn border(&self) -> Result<(), Halt> {
+        self.still_held()?;
         if self.halted.borrow().is_some() {
             return Err(self.halt_now());
         }

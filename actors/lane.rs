@@ -13,7 +13,7 @@ use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Level;
 use orch_domain::task::{State, Status, Task};
 use orch_domain::time::Timestamp;
-use orch_domain::turns::{Turn, TurnEnd};
+use orch_domain::turns::{self, Turn, TurnEnd};
 use orch_store::StoreError;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{oneshot, watch};
@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 use crate::context::Context;
 use crate::directory::{Directory, UnderWay};
 use crate::landing::{Halted, Landing};
+use crate::lease::Lost;
 use crate::snapshots::{Snapshots, Teller};
 use crate::turns::{Memory, REMEMBERED, TurnNotes};
 
@@ -139,6 +140,14 @@ struct Current {
     finish: bool,
     /// What its turn will be recorded as; `None`: an earlier life of this lane began it, and records it.
     turn: Option<Begun>,
+}
+
+impl Current {
+    /// Its turn, as whoever comes meanwhile counts it.
+    fn begun(&self) -> Option<turns::Begun<'_>> {
+        let Begun { ready, began, .. } = self.turn.as_ref()?;
+        Some(turns::Begun { task: &self.task, ready: *ready, began: *began })
+    }
 }
 
 /// A turn that has begun.
@@ -279,7 +288,8 @@ impl LaneState {
         let known =
             self.queue.iter().any(|r| r.ready.task == task) || self.current.as_ref().is_some_and(|c| c.task == task);
         if !known {
-            let (since, overtaken) = self.memory.seniority(&task, queued);
+            let under_way = self.current.as_ref().and_then(Current::begun);
+            let (since, overtaken) = self.memory.seniority(under_way, &task, queued);
             let ready = Ready { task, priority, since, overtaken, head, finish: false };
             self.queue.push(Request { ready, key, queued, finish: None });
         }
@@ -290,7 +300,8 @@ impl LaneState {
             self.memory = Memory::of(turns);
             // Who came before the turns were known is ranked by them now.
             for request in self.queue.iter_mut().filter(|r| !r.ready.finish) {
-                let (since, overtaken) = self.memory.seniority(&request.ready.task, request.queued);
+                let under_way = self.current.as_ref().and_then(Current::begun);
+                let (since, overtaken) = self.memory.seniority(under_way, &request.ready.task, request.queued);
                 (request.ready.since, request.ready.overtaken) = (since, overtaken);
             }
         }
@@ -396,6 +407,7 @@ impl LaneState {
             finish: request.ready.finish,
             halted,
             turn: notes.clone(),
+            lost: Lost::default(),
         };
         self.directory.note_landing(&self.repo, UnderWay { task: task.clone(), halt: halt.clone() });
         let (directory, myself, id) = (self.directory.clone(), myself.clone(), task.clone());

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use orch_domain::ids::{CommitSha, TaskId};
 use orch_domain::lane::Proven;
 use orch_domain::time::{Millis, Timestamp};
-use orch_domain::turns::{Turn, TurnFacts, proven, seniority};
+use orch_domain::turns::{Begun, Turn, TurnFacts, proven, seniority};
 
 /// Turns that are remembered: enough for any bound on overtaking that makes sense.
 pub const REMEMBERED: u32 = 500;
@@ -99,8 +99,13 @@ impl Memory {
     }
 
     /// Since when a task is ready, and how often it was overtaken since.
-    pub(crate) fn seniority(&mut self, task: &TaskId, queued: Timestamp) -> (Timestamp, u32) {
-        seniority(self.turns.make_contiguous(), task, queued)
+    pub(crate) fn seniority(
+        &mut self,
+        under_way: Option<Begun<'_>>,
+        task: &TaskId,
+        queued: Timestamp,
+    ) -> (Timestamp, u32) {
+        seniority(self.turns.make_contiguous(), under_way, task, queued)
     }
 
     pub(crate) const fn proven(&self) -> &BTreeSet<Proven> {

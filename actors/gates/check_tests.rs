@@ -540,7 +540,13 @@ async fn a_cancelled_check_ends_its_job_and_leaves_nothing() {
     let base = world.commit("main", &[]).await;
     let pool = GatePoolHandle::start(2, Arc::new(SystemClock), None).await.expect("a pool");
     let (ctx, request) = (Arc::new(world.context()), world.request(RepoCommand::Test, &base, &base, "run1"));
-    let order = GateOrder { task: world.task.id.clone(), label: "test".to_owned(), priority: 0, lease_holder: false };
+    let order = GateOrder {
+        task: world.task.id.clone(),
+        label: "test".to_owned(),
+        priority: 0,
+        lease_holder: false,
+        alone: None,
+    };
     let asker = {
         let pool = pool.clone();
         tokio::spawn(async move {

@@ -184,9 +184,8 @@ impl PoolState {
     /// Gives free slots to those whose turn it is, tells those who wait for ends, and shows the new state.
     async fn serve(&mut self, myself: &ActorRef<PoolMsg>) {
         loop {
-            let by_holders = self.running.values().filter(|running| running.held.order.lease_holder).count();
-            let by_others = self.running.len() - by_holders;
-            let Some(next) = self.queue.next(self.total, by_holders, by_others) else { break };
+            let taken: Vec<&GateOrder> = self.running.values().map(|running| &running.held.order).collect();
+            let Some(next) = self.queue.next(self.total, &taken) else { break };
             self.start(next, myself).await;
         }
         let running = &self.running;

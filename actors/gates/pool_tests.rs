@@ -67,7 +67,7 @@ impl World {
     }
 
     fn order(name: &str, priority: i32, lease_holder: bool) -> GateOrder {
-        GateOrder { task: task(name), label: name.to_owned(), priority, lease_holder }
+        GateOrder { task: task(name), label: name.to_owned(), priority, lease_holder, alone: None }
     }
 
     fn ask(&self, order: GateOrder, work: Work) -> JoinHandle<GateAnswer> {
@@ -77,6 +77,16 @@ impl World {
 
     /// Work that ends when it is let go; deaf to cancellation.
     fn gate(&self, name: &str, priority: i32, lease_holder: bool) -> Gate {
+        self.gate_of(Self::order(name, priority, lease_holder))
+    }
+
+    /// The same for something that only one at a time may do.
+    fn alone(&self, name: &str, what: &str) -> Gate {
+        self.gate_of(GateOrder { alone: Some(what.to_owned()), ..Self::order(name, 0, false) })
+    }
+
+    fn gate_of(&self, order: GateOrder) -> Gate {
+        let name = order.label.as_str();
         let (release, go_on) = oneshot::channel();
         let (name_there, tell, now, peak) = (name.to_owned(), self.tell.clone(), self.now.clone(), self.peak.clone());
         let work = Box::pin(async move {
@@ -87,7 +97,7 @@ impl World {
             now.fetch_sub(1, Ordering::SeqCst);
             passed(&name_there)
         });
-        Gate { release, answer: self.ask(Self::order(name, priority, lease_holder), work) }
+        Gate { release, answer: self.ask(order, work) }
     }
 
     /// The next work that began.
@@ -160,6 +170,26 @@ async fn a_lease_holder_takes_the_reserve_and_then_any_slot() {
     assert_eq!(world.next().await, "other");
     second.finish().await;
     other.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_one_may_do_at_a_time_waits_without_a_slot() {
+    let mut world = World::new(4).await;
+    let first = world.alone("shop1", "staging of shop");
+    assert_eq!(world.next().await, "shop1");
+    let second = world.alone("shop2", "staging of shop");
+    world.waiting(1).await;
+    let other = world.alone("site1", "staging of site");
+    assert_eq!(world.next().await, "site1", "another repository's is not held up");
+    let plain = world.gate("plain", -1, false);
+    assert_eq!(world.next().await, "plain", "nor is what comes behind it");
+    world.waiting(1).await;
+    first.finish().await;
+    assert_eq!(world.next().await, "shop2");
+    for gate in [second, other, plain] {
+        gate.finish().await;
+    }
+    world.waiting(0).await;
 }
 
 #[tokio::test(start_paused = true)]

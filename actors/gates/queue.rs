@@ -23,6 +23,8 @@ pub struct GateOrder {
     pub priority: i32,
     /// Whether the asker holds a repository's lease: everybody in that lane waits for it.
     pub lease_holder: bool,
+    /// What only one at a time may do: `staging of <repository>`. Who waits for that takes no slot.
+    pub alone: Option<String>,
 }
 
 /// The work of one gate run. Not polled before it has its slot.
@@ -138,16 +140,19 @@ impl Queue {
         std::mem::take(&mut self.waiting)
     }
 
-    /// The next to be served, given the slots in all and those taken by lease holders and by others; `None` when nobody
-    /// may go now.
-    pub(super) fn next(&mut self, total: usize, by_holders: usize, by_others: usize) -> Option<Waiting> {
+    /// The next to be served, given the slots in all and what they were taken for; `None` when nobody may go now.
+    pub(super) fn next(&mut self, total: usize, taken: &[&GateOrder]) -> Option<Waiting> {
         // Whoever went away needs no slot.
         self.waiting.retain(|waiting| !waiting.reply.is_abandoned());
-        if by_holders + by_others >= total {
+        if taken.len() >= total {
             return None;
         }
-        let others_may = by_others < open_to_all(total);
-        let at = self.order().into_iter().find(|at| others_may || self.waiting[*at].order.lease_holder)?;
+        let others_may = taken.iter().filter(|order| !order.lease_holder).count() < open_to_all(total);
+        let may = |order: &GateOrder| {
+            let free = order.alone.is_none() || taken.iter().all(|other| other.alone != order.alone);
+            free && (others_may || order.lease_holder)
+        };
+        let at = self.order().into_iter().find(|at| may(&self.waiting[*at].order))?;
         Some(self.waiting.remove(at))
     }
 

@@ -55,7 +55,12 @@ impl Judged {
         let line = |(gate, note, report): &(GateName, String, Option<ReportRef>)| {
             let hash = report.as_ref().map(|report| report.sha256.clone());
             let path = report.as_ref().map(|report| report.path.clone());
-            json!({"gate": gate, "verdict": "passed", "note": note, "report_sha256": hash, "report": path})
+            let of = report.as_ref().map(|report| (report.head.clone(), report.base.clone()));
+            let (head, base) = of.map_or((None, None), |(head, base)| (Some(head), base));
+            json!({
+                "gate": gate, "verdict": "passed", "note": note, "report_sha256": hash, "report": path,
+                "head": head, "base": base,
+            })
         };
         self.answers.iter().map(line).collect()
     }
@@ -188,7 +193,13 @@ impl Landing {
         work: impl Future<Output = GateAnswer> + Send + 'static,
     ) -> Result<GateAnswer, Halt> {
         let Some(gates) = self.directory.gates() else { return Err(could_not_run("the gate pool is being restarted")) };
-        let asked = Asked { gates: &gates, snapshots: &self.snapshots, priority: task.priority, lease_holder: true };
+        let asked = Asked {
+            gates: &gates,
+            snapshots: &self.snapshots,
+            priority: task.priority,
+            lease_holder: true,
+            alone: false,
+        };
         let began = self.ctx.now();
         let answer = asked.of(subject, gate.as_str(), work).await;
         if gate == GateName::Merge && !was_known(&answer) {

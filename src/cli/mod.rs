@@ -21,6 +21,7 @@ mod init;
 mod inside;
 mod logs;
 pub mod output;
+mod proof;
 mod ps;
 mod receipt;
 mod repo;
@@ -115,6 +116,8 @@ pub enum Verb {
     Repo(repo::RepoVerb),
     /// Ask one gate about a range of commits: 0 passed, 1 failed, 2 could not run
     Gate(GateArgs),
+    /// What has landed, what judged it, and whether the repository still says so
+    Proof(proof::ProofArgs),
     /// Line coverage that repositories are held to
     #[command(subcommand)]
     Baseline(baseline::BaselineVerb),
@@ -236,6 +239,7 @@ async fn dispatch(context: &Context, verb: Verb, out: &mut Output) -> Result<u8,
         Verb::Handover(args) => handover::run(context, &args, out).await,
         Verb::Gc(args) => gc::run(context, &args, out).await,
         Verb::Repo(verb) => repo::run(context, &verb, out).await,
+        Verb::Proof(args) => proof::run(context, &args, out).await,
         Verb::Gate(args) => gate::run(context, &args, out).await,
         Verb::Doctor => doctor::run(context, out).await,
         Verb::Config(verb) => config::run(context, verb, out),

@@ -236,7 +236,7 @@ async fn client_verbs_show_what_the_desk_says() {
     let place = Place::new();
     place.serve_in(&place.data()).await;
     let last = ["baseline", "set", "--repo", "shop", "--last", "--reason", "what landed counts"];
-    let verbs: [(&str, &[&str]); 20] = [
+    let verbs: [(&str, &[&str]); 21] = [
         ("baseline_show", &["baseline", "show"]),
         ("baseline_show_json", &["baseline", "show", "--repo", "shop", "--json"]),
         ("baseline_history", &["baseline", "show", "--repo", "shop", "--history", "5"]),
@@ -255,6 +255,7 @@ async fn client_verbs_show_what_the_desk_says() {
         ("repo_resume", &["repo", "resume", "shop"]),
         ("salvage_list", &["salvage", "list"]),
         ("salvage_show", &["salvage", "show", "orc-2/1/t002r0"]),
+        ("proof", &["proof", "shop"]),
         ("logs", &["logs", "ORC-4", "-f"]),
         ("task_add", &["task", "add", "--title", "New", "--body", "Text", "--priority", "-3"]),
     ];
@@ -263,6 +264,11 @@ async fn client_verbs_show_what_the_desk_says() {
         assert_eq!((code, err.as_str()), (0, ""), "{args:?}");
         insta::assert_snapshot!(name, out);
     }
+    // What does not fit is named, and is the exit code.
+    let (code, out, _) = place.orch(&["proof", "--task", "ORC-3", "--verify"]).await;
+    assert_eq!(code, 1, "{out}");
+    insta::assert_snapshot!("proof_wrong", out);
+    assert_eq!(place.orch(&["proof", "--task", "ORC-2", "--verify"]).await.0, 0);
     assert_eq!(place.orch(&["task", "stop", "ORC-2"]).await.0, 0);
     assert_eq!(place.orch(&["repo", "stop", "shop"]).await.0, 0);
     assert_eq!(place.orch(&["salvage", "restore", "orc-2/1/t002r1", "--into", "/tmp/back"]).await.0, 0);

@@ -223,8 +223,8 @@ pub enum LandingEnd {
         /// Its words.
         why: String,
     },
-    /// The caught-up head differs from the approved one; it needs a new approval.
-    ApprovalVoid {
+    /// Gates have passed the caught-up head, and nobody has approved that very commit yet.
+    AwaitingApproval {
         /// The head to approve now.
         head: CommitSha,
     },

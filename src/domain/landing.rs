@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::event::LandingEnd;
 use crate::gate::{GateName, LANDING_GATES, Verdict};
 use crate::ids::CommitSha;
-use crate::policy::GatePlan;
+use crate::policy::{GatePlan, LandMode};
+use crate::task::{ApprovalOf, Task};
 use crate::testnames::Failure;
 
 /// What was wrong with the work itself, when the lane sends it back.
@@ -129,7 +130,7 @@ impl LandingEnd {
             Self::CouldNotRun { .. } | Self::NotConfigured { .. } => FailureClass::Infrastructure,
             Self::Refused { .. } => FailureClass::RefusedByForge,
             Self::Landed { .. }
-            | Self::ApprovalVoid { .. }
+            | Self::AwaitingApproval { .. }
             | Self::AwaitingMerge { .. }
             | Self::OutcomeUnknown { .. }
             | Self::Stopped => return None,
@@ -407,6 +408,31 @@ pub fn may_land(candidate: &Candidate, plan: GatePlan, proven: &[Proven]) -> Res
         }
     }
     Ok(())
+}
+
+/// Whether people let a judged commit go to `main`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// They do.
+    Lands,
+    /// Somebody has to approve this very commit first.
+    AwaitsApproval,
+    /// Somebody merges it.
+    AwaitsMerge,
+}
+
+/// Whether `head`, caught up with `main` and passed by every gate, may go there now. An approval holds for the commit that
+/// was seen: whenever `main` moves on, what is caught up with it is another one. Where nothing is left to land, nobody is
+/// asked.
+#[must_use]
+pub fn permit(task: &Task, head: &CommitSha, main: &CommitSha) -> Permit {
+    match task.policy.land {
+        _ if head == main => Permit::Lands,
+        LandMode::Auto => Permit::Lands,
+        LandMode::Approval if task.is_approved(ApprovalOf::Land, head) => Permit::Lands,
+        LandMode::Approval => Permit::AwaitsApproval,
+        LandMode::PrOnly => Permit::AwaitsMerge,
+    }
 }
 
 #[cfg(test)]

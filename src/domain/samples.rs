@@ -360,7 +360,7 @@ fn landing_events() -> Vec<(&'static str, Event)> {
         ("landing-ended: could not run", LandingEnd::CouldNotRun { why: why() }),
         ("landing-ended: not configured", LandingEnd::NotConfigured { why: why() }),
         ("landing-ended: refused", LandingEnd::Refused { why: "the branch is protected".to_owned() }),
-        ("landing-ended: approval void", LandingEnd::ApprovalVoid { head: sha('9') }),
+        ("landing-ended: awaiting approval", LandingEnd::AwaitingApproval { head: sha('9') }),
         ("landing-ended: awaiting merge", LandingEnd::AwaitingMerge { head: sha('9') }),
         (
             "landing-ended: outcome unknown",

@@ -64,7 +64,7 @@ impl TurnEnd {
             Some(LandingEnd::NotConfigured { .. } | LandingEnd::Refused { .. } | LandingEnd::OutcomeUnknown { .. }) => {
                 Self::NeedsPerson
             }
-            Some(LandingEnd::ApprovalVoid { .. } | LandingEnd::AwaitingMerge { .. }) => Self::AwaitsPerson,
+            Some(LandingEnd::AwaitingApproval { .. } | LandingEnd::AwaitingMerge { .. }) => Self::AwaitsPerson,
             Some(LandingEnd::Stopped) => Self::Stopped,
         }
     }
@@ -117,14 +117,26 @@ pub struct Turn {
     pub facts: TurnFacts,
 }
 
+/// A turn that is under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun<'t> {
+    /// Whose.
+    pub task: &'t TaskId,
+    /// Since when it was ready.
+    pub ready: Timestamp,
+    /// When it began.
+    pub began: Timestamp,
+}
+
 /// Since when a task that waits since `queued` is ready, and how often it has been overtaken since then; `turns` are the
-/// lane's, oldest first.
+/// lane's, oldest first, and `under_way` is the one that is none of them yet.
 #[must_use]
-pub fn seniority(turns: &[Turn], task: &TaskId, queued: Timestamp) -> (Timestamp, u32) {
+pub fn seniority(turns: &[Turn], under_way: Option<Begun<'_>>, task: &TaskId, queued: Timestamp) -> (Timestamp, u32) {
     let last = turns.iter().rfind(|turn| turn.task == *task);
     let ready = last.filter(|turn| turn.end.keeps_place()).map_or(queued, |turn| turn.ready);
-    let overtook = |turn: &&Turn| turn.began >= ready && (turn.ready, &turn.task) > (ready, task);
-    let overtaken = turns.iter().filter(overtook).count();
+    let begun = turns.iter().map(|turn| Begun { task: &turn.task, ready: turn.ready, began: turn.began });
+    let overtook = |turn: &Begun<'_>| turn.began >= ready && (turn.ready, turn.task) > (ready, task);
+    let overtaken = begun.chain(under_way).filter(overtook).count();
     (ready, u32::try_from(overtaken).unwrap_or(u32::MAX))
 }
 
@@ -276,11 +288,16 @@ mod tests {
     #[test]
     fn a_place_is_kept_over_turns_that_found_nothing_wrong_and_lost_when_the_work_went_back() {
         let waits = [turn(1, 10, 20, 30, TurnEnd::Deferred), turn(2, 15, 40, 50, TurnEnd::Landed)];
-        assert_eq!(seniority(&waits, &id(1), Timestamp(60)), (Timestamp(10), 1));
-        let mut back = waits;
+        assert_eq!(seniority(&waits, None, &id(1), Timestamp(60)), (Timestamp(10), 1));
+        let mut back = waits.clone();
         back[0].end = TurnEnd::SentBack;
-        assert_eq!(seniority(&back, &id(1), Timestamp(60)), (Timestamp(60), 0));
-        assert_eq!(seniority(&back, &id(3), Timestamp(5)), (Timestamp(5), 2), "both came later and have begun");
-        assert_eq!(seniority(&back, &id(3), Timestamp(45)), (Timestamp(45), 0), "they began before it was ready");
+        assert_eq!(seniority(&back, None, &id(1), Timestamp(60)), (Timestamp(60), 0));
+        assert_eq!(seniority(&back, None, &id(3), Timestamp(5)), (Timestamp(5), 2), "both came later and have begun");
+        assert_eq!(seniority(&back, None, &id(3), Timestamp(45)), (Timestamp(45), 0), "they began before it was ready");
+        // Who is at it now counts like who was, whether it was seen to begin or not.
+        let other = id(7);
+        let now = |ready| Some(Begun { task: &other, ready: Timestamp(ready), began: Timestamp(70) });
+        assert_eq!(seniority(&waits, now(20), &id(1), Timestamp(60)), (Timestamp(10), 2));
+        assert_eq!(seniority(&waits, now(5), &id(1), Timestamp(60)), (Timestamp(10), 1), "it was ready first");
     }
 }

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use orch_actors::gates::{GateAnswer, GateSubject, coverage, security};
+use orch_actors::context::Context;
+use orch_actors::gates::merge::{self, Suite};
+use orch_actors::gates::{GateAnswer, GateSubject, coverage, image, security};
 use orch_adapters::disk::SystemDisk;
 use orch_adapters::forge::BorrowedForge;
-use orch_adapters::git::{DirectExec, GitRooms, GitSettings};
+use orch_adapters::git::{CatchUpSpec, DirectExec, GitRooms, GitSettings};
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, Verdict};
 use orch_domain::ids::{CommitSha, Epoch, Generation};
@@ -58,6 +60,8 @@ pub(super) async fn ask(
     let answer = match args.name {
         GateName::Security => security::run(&ctx, &subject, &[]).await,
         GateName::Coverage => coverage::run_by_hand(&ctx, &subject).await,
+        GateName::Merge => ask_merge(&ctx, &subject).await,
+        GateName::ImageFreshness => image::run(&ctx, &subject).await,
         other => GateAnswer::could_not_run(format!("`{other}` cannot be asked by hand in this version")),
     };
     let outcome = outcome(args.name, base, head, answer).await;
@@ -65,6 +69,26 @@ pub(super) async fn ask(
     // The folder for sockets lies elsewhere, where paths are short.
     let _ = std::fs::remove_dir_all(runtime_dir(&config));
     Ok(outcome)
+}
+
+/// Brings the head on top of the base, in the throw-away folder, and asks about what that gives.
+async fn ask_merge(ctx: &Context, subject: &GateSubject) -> GateAnswer {
+    let Some(repo) = ctx.repo(&subject.repo) else {
+        return GateAnswer::could_not_run(format!("there is no repository `{}`", subject.repo));
+    };
+    let spec = CatchUpSpec {
+        task: subject.task.clone(),
+        at: ctx.now(),
+        merge_message: format!("Merge {}", subject.rules_at().short()),
+    };
+    let caught = match merge::catch_up(&repo.lane_git, &subject.head, subject.rules_at(), &spec).await {
+        Ok(Ok(caught)) => caught,
+        Ok(Err(conflict)) => return merge::conflicted(ctx, subject, &conflict).await,
+        Err(error) => return GateAnswer::could_not_run(format!("the work could not be caught up: {error}")),
+    };
+    let suite = Suite { no_tests: repo.settings.policy.no_tests, coverage: false };
+    let subject = GateSubject { head: caught.head.clone(), ..subject.clone() };
+    merge::run(ctx, &subject, &caught, suite).await
 }
 
 /// The commit that a revision means in the repository.

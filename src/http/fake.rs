@@ -1,5 +1,7 @@
 //! A front desk with fixed answers, for the tests of `http` and `cli`. Views are made by the real domain code.
 
+mod proofs;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -8,8 +10,8 @@ use async_trait::async_trait;
 use orch_actors::api::{
     About, ActorView, AuditGap, AuditView, BaselineView, Control, ControlError, CoverageFailure, CoveragePoint,
     CoverageView, DeferredView, GateTally, GcItem, HandOver, JobView, LandingView, LaneView, LeaseView, LogPage,
-    ModeView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SecurityView, SetBaseline, Share, Slots,
-    StopAnswer, StopBlock, StopPending, StopUnderWay, Submit, TaskFilter,
+    ModeView, ProofQuery, ProofView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SecurityView,
+    SetBaseline, Share, Slots, StopAnswer, StopBlock, StopPending, StopUnderWay, Submit, TaskFilter,
 };
 use orch_domain::agent::Usage;
 use orch_domain::coverage::{CoverageMode, Format, Step as Moved, Totals};
@@ -395,6 +397,7 @@ impl Control for FakeControl {
                     next: Some(later(410)),
                 }],
             },
+            refused_stale_writes: 2,
             intake: "open".to_owned(),
         })
     }
@@ -485,6 +488,14 @@ impl Control for FakeControl {
         let (who, why) = (Some(by.to_owned()), Some(why.to_owned()));
         view.lane = ModeView { mode, who, why, since: Some(later(90)) };
         Ok(view)
+    }
+
+    async fn proofs(&self, asked: ProofQuery) -> Result<Vec<ProofView>, ControlError> {
+        if let Some(key) = &asked.task {
+            self.find(key)?;
+        }
+        let of = |proof: &ProofView| asked.task.as_ref().is_none_or(|key| proof.key.as_str() == key);
+        Ok(proofs::proofs(asked.verify).into_iter().filter(of).collect())
     }
 
     async fn actors(&self) -> Result<Vec<ActorView>, ControlError> {

@@ -67,6 +67,12 @@ fn render(queue: &QueueView, about: &About, ready: bool) -> String {
         }
     }
     lanes(&mut out, &queue.merge);
+    head(
+        &mut out,
+        "orch_refused_stale_writes",
+        "Writes of owners whose epoch is over that were refused since the start.",
+    );
+    let _ = writeln!(out, "orch_refused_stale_writes {}", queue.refused_stale_writes);
     head(&mut out, "orch_stopping_tasks", "STOPs being carried out.");
     let _ = writeln!(out, "orch_stopping_tasks {}", queue.stop.under_way.len());
     out

@@ -266,6 +266,11 @@ fn inspection(shared: &Arc<Shared>) -> Route {
     let coverage = coverage.then(|r, s| async { send(read::coverage(s, r).await) });
     let history = warp::path!("coverage" / String / "history").and(get()).and(s()).and(query());
     let history = history.then(|r, s, q| async { send(read::coverage_history(s, r, q).await) });
+    let proofs = warp::path!("proofs").and(get()).and(s()).and(query());
+    let proofs = proofs.then(|s, q| async { send(read::proofs(s, q).await) });
+    let proof = warp::path!("tasks" / String / "proof").and(get()).and(s()).and(query());
+    let proof = proof.then(|k, s, q| async { send(read::proof(s, k, q).await) });
+    let whole = whole.or(proofs).unify().or(proof).unify();
     let whole = whole.or(coverages).unify().or(coverage).unify().or(history).unify().boxed();
     let of_tasks = tasks.or(task).unify().or(journal).unify().or(why).unify().or(receipt).unify().or(log).unify();
     whole.or(of_tasks).unify().boxed()

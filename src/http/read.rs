@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use orch_actors::api::{ControlError, TaskFilter};
+use orch_actors::api::{ControlError, ProofQuery, TaskFilter};
 use orch_domain::ids::Seq;
 use serde_json::json;
 use warp::http::StatusCode;
@@ -84,6 +84,21 @@ pub(super) async fn why(shared: Arc<Shared>, part: String) -> Answer {
 /// `GET /tasks/{key}/receipt`.
 pub(super) async fn receipt(shared: Arc<Shared>, part: String) -> Answer {
     ok(&shared.control.receipt(&task_key(&part)?).await?)
+}
+
+/// `GET /tasks/{key}/proof?verify=`: of every life that has landed.
+pub(super) async fn proof(shared: Arc<Shared>, part: String, raw: String) -> Answer {
+    let query = Query::parse(&raw, &["verify"])?;
+    let asked = ProofQuery { repo: None, task: Some(task_key(&part)?), verify: query.switch("verify")? };
+    ok(&shared.control.proofs(asked).await?)
+}
+
+/// `GET /proofs?repo=&verify=`.
+pub(super) async fn proofs(shared: Arc<Shared>, raw: String) -> Answer {
+    let query = Query::parse(&raw, &["repo", "verify"])?;
+    let repo = query.text("repo").map(repo_name).transpose()?;
+    let asked = ProofQuery { repo, task: None, verify: query.switch("verify")? };
+    ok(&shared.control.proofs(asked).await?)
 }
 
 /// `GET /tasks/{key}/log?offset=&max=`.

@@ -72,6 +72,8 @@ async fn every_answer_is_as_it_was_promised() {
         ("coverage", "/coverage/shop"),
         ("coverage_history", "/coverage/shop/history?before=2&limit=5"),
         ("salvages", "/salvages?repo=shop"),
+        ("proofs", "/proofs?repo=shop"),
+        ("proof_verified", "/tasks/ORC-3/proof?verify=1"),
         ("salvage", "/salvages/shop/orc-2%2F1%2Ft002r1"),
     ];
     for (name, path) in paths {

@@ -178,7 +178,8 @@ async fn a_panic_inside_a_gate_becomes_could_not_run() {
     let world = Setup::default().agent("maker", MAKER).open().await;
     let task = world.submit("Land beside it").await;
     let gates = world.running().handle().directory().gates().expect("the pool runs");
-    let order = GateOrder { task: task.id.clone(), label: "a gate".into(), priority: 0, lease_holder: false };
+    let order =
+        GateOrder { task: task.id.clone(), label: "a gate".into(), priority: 0, lease_holder: false, alone: None };
     let end = gates.run(order, Box::pin(async { panic!("as asked") })).await.end;
     assert!(matches!(&end, CheckEnd::CouldNotRun { why } if why.contains("as asked")), "{end:?}");
     world.expect_status(&task, Status::Done).await;

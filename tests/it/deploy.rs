@@ -284,3 +284,39 @@ fn a_stop_under_a_rollback_is_deferred_until_it_has_ended() {
         landed_and_cancelled(world);
     }
 }
+
+/// `orch` deploys itself: the deploy command has its service manager restart it. It asks for that and ends; or it waits until
+/// the new one is there, and then the service manager has to lose its patience with the old one, which waits for its window.
+#[test]
+fn a_deploy_that_restarts_the_supervisor_runs_once_and_is_seen_to_its_end() {
+    for waits in [false, true] {
+        let mut world = Outside::new(MAKER);
+        let at = world.root().display().to_string();
+        let until_there =
+            if waits { format!("; while [ ! -e {at}/restarted ]; do sleep 0.02; done") } else { String::new() };
+        let deploy = format!("echo $ORCH_SHA >> {at}/deploys; kill -TERM $(cat {at}/pid){until_there}");
+        world.change_settings("test: 'sh check.sh'", &format!("test: 'sh check.sh', deploy: \"{deploy}\""));
+        world.start();
+        write(&world, "pid", &world.pid().to_string());
+        let key = world.submit("Deploy yourself");
+        until_runs(&world, "deploy", 1);
+        match waits {
+            false => world.until_ended(),
+            true => {
+                world.until("it to drain", || world.log().contains("draining"));
+                world.kill();
+                let open = "SELECT count(*) FROM windows WHERE kind = 'deploy' AND closed_at IS NULL";
+                assert_eq!(world.number(open), 1);
+            }
+        }
+        world.start();
+        write(&world, "restarted", "");
+        world.until_closed(std::slice::from_ref(&key));
+        let attached = world.journal(&key).iter().any(|kind| kind == "window-attached");
+        assert_eq!(attached, waits, "{:?}", world.journal(&key));
+        let deployed = std::fs::read_to_string(world.root().join("deploys")).expect("deployed");
+        let landed = crate::world::git(&world.repo, &["rev-parse", "main"]);
+        assert_eq!(deployed.lines().collect::<Vec<_>>(), [landed.as_str()]);
+        world.close(&[key]);
+    }
+}

@@ -224,9 +224,7 @@ async fn a_task_branch_that_a_person_has_taken_over_is_kept_and_a_person_is_aske
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forge_that_refuses_main_blocks_the_task_with_its_words() {
     let world = Setup::default().agent("good", &writes("good.txt")).open_bare().await;
-    let hook = world.repo.join("hooks/pre-receive");
-    std::fs::write(&hook, "#!/bin/sh\nwhile read old new ref; do case $ref in refs/heads/main) echo main is closed today >&2; exit 1;; esac; done\n").expect("written");
-    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("made executable");
+    let hook = world.close_main();
     let before = world.git(&["rev-parse", "main"]);
     let task = world.submit("Add a file").await;
     world.expect_blocked(&task, "main is closed today").await;

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod board;
+mod by_hand;
 mod chaos;
 mod checks;
 mod coverage;
@@ -14,13 +15,16 @@ mod full;
 mod image;
 mod input;
 mod lane;
+mod lease;
 mod merge_gate;
 mod modes;
 mod order;
 mod pipeline;
+mod proof;
 mod race;
 mod retries;
 mod security;
+mod steps;
 mod stop;
 mod stop_crash;
 mod stop_moments;

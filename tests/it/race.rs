@@ -69,6 +69,33 @@ async fn two_branches_green_alone_and_red_together_over_git_daemon() {
     main_stays_green(world).await;
 }
 
+/// A server that asks for a password gets it, and nobody else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_lands_over_http_with_a_password_that_is_written_down_nowhere() {
+    let password = ["pass", "word", "of", "this", "test"].join("-7-");
+    let (world, _server) = Setup::default()
+        .agent("good", "attempts:\n- - write: {path: good.txt, content: x}\n  - commit: {message: Good}\n")
+        .open_guarded("orch", &password)
+        .await;
+    let task = world.submit("Land behind a password").await;
+    world.expect_status(&task, Status::Done).await;
+    assert_eq!(world.git(&["ls-tree", "--name-only", "main", "good.txt"]), "good.txt");
+    let found = std::process::Command::new("grep")
+        .args(["--recursive", "--binary-files=text", "--files-with-matches", "--fixed-strings", "--", &password])
+        .arg(world.data())
+        .output()
+        .expect("grep runs");
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "the password is in files of the data folder");
+    // A new password counts at once: this one is wrong, and no prompt keeps anybody waiting.
+    std::fs::write(world.sign("password"), "another\n").expect("written");
+    let second = world.submit("Be turned away").await;
+    world.until(&second, "turned away", |d| d.task.attempts.infrastructure > 0).await;
+    std::fs::write(world.sign("password"), &password).expect("written");
+    world.stop(&second).await;
+    world.expect_status(&second, Status::Cancelled).await;
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_branches_green_alone_and_red_together_over_http() {
     let (world, _server) = setup().open_served(Protocol::Http).await;

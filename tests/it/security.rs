@@ -245,13 +245,13 @@ async fn a_stop_during_the_gate_is_a_stop() {
 }
 
 /// A person's repository, and the program on the path.
-struct Desk {
-    root: tempfile::TempDir,
-    repo: PathBuf,
+pub(crate) struct Desk {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) repo: PathBuf,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = tempfile::Builder::new().prefix("orch-g").tempdir().expect("a temporary folder");
         let repo = root.path().join("repo");
         git_init(&repo);
@@ -266,13 +266,17 @@ impl Desk {
         let mut command = Command::new(program);
         let bin = Path::new(env!("CARGO_BIN_EXE_orch")).parent().expect("a folder");
         let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{path}", bin.display())).env("TMPDIR", self.root.path().join("tmp"));
+        // Programs that a story brings along come first.
+        let own = self.root.path().join("bin");
+        command
+            .env("PATH", format!("{}:{}:{path}", own.display(), bin.display()))
+            .env("TMPDIR", self.root.path().join("tmp"));
         command.env("HOME", self.root.path().join("home")).env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.env("ORCH_SECURITY_ENGINE", "builtin").env_remove("ORCH_CONFIG").current_dir(&self.repo);
         command
     }
 
-    fn orch(&self, args: &[&str]) -> (i32, String) {
+    pub(crate) fn orch(&self, args: &[&str]) -> (i32, String) {
         let out = self.command("orch").args(args).output().expect("the program starts");
         let left: Vec<_> = std::fs::read_dir(self.root.path().join("tmp")).expect("readable").flatten().collect();
         assert!(left.is_empty(), "folders were left: {left:?}");

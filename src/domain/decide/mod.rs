@@ -343,7 +343,7 @@ fn landing_ended(task: &Task, end: &LandingEnd, now: Timestamp) -> Decision {
         LandingEnd::SentBack { findings: why, .. } if task.landed.is_some() => {
             change.block(Blocked::LandedDeployFailed { why: why.clone() }, now);
         }
-        LandingEnd::ApprovalVoid { .. } | LandingEnd::AwaitingMerge { .. } if task.landed.is_some() => {
+        LandingEnd::AwaitingApproval { .. } | LandingEnd::AwaitingMerge { .. } if task.landed.is_some() => {
             return nothing(Nothing::Stale);
         }
         LandingEnd::Landed { landed, deploy } => change.after_landing(landed, deploy, now),
@@ -362,7 +362,7 @@ fn landing_ended(task: &Task, end: &LandingEnd, now: Timestamp) -> Decision {
         LandingEnd::CouldNotRun { why } => change.could_not_run(why, *step, now),
         LandingEnd::NotConfigured { why } => change.block(Blocked::Infrastructure { why: why.clone() }, now),
         LandingEnd::Refused { why } => change.block(Blocked::ForgeRefuses { why: why.clone() }, now),
-        LandingEnd::ApprovalVoid { head } => {
+        LandingEnd::AwaitingApproval { head } => {
             change.task.head = Some(head.clone());
             change.calm();
             change.wait(WaitFor::Approval { what: ApprovalOf::Land, sha: head.clone() }, Step::Land, now);

@@ -12,7 +12,7 @@ use crate::ids::RunId;
 use crate::journal::Entry;
 use crate::landing::FailureClass;
 use crate::pipeline::Work;
-use crate::policy::{DeployMode, LandMode};
+use crate::policy::DeployMode;
 use crate::task::{ApprovalOf, Blocked, Landed, State, Step, Task, WaitFor, first_line};
 use crate::time::{Millis, Timestamp};
 
@@ -91,13 +91,10 @@ impl Change {
         match step {
             Step::Agent => self.wait(WaitFor::Slot, Step::Agent, now),
             Step::Check | Step::Command | Step::Security => self.start_check(step, now),
-            Step::Land => match (&self.task.head, self.task.policy.land) {
-                (None, _) => self.block_without_head(now),
-                (Some(head), LandMode::Approval) if !self.task.is_approved(ApprovalOf::Land, head) => {
-                    let on = WaitFor::Approval { what: ApprovalOf::Land, sha: head.clone() };
-                    self.wait(on, Step::Land, now);
-                }
-                _ => self.ask_lane(Step::Land, now),
+            // Whether it needs an approval is told by the lane, once it is known what would land and that it may.
+            Step::Land => match &self.task.head {
+                None => self.block_without_head(now),
+                Some(_) => self.ask_lane(Step::Land, now),
             },
             Step::Deploy => match (&self.task.landed, self.task.policy.deploy) {
                 (Some(Landed { sha, .. }), DeployMode::Approval) if !self.task.is_approved(ApprovalOf::Deploy, sha) => {

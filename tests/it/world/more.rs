@@ -17,6 +17,17 @@ use serde_json::Value;
 
 use super::{BOUND, Setup, World, commit_file, git, git_init};
 
+/// As HTTP's basic authentication writes it.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let three = |chunk: &[u8]| {
+        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let letter = |at: usize| char::from(LETTERS[(bits >> (18 - 6 * at)) as usize & 63]);
+        (0..4).map(|at| if at <= chunk.len() { letter(at) } else { '=' }).collect::<String>()
+    };
+    bytes.chunks(3).map(three).collect()
+}
+
 fn temporary(name: &str) -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::Builder::new().prefix("orch-w").tempdir().expect("a temporary folder");
     let repo = root.path().join(name);
@@ -66,6 +77,23 @@ impl Setup {
         (World::open(self.repo(|r| r.url = Some(url)), root, bare).await, server)
     }
 
+    /// The same over HTTP, from a server that asks for a password; it lies in a file beside the world.
+    pub(crate) async fn open_guarded(self, username: &str, password: &str) -> (World, GitServer) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (root, bare) = temporary("repo.git");
+        make_bare(&bare);
+        let shown = format!("Basic {}", base64(format!("{username}:{password}").as_bytes()));
+        let server = GitServer::start_asking(Protocol::Http, root.path(), Some(shown)).expect("a server");
+        let file = root.path().join("password");
+        std::fs::write(&file, format!("{password}\n")).expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+        let (url, username) = (server.url("repo.git"), username.to_owned());
+        let setup = self.repo(|r| {
+            (r.url, r.username, r.password_file) = (Some(url), Some(username), Some(file));
+        });
+        (World::open(setup, root, bare).await, server)
+    }
+
     /// The words with which the engine refuses to start over a repository.
     pub(crate) async fn refused_over(self, make: impl FnOnce(&Path)) -> String {
         let (root, repo) = temporary("repo");
@@ -94,6 +122,16 @@ impl World {
         commit_file(&person, path, text, message);
         git(&person, &["push", "--quiet", "origin", "main"]);
         git(&person, &["rev-parse", "HEAD"])
+    }
+
+    /// From now on the forge takes nothing on main; the hook, to be removed again. Only for bare repositories.
+    pub(crate) fn close_main(&self) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let hook = self.repo.join("hooks/pre-receive");
+        let text = "#!/bin/sh\nwhile read old new ref; do case $ref in refs/heads/main) echo main is closed today >&2; exit 1;; esac; done\n";
+        std::fs::write(&hook, text).expect("written");
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("made executable");
+        hook
     }
 
     /// A file outside all workspaces that agents and commands can be made to wait for.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use orch_domain::decide::{Change, Nothing};
 use orch_domain::effect::{Effect, Outgoing, ShownState};
 use orch_domain::event::{CheckEnd, DeployEnd, Event, LandingEnd};
-use orch_domain::landing::WorkFault;
+use orch_domain::landing::{Permit, WorkFault, permit};
 use orch_domain::policy::{DeployMode, LandMode};
 use orch_domain::samples::{NOW, landed, running, sha, waiting};
 use orch_domain::task::{ApprovalOf, Blocked, State, Status, Step, Task, WaitFor};
@@ -154,8 +154,11 @@ fn a_gate_that_could_not_run_costs_the_developer_nothing() {
 fn approval_is_bound_to_the_commit() {
     let mut task = sample("deploy-staging", running(Step::Command));
     Arc::make_mut(&mut task.policy).land = LandMode::Approval;
+    // People are asked about what would land, once every gate has passed it: not before.
     let passed = check_ended(&task, CheckEnd::passed(""));
-    let waits = change(&task, &passed);
+    let asks = change(&task, &passed);
+    assert_eq!(asks.effects, [Effect::AskLane { step: Step::Land }]);
+    let waits = change(&asks.task, &lane(LandingEnd::AwaitingApproval { head: sha('b') }));
     assert!(waits.effects.is_empty(), "only a person ends this wait: {:?}", waits.effects);
     assert_eq!(waits.task.status(), Status::AwaitingPerson);
     let waits = waits.task;
@@ -164,7 +167,7 @@ fn approval_is_bound_to_the_commit() {
     let lands = change(&waits, &approve(ApprovalOf::Land, 'b'));
     assert_eq!(lands.effects, [Effect::AskLane { step: Step::Land }]);
     assert_eq!(lands.task.approvals[0].by, "ann");
-    let void = change(&lands.task, &lane(LandingEnd::ApprovalVoid { head: sha('9') })).task;
+    let void = change(&lands.task, &lane(LandingEnd::AwaitingApproval { head: sha('9') })).task;
     assert!(!void.is_approved(ApprovalOf::Land, &sha('9')), "the approval of another commit is none of this one");
     assert_eq!(unchanged(&void, &approve(ApprovalOf::Land, 'b')).0, Nothing::OtherCommit);
     assert_eq!(change(&void, &approve(ApprovalOf::Land, '9')).effects, [Effect::AskLane { step: Step::Land }]);
@@ -176,7 +179,8 @@ fn a_block_is_no_way_round_an_approval() {
     Arc::make_mut(&mut task.policy).land = LandMode::Approval;
     task.state = waiting(WaitFor::Approval { what: ApprovalOf::Land, sha: sha('b') }, Step::Land);
     let blocked = change(&task, &Event::CrashLooped { why: "bug".to_owned() }).task;
-    assert_eq!(change(&blocked, &retry()).task.status(), Status::AwaitingPerson);
+    let retried = change(&blocked, &retry()).task;
+    assert_eq!(permit(&retried, &sha('b'), &sha('0')), Permit::AwaitsApproval, "the lane asks for it again");
 
     let mut task = deploying();
     Arc::make_mut(&mut task.policy).deploy = DeployMode::Approval;
@@ -212,7 +216,7 @@ fn what_has_landed_is_not_developed_again() {
     let after = change(&task, &lane(end)).task;
     assert_eq!(after.stage, task.stage);
     assert!(matches!(after.state, State::Blocked { why: Blocked::LandedDeployFailed { .. }, then: Step::Deploy, .. }));
-    for end in [LandingEnd::ApprovalVoid { head: sha('9') }, LandingEnd::AwaitingMerge { head: sha('9') }] {
+    for end in [LandingEnd::AwaitingApproval { head: sha('9') }, LandingEnd::AwaitingMerge { head: sha('9') }] {
         assert_eq!(unchanged(&task, &lane(end)).0, Nothing::Stale);
     }
 }
@@ -265,7 +269,7 @@ fn a_person_who_merges_while_we_wait_ends_the_wait() {
 
 #[test]
 fn waiting_for_a_person_uses_up_no_ceiling() {
-    for end in [LandingEnd::AwaitingMerge { head: sha('b') }, LandingEnd::ApprovalVoid { head: sha('9') }] {
+    for end in [LandingEnd::AwaitingMerge { head: sha('b') }, LandingEnd::AwaitingApproval { head: sha('9') }] {
         let mut task = landing();
         task.counters.deferrals = 150;
         task.counters.infrastructure = 4;

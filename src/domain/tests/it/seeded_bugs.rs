@@ -6,7 +6,7 @@ use std::sync::Arc;
 use orch_domain::decide::{Decision, Nothing, decide};
 use orch_domain::effect::Effect;
 use orch_domain::event::Event;
-use orch_domain::policy::{DeployMode, LandMode, Policy};
+use orch_domain::policy::{DeployMode, Policy};
 use orch_domain::task::{State, Task, WaitFor};
 use orch_domain::time::Timestamp;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -178,7 +178,6 @@ fn a_forgotten_landing_is_caught() {
 
 #[test]
 fn an_ignored_approval_is_caught() {
-    must_be_caught(|t, e, n| under_policy(t, e, n, |p| p.land = LandMode::Auto), "a landing without approval");
     must_be_caught(|t, e, n| under_policy(t, e, n, |p| p.deploy = DeployMode::Auto), "a deploy without approval");
 }
 

@@ -76,7 +76,7 @@ fn event_kind(event: &Event) -> &'static str {
             LandingEnd::CouldNotRun { .. } => "landing could not run",
             LandingEnd::NotConfigured { .. } => "landing not configured",
             LandingEnd::Refused { .. } => "refused",
-            LandingEnd::ApprovalVoid { .. } => "approval void",
+            LandingEnd::AwaitingApproval { .. } => "awaiting approval",
             LandingEnd::AwaitingMerge { .. } => "awaiting merge",
             LandingEnd::OutcomeUnknown { .. } => "outcome unknown",
             LandingEnd::Stopped => "stopped",

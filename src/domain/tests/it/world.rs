@@ -11,7 +11,7 @@ use orch_domain::event::{ArtefactFact, CheckEnd, DeployEnd, Event, LandingEnd, R
 use orch_domain::ids::RunId;
 use orch_domain::job::JobEnd;
 use orch_domain::landing::WorkFault;
-use orch_domain::policy::{DeployMode, LandMode, OnCancelledDependency};
+use orch_domain::policy::{DeployMode, OnCancelledDependency};
 use orch_domain::samples::{self, NOW, good_facts};
 use orch_domain::table::effect_name;
 use orch_domain::task::{ApprovalOf, Blocked, Given, Landed, State, Step, StopMark, Task, WaitFor};
@@ -349,11 +349,8 @@ impl World {
                     return Err("a run before the dependencies have ended".to_owned());
                 }
                 Effect::StartRun { .. } if budget_spent(before) => return Err("a run over budget".to_owned()),
-                Effect::AskLane { step: Step::Land } if after.policy.land == LandMode::Approval => {
-                    let head = after.head.as_ref().ok_or("a landing without a commit")?;
-                    if !after.is_approved(ApprovalOf::Land, head) {
-                        return Err("a landing without approval of its commit".to_owned());
-                    }
+                Effect::AskLane { step: Step::Land } if after.head.is_none() => {
+                    return Err("a landing without a commit".to_owned());
                 }
                 Effect::AskLane { step: Step::Deploy } if after.policy.deploy == DeployMode::Approval => {
                     let landed = after.landed.as_ref().ok_or("a deploy of nothing")?;
@@ -549,7 +546,7 @@ fn landing_end(step: Step, task: &Task, seed: u64, now: Timestamp) -> LandingEnd
         3 => LandingEnd::CouldNotRun { why: why() },
         4 => LandingEnd::NotConfigured { why: why() },
         5 => LandingEnd::Refused { why: why() },
-        6 => LandingEnd::ApprovalVoid { head: head() },
+        6 => LandingEnd::AwaitingApproval { head: head() },
         7 => LandingEnd::AwaitingMerge { head: head() },
         8 => LandingEnd::OutcomeUnknown { why: why(), landed: known.filter(|_| seed.is_multiple_of(3)) },
         9 => LandingEnd::Stopped,
