@@ -5,7 +5,7 @@ use orch_domain::policy::{DeployMode, LandMode};
 use orch_domain::task::{ApprovalOf, Status};
 use orch_domain::view::{TaskDetail, TaskView};
 
-use crate::world::{Setup, World, commit_file, git};
+use crate::world::{GREEN, Setup, World, commit_file, git};
 
 /// Writes one file and commits it.
 fn writes(path: &str) -> String {
@@ -68,15 +68,10 @@ async fn a_change_that_is_red_together_with_what_main_brought_goes_back_with_the
   - write: {path: three, content: x}
   - commit: {message: Make it three}
 ";
-    let world = Setup::default().agent("two", script).config(|c| {
-        let sign = c.data_dir.with_file_name("go").display().to_string();
-        let test = format!(
-            "while test ! -e {sign}; do sleep 0.02; done; test -e one && test -e two && {{ echo one and two do not go together; exit 1; }}; echo '1 passed, 0 failed'"
-        );
-        for repo in c.repos.values_mut() {
-            repo.commands.test = Some(test.clone());
-        }
-    });
+    let world = Setup::default().agent("two", script).tests_wait_for(
+        "go",
+        "test -e one && test -e two && { echo one and two do not go together; exit 1; }; echo '1 passed, 0 failed'",
+    );
     let world = world.open_bare().await;
     let task = world.submit("Add two").await;
     world.until_test_run(&task, 1).await;
@@ -101,17 +96,7 @@ async fn a_conflict_goes_back_with_its_paths_and_both_sides_and_can_be_resolved(
   - write: {path: shared.txt, content: \"mine and theirs\\n\"}
   - run: {cmd: \"git add -A && git commit -q -m 'Resolve'\"}
 ";
-    let world = Setup::default()
-        .agent("mine", script)
-        .config(|c| {
-            let sign = c.data_dir.with_file_name("go").display().to_string();
-            for repo in c.repos.values_mut() {
-                repo.commands.test =
-                    Some(format!("while test ! -e {sign}; do sleep 0.02; done; echo '1 passed, 0 failed'"));
-            }
-        })
-        .open_bare()
-        .await;
+    let world = Setup::default().agent("mine", script).tests_wait_for("go", GREEN).open_bare().await;
     let task = world.submit("Write my line").await;
     world.until_test_run(&task, 1).await;
     let theirs = world.person_pushes("shared.txt", "theirs\n", "Their line");
@@ -172,17 +157,7 @@ async fn a_branch_with_merge_commits_lands_with_them() {
 - - run: {cmd: \"git checkout -q -b side && echo x > side.txt && git add side.txt && git commit -q -m Side\"}
   - run: {cmd: \"git checkout -q - && echo x > line.txt && git add line.txt && git commit -q -m Line && git merge -q --no-ff -m Join side\"}
 ";
-    let world = Setup::default()
-        .agent("merger", script)
-        .config(|c| {
-            let sign = c.data_dir.with_file_name("go").display().to_string();
-            for repo in c.repos.values_mut() {
-                repo.commands.test =
-                    Some(format!("while test ! -e {sign}; do sleep 0.02; done; echo '1 passed, 0 failed'"));
-            }
-        })
-        .open_bare()
-        .await;
+    let world = Setup::default().agent("merger", script).tests_wait_for("go", GREEN).open_bare().await;
     let task = world.submit("Join two lines").await;
     world.until_test_run(&task, 1).await;
     world.person_pushes("other.txt", "x", "Push in between");
@@ -195,17 +170,7 @@ async fn a_branch_with_merge_commits_lands_with_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_branch_that_a_person_has_taken_over_is_kept_and_a_person_is_asked() {
-    let world = Setup::default()
-        .agent("good", &writes("good.txt"))
-        .config(|c| {
-            let sign = c.data_dir.with_file_name("go").display().to_string();
-            for repo in c.repos.values_mut() {
-                repo.commands.test =
-                    Some(format!("while test ! -e {sign}; do sleep 0.02; done; echo '1 passed, 0 failed'"));
-            }
-        })
-        .open_bare()
-        .await;
+    let world = Setup::default().agent("good", &writes("good.txt")).tests_wait_for("go", GREEN).open_bare().await;
     let before = world.git(&["rev-parse", "main"]);
     let task = world.submit("Add a file").await;
     world.until_test_run(&task, 1).await;
@@ -364,17 +329,7 @@ async fn where_people_merge_the_task_is_done_when_they_have() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_main_has_got_by_another_way_is_done_without_anything_left_to_land() {
-    let world = Setup::default()
-        .agent("good", &writes("good.txt"))
-        .config(|c| {
-            let sign = c.data_dir.with_file_name("go").display().to_string();
-            for repo in c.repos.values_mut() {
-                repo.commands.test =
-                    Some(format!("while test ! -e {sign}; do sleep 0.02; done; echo '1 passed, 0 failed'"));
-            }
-        })
-        .open_bare()
-        .await;
+    let world = Setup::default().agent("good", &writes("good.txt")).tests_wait_for("go", GREEN).open_bare().await;
     let task = world.submit("Add a file").await;
     world.until_test_run(&task, 1).await;
     // The same commits under another hash: a person has picked them by hand.

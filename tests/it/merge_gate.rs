@@ -14,18 +14,13 @@ fn writes(path: &str) -> String {
 /// Waits for a sign, then tells its failed tests by name: `main::is_well` fails while `sick` exists, `own::works` while
 /// `broken` does.
 fn suite(setup: Setup) -> Setup {
-    setup.config(|c| {
-        let sign = c.data_dir.with_file_name("go").display().to_string();
-        let test = format!(
-            "while test ! -e {sign}; do sleep 0.02; done; bad=0; \
-             test -e sick && {{ echo 'test main::is_well ... FAILED'; bad=1; }}; \
-             test -e broken && {{ echo 'test own::works ... FAILED'; bad=1; }}; \
-             echo 'test begin ... ok'; exit $bad"
-        );
-        for repo in c.repos.values_mut() {
-            repo.commands.test = Some(test.clone());
-        }
-    })
+    setup.tests_wait_for(
+        "go",
+        "bad=0; \
+             test -e sick && { echo 'test main::is_well ... FAILED'; bad=1; }; \
+             test -e broken && { echo 'test own::works ... FAILED'; bad=1; }; \
+             echo 'test begin ... ok'; exit $bad",
+    )
 }
 
 fn reports_of(folder: &Path, name: &str) -> Vec<PathBuf> {
@@ -86,18 +81,13 @@ async fn what_the_work_breaks_by_itself_goes_back_and_what_main_breaks_is_told_a
     // The work is green alone: the testing stage passes since the file that breaks it comes with main's own change.
     let world = Setup::default()
         .agent("one", script)
-        .config(|c| {
-            let sign = c.data_dir.with_file_name("go").display().to_string();
-            let test = format!(
-                "while test ! -e {sign}; do sleep 0.02; done; bad=0; \
-                 test -e sick && {{ echo 'test main::is_well ... FAILED'; bad=1; }}; \
-                 test -e sick && test -e broken && {{ echo 'test own::works ... FAILED'; bad=1; }}; \
-                 echo 'test begin ... ok'; exit $bad"
-            );
-            for repo in c.repos.values_mut() {
-                repo.commands.test = Some(test.clone());
-            }
-        })
+        .tests_wait_for(
+            "go",
+            "bad=0; \
+                 test -e sick && { echo 'test main::is_well ... FAILED'; bad=1; }; \
+                 test -e sick && test -e broken && { echo 'test own::works ... FAILED'; bad=1; }; \
+                 echo 'test begin ... ok'; exit $bad",
+        )
         .open_bare()
         .await;
     let task = world.submit("Break something").await;

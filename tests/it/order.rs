@@ -5,7 +5,7 @@ use orch_domain::names::TaskKey;
 use orch_domain::task::Status;
 use orch_domain::view::TaskView;
 
-use crate::world::{Setup, World};
+use crate::world::{GREEN, Setup, World};
 
 /// Writes a file named after the task; waits first for a sign of the same name where one is asked for.
 const OWN_FILE: &str =
@@ -107,13 +107,7 @@ async fn a_serial_repository_lets_one_task_at_a_time_past_the_first_stage() {
     let world = held(Setup::default())
         .repo(|r| r.serial = true)
         .limits(|l| l.gate_slots = 3)
-        .config(|c| {
-            let sign = c.data_dir.with_file_name("tested").display().to_string();
-            for repo in c.repos.values_mut() {
-                repo.commands.test =
-                    Some(format!("while test ! -e {sign}; do sleep 0.02; done; echo '1 passed, 0 failed'"));
-            }
-        })
+        .tests_wait_for("tested", GREEN)
         .open()
         .await;
     let first = world.submit_as(ask("quick", "ONE")).await;

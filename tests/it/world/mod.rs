@@ -25,6 +25,9 @@ use orch_domain::view::{TaskDetail, TaskView};
 
 pub(crate) use more::CHECK;
 
+/// A green test run, as runners say it.
+pub(crate) const GREEN: &str = "echo '1 passed, 0 failed'";
+
 /// Longest wait for anything: generous, since a slow machine must not fail a test; a test that hangs is told what it
 /// waited for.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);

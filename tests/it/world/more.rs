@@ -56,6 +56,18 @@ impl Setup {
         self
     }
 
+    /// Tests wait until the story gives `sign`, then do `then`: so that something can happen while they run.
+    #[must_use]
+    pub(crate) fn tests_wait_for(self, sign: &'static str, then: &str) -> Self {
+        let then = then.to_owned();
+        self.config(move |c| {
+            let sign = c.data_dir.with_file_name(sign).display().to_string();
+            for repo in c.repos.values_mut() {
+                repo.commands.test = Some(format!("while test ! -e {sign}; do sleep 0.02; done; {then}"));
+            }
+        })
+    }
+
     /// Opens the world over a repository that the story makes itself, at this path below the world's folder.
     pub(crate) async fn open_over(self, name: &str, make: impl FnOnce(&Path)) -> World {
         let (root, repo) = temporary(name);

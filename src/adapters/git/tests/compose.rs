@@ -6,12 +6,8 @@ use super::*;
 
 impl World {
     async fn accounted(&self, own: &CommitSha, main: &CommitSha, head: &CommitSha) -> Account {
-        account(&self.git.composition(own, main, head, &spec()).await.expect("facts"))
+        account(&self.git.composition(own, main, head, &catch_up_spec()).await.expect("facts"))
     }
-}
-
-fn spec() -> CatchUpSpec {
-    CatchUpSpec { task: task(), at: Timestamp(1_800_000_000_000), merge_message: "Merge\n".to_owned() }
 }
 
 /// A commit with the files of `tree_of` on top of `parent`, as a composer with a wrong base would make it.
@@ -160,17 +156,7 @@ async fn what_main_renamed_and_the_branch_changed_is_the_branchs() {
 async fn a_merge_keeps_everything_by_holding_it() {
     let world = World::new().await;
     let base = world.base().await;
-    let own = world
-        .worked("w", &base, |dir| {
-            sh(dir, &["checkout", "--quiet", "-b", "side"]);
-            write(&dir.join("side.txt"), "side");
-            commit_all(dir, "Side");
-            sh(dir, &["checkout", "--quiet", "-"]);
-            write(&dir.join("b.txt"), "b");
-            commit_all(dir, "Here");
-            sh(dir, &["merge", "--quiet", "--no-edit", "side"]);
-        })
-        .await;
+    let own = world.worked("w", &base, merged_branch).await;
     let main = world.main_moves("c.txt", "c").await;
     let CatchUp::Merged { head, .. } = world.catch_up(&own, &main).await else { panic!("a merge") };
     assert_eq!(world.accounted(&own, &main, &head).await, Account::default());
