@@ -280,73 +280,37 @@ fn inspection(shared: &Arc<Shared>) -> Route {
 fn control_routes(shared: &Arc<Shared>) -> Route {
     let s = || with(shared);
     let who = || guard::caller(Arc::clone(&shared.guard));
-    let headers = warp::header::headers_cloned;
-    let submit = warp::path!("tasks").and(warp::post()).and(who()).and(s()).and(headers()).and(body());
-    let submit = submit.then(|c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
-        match b {
-            Ok(b) => send(write::submit(s, c, h, b).await),
-            Err(e) => e.response(),
-        }
-    });
+    let sent = || warp::header::headers_cloned().and(body()).map(reply::Sent::new);
+    let submit = warp::path!("tasks").and(warp::post()).and(who()).and(s()).and(sent());
+    let submit = submit.then(|c, s, b| async { send(write::submit(s, c, b).await) });
     let stop = warp::path!("tasks" / String / "stop").and(warp::post()).and(who()).and(s());
     let stop = stop.then(|k, c, s| async { send(write::stop(s, c, k).await) });
+    let retry = warp::path!("tasks" / String / "retry").and(warp::post()).and(who()).and(s());
+    let retry = retry.then(|k, c, s| async { send(write::retry(s, c, k).await) });
+    let approve = warp::path!("tasks" / String / "approve").and(warp::post()).and(who()).and(s()).and(sent());
+    let approve = approve.then(|k, c, s, b| async { send(write::approve(s, c, k, b).await) });
+    let of_tasks = submit.or(stop).unify().or(retry).unify().or(approve).unify();
+
+    let pause = warp::path!("repos" / String / "pause").and(warp::post()).and(who()).and(s()).and(sent());
+    let pause = pause.then(|n, c, s, b| async { send(write::pause(s, c, n, b).await) });
+    let resume = warp::path!("repos" / String / "resume").and(warp::post()).and(who()).and(s()).and(sent());
+    let resume = resume.then(|n, c, s, b| async { send(write::resume(s, c, n, b).await) });
     let stop_repo = warp::path!("repos" / String / "stop").and(warp::post()).and(who()).and(s());
     let stop_repo = stop_repo.then(|n, c, s| async { send(write::stop_repo(s, c, n).await) });
+    let of_repos = pause.or(resume).unify().or(stop_repo).unify().boxed();
+
     let hand_over = warp::path!("handover").and(warp::post()).and(who()).and(s());
     let hand_over = hand_over.then(|c, s| async { send(write::hand_over(s, c).await) });
     let restore = warp::path!("salvages" / String / String / "restore").and(warp::post()).and(who()).and(s());
-    let restore = restore.and(headers()).and(body()).then(
-        |r, i, _: Caller, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
-            match b {
-                Ok(b) => send(write::restore(s, r, i, h, b).await),
-                Err(e) => e.response(),
-            }
-        },
-    );
+    let restore = restore.and(sent()).then(|r, i, _: Caller, s, b| async { send(write::restore(s, r, i, b).await) });
     let gc = warp::path!("gc").and(warp::post()).and(who()).and(s());
     let gc = gc.then(|c, s| async { send(write::gc(s, c).await) });
-    let baseline =
-        warp::path!("coverage" / "baseline").and(warp::post()).and(who()).and(s()).and(headers()).and(body());
-    let baseline = baseline.then(|c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
-        match b {
-            Ok(b) => send(write::set_baseline(s, c, h, b).await),
-            Err(e) => e.response(),
-        }
-    });
-    let ending = stop_repo.or(hand_over).unify().or(restore).unify().or(gc).unify().or(baseline).unify().boxed();
-    let retry = warp::path!("tasks" / String / "retry").and(warp::post()).and(who()).and(s());
-    let retry = retry.then(|k, c, s| async { send(write::retry(s, c, k).await) });
-    let approve = warp::path!("tasks" / String / "approve").and(warp::post()).and(who()).and(s());
-    let approve =
-        approve.and(headers()).and(body()).then(|k, c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
-            match b {
-                Ok(b) => send(write::approve(s, c, k, h, b).await),
-                Err(e) => e.response(),
-            }
-        });
-    let backup = warp::path!("backup").and(warp::post()).and(who()).and(s()).and(headers()).and(body());
-    let backup = backup.then(|_: Caller, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
-        match b {
-            Ok(b) => send(write::backup(s, h, b).await),
-            Err(e) => e.response(),
-        }
-    });
-    let pause = warp::path!("repos" / String / "pause").and(warp::post()).and(who()).and(s());
-    let pause = pause.and(headers()).and(body()).then(|n, c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
-        match b {
-            Ok(b) => send(write::pause(s, c, n, h, b).await),
-            Err(e) => e.response(),
-        }
-    });
-    let resume = warp::path!("repos" / String / "resume").and(warp::post()).and(who()).and(s());
-    let resume = resume.and(headers()).and(body()).then(|n, c, s, h, b: Result<Vec<u8>, reply::ApiError>| async move {
-        match b {
-            Ok(b) => send(write::resume(s, c, n, h, b).await),
-            Err(e) => e.response(),
-        }
-    });
-    let of_tasks = submit.or(stop).unify().or(retry).unify().or(approve).unify();
-    of_tasks.or(backup).unify().or(pause).unify().or(resume).unify().or(ending).unify().boxed()
+    let baseline = warp::path!("coverage" / "baseline").and(warp::post()).and(who()).and(s()).and(sent());
+    let baseline = baseline.then(|c, s, b| async { send(write::set_baseline(s, c, b).await) });
+    let backup = warp::path!("backup").and(warp::post()).and(who()).and(s()).and(sent());
+    let backup = backup.then(|_: Caller, s, b| async { send(write::backup(s, b).await) });
+    let whole = hand_over.or(restore).unify().or(gc).unify().or(baseline).unify().or(backup).unify().boxed();
+    of_tasks.or(of_repos).unify().or(whole).unify().boxed()
 }
 
 #[cfg(test)]

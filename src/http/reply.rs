@@ -150,7 +150,7 @@ pub(super) fn form_field(headers: &HeaderMap, bytes: &[u8], name: &str) -> Optio
 }
 
 /// Reads a JSON body.
-pub(super) fn from_json<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, ApiError> {
+fn from_json<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, ApiError> {
     match media_type(headers).as_deref() {
         Some("application/json") => {}
         other => {
@@ -168,6 +168,42 @@ pub(super) fn from_json<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) 
         let text = words.rfind(" at line ").map_or(words.as_str(), |at| &words[..at]);
         ApiError::bad(format!("{what} (line {}, column {}): {text}", e.line(), e.column()))
     })
+}
+
+/// A request's body, with what its headers say of it. A body that could not be had refuses whatever is asked of it.
+pub(super) struct Sent {
+    headers: HeaderMap,
+    bytes: Result<Vec<u8>, ApiError>,
+}
+
+impl Sent {
+    /// Of a request.
+    pub(super) fn new(headers: HeaderMap, bytes: Result<Vec<u8>, ApiError>) -> Self {
+        Self { headers, bytes }
+    }
+
+    /// The headers.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The JSON in it.
+    pub(super) fn json<T: DeserializeOwned>(self) -> Result<T, ApiError> {
+        from_json(&self.headers, &self.bytes?)
+    }
+
+    /// The same where it may be left out.
+    pub(super) fn json_or_default<T: DeserializeOwned + Default>(self) -> Result<T, ApiError> {
+        match self.bytes.as_deref() {
+            Ok([]) => Ok(T::default()),
+            _ => self.json(),
+        }
+    }
+
+    /// A field of it, where it is a form.
+    pub(super) fn field(&self, name: &str) -> Option<String> {
+        form_field(&self.headers, self.bytes.as_deref().ok()?, name)
+    }
 }
 
 /// Text from outside, cut and without control characters, for a message.

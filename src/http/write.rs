@@ -16,7 +16,7 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Shared;
 use super::guard::Caller;
-use super::reply::{Answer, ApiError, form_field, from_json, json, ok, percent_encode, repo_of, salvage_of, task_key};
+use super::reply::{Answer, ApiError, Sent, json, ok, percent_encode, repo_of, salvage_of, task_key};
 
 /// Digest of the settings that a task asks to be worked on with.
 pub const SETTINGS_HEADER: &str = "x-orch-settings";
@@ -69,12 +69,13 @@ pub struct RestoreInto {
 }
 
 /// `POST /tasks`.
-pub(super) async fn submit(shared: Arc<Shared>, caller: Caller, headers: HeaderMap, body: Vec<u8>) -> Answer {
-    let submit: Submit = from_json(&headers, &body)?;
+pub(super) async fn submit(shared: Arc<Shared>, caller: Caller, sent: Sent) -> Answer {
+    let settings = same_settings(&shared, sent.headers());
+    let submit: Submit = sent.json()?;
     if submit.title.trim().is_empty() {
         return Err(ApiError::bad("the title is empty; a task needs one line that says what to do"));
     }
-    same_settings(&shared, &headers)?;
+    settings?;
     let task = shared.control.submit(submit, &caller.by).await?;
     let mut response = json(StatusCode::CREATED, &task)?;
     let path = format!("/tasks/{}", percent_encode(task.key.as_str()));
@@ -123,15 +124,9 @@ pub(super) async fn gc(shared: Arc<Shared>, caller: Caller) -> Answer {
 }
 
 /// `POST /salvages/{repo}/{id}/restore`.
-pub(super) async fn restore(
-    shared: Arc<Shared>,
-    repo: String,
-    id: String,
-    headers: HeaderMap,
-    body: Vec<u8>,
-) -> Answer {
+pub(super) async fn restore(shared: Arc<Shared>, repo: String, id: String, sent: Sent) -> Answer {
     let (repo, id) = salvage_of(&repo, &id)?;
-    let RestoreInto { into } = from_json(&headers, &body)?;
+    let RestoreInto { into } = sent.json()?;
     json(StatusCode::CREATED, &shared.control.restore_salvage(&repo, &id, into).await?)
 }
 
@@ -142,30 +137,18 @@ pub(super) async fn retry(shared: Arc<Shared>, caller: Caller, part: String) -> 
 }
 
 /// `POST /tasks/{key}/approve`.
-pub(super) async fn approve(
-    shared: Arc<Shared>,
-    caller: Caller,
-    part: String,
-    headers: HeaderMap,
-    body: Vec<u8>,
-) -> Answer {
+pub(super) async fn approve(shared: Arc<Shared>, caller: Caller, part: String, sent: Sent) -> Answer {
     let key = task_key(&part)?;
-    let approve: Approve = from_json(&headers, &body)?;
+    let approve: Approve = sent.json()?;
     ok(&shared.control.approve(&key, approve.what, approve.sha, &caller.by).await?)
 }
 
 /// `POST /repos/{name}/pause`.
-pub(super) async fn pause(
-    shared: Arc<Shared>,
-    caller: Caller,
-    part: String,
-    headers: HeaderMap,
-    body: Vec<u8>,
-) -> Answer {
+pub(super) async fn pause(shared: Arc<Shared>, caller: Caller, part: String, sent: Sent) -> Answer {
     let repo = repo_of(&part)?;
-    let asked = match form_field(&headers, &body, "why").filter(|_| caller.board) {
+    let asked = match sent.field("why").filter(|_| caller.board) {
         Some(why) => Pause { why, drain: false },
-        None => from_json(&headers, &body)?,
+        None => sent.json()?,
     };
     let mode = if asked.drain { LaneMode::Draining } else { LaneMode::Paused };
     let set = shared.control.set_lane_mode(&repo, mode, &asked.why, &caller.by).await?;
@@ -173,28 +156,22 @@ pub(super) async fn pause(
 }
 
 /// `POST /repos/{name}/resume`.
-pub(super) async fn resume(
-    shared: Arc<Shared>,
-    caller: Caller,
-    part: String,
-    headers: HeaderMap,
-    body: Vec<u8>,
-) -> Answer {
+pub(super) async fn resume(shared: Arc<Shared>, caller: Caller, part: String, sent: Sent) -> Answer {
     let repo = repo_of(&part)?;
-    let Resume { why } = if body.is_empty() { Resume::default() } else { from_json(&headers, &body)? };
+    let Resume { why } = sent.json_or_default()?;
     let set = shared.control.set_lane_mode(&repo, LaneMode::Running, &why, &caller.by).await?;
     after(&caller, ok(&set)?)
 }
 
 /// `POST /coverage/baseline`.
-pub(super) async fn set_baseline(shared: Arc<Shared>, caller: Caller, headers: HeaderMap, body: Vec<u8>) -> Answer {
-    let asked: SetBaseline = from_json(&headers, &body)?;
+pub(super) async fn set_baseline(shared: Arc<Shared>, caller: Caller, sent: Sent) -> Answer {
+    let asked: SetBaseline = sent.json()?;
     ok(&shared.control.set_baseline(asked, &caller.by).await?)
 }
 
 /// `POST /backup`.
-pub(super) async fn backup(shared: Arc<Shared>, headers: HeaderMap, body: Vec<u8>) -> Answer {
-    let BackupTo { to } = from_json(&headers, &body)?;
+pub(super) async fn backup(shared: Arc<Shared>, sent: Sent) -> Answer {
+    let BackupTo { to } = sent.json()?;
     if !to.is_absolute() {
         return Err(ApiError::bad(format!("`{}` is no absolute path", to.display())));
     }
