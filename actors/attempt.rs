@@ -29,6 +29,7 @@ use orch_domain::pipeline::{Role, Work};
 use orch_domain::stop::Level;
 use orch_domain::task::Task;
 use orch_domain::time::Millis;
+use orch_domain::variables;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -343,9 +344,10 @@ impl Attempt {
         line.write_files(&folders.private).map_err(|e| format!("the agent's files cannot be written: {e}"))?;
         let mut env = self.ctx.job_env(&PrivateDirs::under(&folders.private));
         env.extend(line.env);
-        env.insert("ORCH_ATTEMPT".to_owned(), self.attempt.to_string());
-        env.insert("ORCH_TASK".to_owned(), self.task.key.to_string());
-        env.insert("ORCH_STAGE".to_owned(), self.task.stage.to_string());
+        env.insert(variables::ATTEMPT.to_owned(), self.attempt.to_string());
+        env.insert(variables::TASK.to_owned(), self.task.key.to_string());
+        env.insert(variables::STAGE.to_owned(), self.task.stage.to_string());
+        env.insert(variables::ROLE.to_owned(), self.role().as_str().to_owned());
         let mut confinement = self.confinement(setup, git, folders, &[]);
         confinement.read.extend(line.read);
         let spec = JobSpec {

@@ -17,6 +17,7 @@ use orch_domain::job::{JobEnd, JobKind, JobStatus};
 use orch_domain::policy::DeployMode;
 use orch_domain::task::{ApprovalOf, Landed, Task};
 use orch_domain::time::{Millis, Timestamp};
+use orch_domain::variables;
 use orch_store::{NewWindow, Window, WindowClose, WindowError, WindowKind};
 use serde_json::{Value, json};
 
@@ -370,8 +371,8 @@ impl Deploy<'_> {
         repo.lane_git.checkout(&self.landed.sha, &tree, None).await.map_err(|e| not_started(e.to_string()))?;
         let mut env = ctx.job_env(&private);
         env.extend(repo.settings.env.clone());
-        env.insert("ORCH_SHA".to_owned(), self.landed.sha.to_string());
-        env.insert("ORCH_TASK".to_owned(), self.task.key.to_string());
+        env.insert(variables::SHA.to_owned(), self.landed.sha.to_string());
+        env.insert(variables::TASK.to_owned(), self.task.key.to_string());
         let spec = JobSpec {
             id: job.clone(),
             kind,

@@ -73,6 +73,8 @@ pub struct Round {
     pub measurements: usize,
     /// Repositories in which garbage was collected.
     pub collected: usize,
+    /// Folders for sockets that killed supervisors had left.
+    pub runtime_folders: usize,
     /// Rows that went.
     pub rows: Pruned,
     /// What could not be done, for people.
@@ -83,14 +85,15 @@ impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "upkeep: removed {} job folders, {} workspaces put aside, {} salvages, {} refs, {} measurements, {} rows; garbage \
-             collected in {} repositories",
+            "upkeep: removed {} job folders, {} workspaces put aside, {} salvages, {} refs, {} measurements, {} rows, {} \
+             runtime folders; garbage collected in {} repositories",
             self.job_folders,
             self.quarantined,
             self.salvages,
             self.refs,
             self.measurements,
             self.rows.total(),
+            self.runtime_folders,
             self.collected
         )?;
         match self.troubles.as_slice() {
@@ -125,6 +128,9 @@ pub async fn round(ctx: &Arc<Context>, now: Timestamp) -> Round {
         Ok(count) => round.quarantined = count,
         Err(error) => round.troubles.push(format!("workspaces put aside: {error}")),
     }
+    let placement = ctx.runner.placement.clone();
+    round.runtime_folders =
+        tokio::task::spawn_blocking(move || placement.clear_stale_folders()).await.unwrap_or_default();
     for (name, repo) in &ctx.repos {
         if let Err(error) = of_repository(ctx, name, repo, now, &mut round).await {
             round.troubles.push(format!("{name}: {error}"));

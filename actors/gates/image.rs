@@ -11,6 +11,7 @@ use orch_domain::image::{Freshness, Label, REVISION_LABEL, Standing};
 use orch_domain::policy::pin_hash;
 use orch_domain::testcount::{Judged, judge_command};
 use orch_domain::time::Timestamp;
+use orch_domain::variables;
 
 use super::answer::{GateAnswer, GateSubject};
 use super::cancel;
@@ -108,8 +109,8 @@ impl Gate<'_, '_> {
         let (site, head) = (self.site, &self.site.subject.head);
         site.check_out(scratch, head).await?;
         let mut env = site.ctx.images.env();
-        env.insert("ORCH_IMAGE".to_owned(), self.image.to_owned());
-        env.insert("ORCH_IMAGE_LABEL".to_owned(), format!("{REVISION_LABEL}={head}"));
+        env.insert(variables::IMAGE.to_owned(), self.image.to_owned());
+        env.insert(variables::IMAGE_LABEL.to_owned(), format!("{REVISION_LABEL}={head}"));
         let line = Line { what: "image build", line: command, limit: site.limit(), silence: None, env };
         let finished = site.job(scratch, &line).await?;
         let tail = tail_of(&finished).unwrap_or_default();

@@ -16,6 +16,7 @@ use orch_domain::ids::{CommitSha, JobId};
 use orch_domain::job::{JobEnd, JobKind, OnLoss};
 use orch_domain::testcount::{Judged, NoAnswer, judge_command};
 use orch_domain::time::Millis;
+use orch_domain::variables;
 
 use super::answer::GateSubject;
 use super::output::{OUTPUT, hint, tail_of};
@@ -171,11 +172,11 @@ impl<'c> Site<'c> {
         env.extend(settings.env.clone());
         let facts = [
             ("CI", "true".to_owned()),
-            ("ORCH_TASK", subject.key.to_string()),
-            ("ORCH_REPO", subject.repo.to_string()),
-            ("ORCH_GATE", self.gate.to_string()),
-            ("ORCH_BASE", subject.rules_at().to_string()),
-            ("ORCH_HEAD", subject.head.to_string()),
+            (variables::TASK, subject.key.to_string()),
+            (variables::REPO, subject.repo.to_string()),
+            (variables::GATE, self.gate.to_string()),
+            (variables::BASE, subject.rules_at().to_string()),
+            (variables::HEAD, subject.head.to_string()),
         ];
         env.extend(facts.map(|(name, value)| (name.to_owned(), value)));
         let mut write = private.all();

@@ -41,6 +41,10 @@ pub async fn plan(ctx: &Arc<Context>, now: Timestamp) -> Result<Vec<GcItem>, Str
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         add("measurement", name, "older than retention.logs, and no coverage baseline stands on it".to_owned());
     }
+    for folder in ctx.runner.placement.stale_folders() {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        add("runtime-folder", name, "the supervisor that had its sockets there was killed".to_owned());
+    }
     for (name, repo) in &ctx.repos {
         let git = repo.git.for_owner(Owner::default());
         let Doomed { old, excess } = doomed_salvages(ctx, &git, now).await.map_err(|e| format!("{name}: {e}"))?;

@@ -207,6 +207,10 @@ pub trait Placement: Send + Sync + 'static {
     async fn observe(&self, job: &JobIdentity) -> Result<Observed, JobError>;
     /// What this host offers to hold jobs, as a line per mechanism.
     fn capabilities(&self) -> Vec<String>;
+    /// Folders that supervisors of other data folders left when they were killed, and nobody uses any more.
+    fn stale_folders(&self) -> Vec<PathBuf>;
+    /// Takes those away; how many went.
+    fn clear_stale_folders(&self) -> usize;
 }
 
 /// Where jobs are recorded. Implemented over the store; `Refused` carries the STOP and epoch predicates down.

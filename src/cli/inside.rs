@@ -5,17 +5,17 @@
 
 use std::path::Path;
 
+use orch_domain::variables;
+
 use super::Env;
 use super::output::CliError;
 
-/// What a guard puts into every job's environment: the job's id.
-const MARK: &str = "ORCH_JOB";
 /// Most processes that are looked at on the way up.
 const UP: usize = 256;
 
 /// Refuses a verb that nobody inside a job may give.
 pub(super) fn refuse(env: &Env, verb: &str) -> Result<(), CliError> {
-    let job = env.get(MARK).filter(|job| !job.is_empty()).map(|job| format!("job {job}"));
+    let job = env.get(variables::JOB).filter(|job| !job.is_empty()).map(|job| format!("job {job}"));
     let Some(job) = job.or_else(|| guard_above(Path::new("/proc")).map(|pid| format!("the guard {pid}"))) else {
         return Ok(());
     };
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_mark_of_a_job_is_refused() {
-        let env = Env::from([(MARK.to_owned(), "j123".to_owned())]);
+        let env = Env::from([(variables::JOB.to_owned(), "j123".to_owned())]);
         let said = refuse(&env, "task stop").expect_err("inside a job").to_string();
         assert!(said.contains("`orch task stop`") && said.contains("job j123"), "{said}");
     }

@@ -70,8 +70,6 @@ pub struct Outer {
     pub env: &'static str,
     /// What it means.
     pub doc: &'static str,
-    /// Whether an operator sets it; others are set by us for jobs and merely tolerated.
-    pub for_operators: bool,
 }
 
 const fn key(path: &'static str, kind: Kind, doc: &'static str) -> Key {
@@ -234,18 +232,7 @@ pub const KEYS: &[Key] = &[
 /// Environment variables that are no keys of the file.
 #[rustfmt::skip]
 pub const OUTER: &[Outer] = &[
-    Outer { env: "ORCH_CONFIG", doc: "The settings file, like `--config`. Without it `orch.yaml` in the current folder, if there is one.", for_operators: true },
-    Outer { env: "ORCH_TOKEN", doc: "The token itself, instead of the token file: for the supervisor and for commands that talk to it. At least 16 characters.", for_operators: true },
-    Outer { env: "ORCH_URL", doc: "Where commands find the supervisor, like `--url`. Without it the `http.addr` file in the data folder.", for_operators: true },
-    Outer { env: "ORCH_PROMPT_FILE", doc: "Set for agents.", for_operators: false },
-    Outer { env: "ORCH_ROLE", doc: "Set for agents.", for_operators: false },
-    Outer { env: "ORCH_ATTEMPT", doc: "Set for agents.", for_operators: false },
-    Outer { env: "ORCH_STAGE", doc: "Set for jobs.", for_operators: false },
-    Outer { env: "ORCH_TASK", doc: "Set for jobs.", for_operators: false },
-    Outer { env: "ORCH_RUN", doc: "Set for jobs.", for_operators: false },
-    Outer { env: "ORCH_REPO", doc: "Set for jobs.", for_operators: false },
-    Outer { env: "ORCH_COMMIT", doc: "Set for jobs.", for_operators: false },
-    Outer { env: "ORCH_WORKSPACE", doc: "Set for jobs.", for_operators: false },
-    Outer { env: "ORCH_COVERAGE_REPORT", doc: "Set for coverage commands.", for_operators: false },
-    Outer { env: "ORCH_COVERAGE_DIR", doc: "Set for coverage commands.", for_operators: false },
+    Outer { env: "ORCH_CONFIG", doc: "The settings file, like `--config`. Without it `orch.yaml` in the current folder, if there is one." },
+    Outer { env: "ORCH_TOKEN", doc: "The token itself, instead of the token file: for the supervisor and for commands that talk to it. At least 16 characters." },
+    Outer { env: "ORCH_URL", doc: "Where commands find the supervisor, like `--url`. Without it the `http.addr` file in the data folder." },
 ];

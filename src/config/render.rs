@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use orch_domain::variables;
 use serde_yaml::Value;
 
 use super::keys::{KEYS, Key, Kind, OUTER};
@@ -189,16 +190,17 @@ pub fn reference_text() -> String {
         let _ = writeln!(out, "| `{}` | {} | {default} | {env} | {} |", key.path, key.kind.text(), key.doc);
     }
     out.push_str("\n## Environment only\n\n| variable | meaning |\n| --- | --- |\n");
-    for outer in OUTER.iter().filter(|o| o.for_operators) {
+    for outer in OUTER {
         let _ = writeln!(out, "| `{}` | {} |", outer.env, outer.doc);
     }
-    let tolerated: Vec<String> = OUTER.iter().filter(|o| !o.for_operators).map(|o| format!("`{}`", o.env)).collect();
-    let _ = writeln!(
-        out,
-        "\nSet by the supervisor for its jobs, and ignored when `orch` itself finds them: {}.\n\
-         Variables that an agent's `key_env` or `env` names are passed to that agent and to nobody else.",
-        tolerated.join(", ")
+    out.push_str(
+        "\n## What jobs find\n\nSet by the supervisor for its jobs. Inside a job `orch` leaves them alone; elsewhere they are settings \
+         that do not exist.\n\n| variable | meaning |\n| --- | --- |\n",
     );
+    for (name, doc) in variables::ALL {
+        let _ = writeln!(out, "| `{name}` | {doc} |");
+    }
+    out.push_str("\nVariables that an agent's `key_env` or `env` names are passed to that agent and to nobody else.\n");
     out
 }
 
@@ -210,7 +212,7 @@ pub fn env_text() -> String {
          # Made from the table in src/config/keys.rs; a test compares them. Docker's env files know no quotes: values are\n\
          # written bare.\n",
     );
-    for outer in OUTER.iter().filter(|o| o.for_operators) {
+    for outer in OUTER {
         let _ = writeln!(out, "\n# {}\n#{}=", outer.doc, outer.env);
     }
     for key in KEYS {

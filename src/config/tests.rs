@@ -4,6 +4,7 @@ use std::path::Path;
 
 use orch_adapters::jobs::UserRange;
 use orch_domain::job::JobKind;
+use orch_domain::variables;
 
 use super::keys::KEYS;
 use super::*;
@@ -73,10 +74,11 @@ fn the_table_names_every_key_and_no_other() {
     table.sort();
     assert_eq!(typed, table);
     let mut names: Vec<&str> = KEYS.iter().filter_map(|k| k.env).chain(OUTER.iter().map(|o| o.env)).collect();
+    names.extend(variables::ALL.map(|(name, _)| name));
     let all = names.len();
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), all, "two keys share an environment name");
+    assert_eq!(names.len(), all, "two things share an environment name");
 }
 
 #[test]
@@ -273,7 +275,16 @@ fn wrong_environment_is_refused_with_its_name_and_value() {
         let err = refusal("", &[(name, value)]);
         assert!(err.contains(expected) && err.contains(name), "{name}={value}\n  gave: {err}");
     }
-    assert!(read("", &[("ORCH_PROMPT_FILE", "/x")]).is_ok(), "what jobs are given is tolerated");
+    let given: Vec<(&str, &str)> = variables::ALL.iter().map(|(name, _)| (*name, "x")).collect();
+    read("", &given).expect("what a job is given is no setting inside it");
+    for (name, _) in variables::ALL.iter().filter(|(name, _)| *name != variables::JOB) {
+        let err = read("", &[(name, "x")]).expect_err("outside of a job it is no setting").to_string();
+        assert!(err.contains(name) && err.contains("there is no such setting"), "{err}");
+        read("", &[(name, "x"), (variables::JOB, "j1")]).expect(name);
+    }
+    let err =
+        read("", &[("ORCH_MAX_CONCURENCY", "3"), (variables::JOB, "j1")]).expect_err("typed wrong inside a job, too");
+    assert!(err.to_string().contains("did you mean ORCH_MAX_CONCURRENCY?"), "{err}");
     let named = "agents:\n  mine: {command: x, env: [ORCH_SPECIAL]}\n";
     assert!(read(named, &[("ORCH_SPECIAL", "x")]).is_ok(), "what an agent is given is tolerated");
 }

@@ -31,4 +31,5 @@ pub mod testnames;
 pub mod time;
 pub mod tombstone;
 pub mod turns;
+pub mod variables;
 pub mod view;

@@ -18,7 +18,7 @@ use orch_domain::gate::{GateName, Verdict};
 use orch_domain::ids::{CommitSha, Epoch, Generation};
 use orch_domain::names::RepoName;
 
-use super::{Guard, Purpose, context, runtime_dir};
+use super::{Guard, Purpose, context};
 use crate::cli::{CliError, GateArgs, GateOutcome};
 use crate::config::{Config, EmbeddedRepo};
 
@@ -66,8 +66,6 @@ pub(super) async fn ask(
     };
     let outcome = outcome(args.name, base, head, answer).await;
     ctx.store.close();
-    // The folder for sockets lies elsewhere, where paths are short.
-    let _ = std::fs::remove_dir_all(runtime_dir(&config));
     Ok(outcome)
 }
 

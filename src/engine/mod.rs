@@ -253,9 +253,10 @@ fn folders(config: &Config) -> Result<Paths, StartError> {
     Ok(paths)
 }
 
-/// A short folder for sockets: their paths may have a hundred bytes only, data folders are longer.
-pub(crate) fn runtime_dir(config: &Config) -> PathBuf {
-    let digest = hex::encode(&Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes())[..6]);
+/// The folder for the sockets of a data folder's jobs, in a short place: their paths may have a hundred bytes only.
+#[must_use]
+pub fn runtime_dir(data_dir: &Path) -> PathBuf {
+    let digest = hex::encode(&Sha256::digest(data_dir.as_os_str().as_encoded_bytes())[..6]);
     let base =
         std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_dir() && d.as_os_str().len() < 60);
     match base {
@@ -269,7 +270,7 @@ fn placement(config: &Config, paths: &Paths, guard: Guard) -> Result<Arc<dyn Pla
         shim_program: guard.program,
         shim_args: guard.args,
         jobs_dir: paths.jobs.clone(),
-        runtime_dir: runtime_dir(config),
+        runtime_dir: runtime_dir(&config.data_dir),
         means: means(config),
     };
     let placement = LocalPlacement::new(settings).map_err(|e| StartError::Settings(e.to_string()))?;

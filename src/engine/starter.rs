@@ -87,7 +87,7 @@ impl EngineStarter for Starter {
         let means = means(config);
         let settings = LocalPlacementConfig {
             means,
-            ..LocalPlacementConfig::new(config.data_dir.join("jobs"), runtime_dir(config))
+            ..LocalPlacementConfig::new(config.data_dir.join("jobs"), runtime_dir(&config.data_dir))
         };
         match LocalPlacement::new(settings) {
             Ok(placement) => placement

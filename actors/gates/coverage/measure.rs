@@ -9,11 +9,11 @@ use std::fs;
 
 use orch_adapters::reports::coverage::{CoverageError, CoverageReport, Places, Since};
 use orch_adapters::reports::junit;
-use orch_domain::coverage::rules::{FOLDER_VARIABLE, REPORT_VARIABLE};
 use orch_domain::coverage::{About, Measurement, start};
 use orch_domain::ids::CommitSha;
 use orch_domain::names::RepoPath;
 use orch_domain::time::{Millis, Timestamp};
+use orch_domain::variables::{COVERAGE_DIR, COVERAGE_REPORT};
 
 use super::plan::Plan;
 use crate::gates::output::Shown;
@@ -99,8 +99,8 @@ pub(in crate::gates) async fn run(
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
     let mut line = line_of(site, plan, what);
     line.env.extend([
-        (REPORT_VARIABLE.to_owned(), text(places.asked_for())),
-        (FOLDER_VARIABLE.to_owned(), text(folder.clone())),
+        (COVERAGE_REPORT.to_owned(), text(places.asked_for())),
+        (COVERAGE_DIR.to_owned(), text(folder.clone())),
         // Data that the branch has brought along would be added up with what is measured now.
         ("COVERAGE_FILE".to_owned(), text(folder.join("python.data"))),
         ("PYTHONHASHSEED".to_owned(), "0".to_owned()),

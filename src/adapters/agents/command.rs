@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use orch_domain::agent::{AgentClaim, AgentEvent, AgentKind, AgentReport};
 use orch_domain::job::JobEnd;
 use orch_domain::time::Millis;
+use orch_domain::variables::PROMPT_FILE;
 
 use super::line::{self, Tally};
 use super::port::{Agent, AgentSetupError, LaunchContext, LaunchLine, StreamParser};
@@ -16,8 +17,6 @@ use super::settings::{AgentSettings, CommandLine};
 
 /// The kernel's bound for one argument, its closing zero byte included (`MAX_ARG_STRLEN`).
 const MAX_ARGUMENT: usize = 128 * 1024;
-/// Name of the variable that holds the prompt file's path.
-const PROMPT_FILE: &str = "ORCH_PROMPT_FILE";
 /// What a template may hold.
 const PLACEHOLDERS: [&str; 3] = ["{prompt}", "{prompt_file}", "{workspace}"];
 

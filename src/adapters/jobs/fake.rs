@@ -312,4 +312,12 @@ impl Placement for FakePlacement {
     fn capabilities(&self) -> Vec<String> {
         vec!["fake: nothing is started".to_owned()]
     }
+
+    fn stale_folders(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    fn clear_stale_folders(&self) -> usize {
+        0
+    }
 }

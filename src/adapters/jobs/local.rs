@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use orch_domain::ids::JobId;
 use orch_domain::job::{JobEnd, JobExit, JobIdentity};
 use orch_domain::time::Millis;
+use orch_domain::variables;
 use orch_shim::procs;
 use orch_shim::protocol::{Level, Phase, Reply, Request, VERSIONS};
 use orch_shim::record::{SHIM_FILE, read_exit};
@@ -29,7 +30,8 @@ use tokio::time::{sleep, timeout};
 
 use super::containment::{Held, Holding, Means};
 use super::link::{Link, LinkState};
-use super::orphans::{self, MARK};
+use super::orphans;
+use super::runtime_dir::RuntimeDir;
 use super::{spawner, user_room};
 use crate::ports::{Beyond, Clock, EndLevel, JobError, JobSpec, Observed, Placement, SystemClock};
 
@@ -104,6 +106,7 @@ pub enum PlacementError {
 /// Starts and finds jobs on this host.
 pub struct LocalPlacement {
     config: LocalPlacementConfig,
+    sockets: RuntimeDir,
     holding: Holding,
     held: Mutex<HashMap<JobId, Arc<Link>>>,
 }
@@ -114,12 +117,14 @@ impl LocalPlacement {
     /// # Errors
     /// See [`PlacementError`].
     pub fn new(mut config: LocalPlacementConfig) -> Result<Self, PlacementError> {
-        for dir in [&mut config.jobs_dir, &mut config.runtime_dir] {
-            let failed = |error| PlacementError::Folder { dir: dir.clone(), error };
-            DirBuilder::new().recursive(true).mode(0o700).create(&*dir).map_err(failed)?;
-            fs::set_permissions(&*dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-            *dir = fs::canonicalize(&*dir).map_err(failed)?;
-        }
+        let dir = &mut config.jobs_dir;
+        let failed = |error| PlacementError::Folder { dir: dir.clone(), error };
+        DirBuilder::new().recursive(true).mode(0o700).create(&*dir).map_err(failed)?;
+        fs::set_permissions(&*dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        *dir = fs::canonicalize(&*dir).map_err(failed)?;
+        let failed = |error| PlacementError::Folder { dir: config.runtime_dir.clone(), error };
+        let sockets = RuntimeDir::take(&config.runtime_dir).map_err(failed)?;
+        config.runtime_dir = sockets.path().to_owned();
         let length = config.runtime_dir.as_os_str().as_bytes().len();
         let most = SOCKET_PATH_MAX - SOCKET_NAME - 1;
         if length > most {
@@ -127,7 +132,7 @@ impl LocalPlacement {
         }
         let (program, args) = (&config.shim_program, &config.shim_args);
         let holding = Holding::look(program, args, config.means, &config.jobs_dir, &config.runtime_dir);
-        Ok(Self { config, holding, held: Mutex::default() })
+        Ok(Self { config, sockets, holding, held: Mutex::default() })
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Link>>> {
@@ -166,6 +171,7 @@ impl LocalPlacement {
     }
 
     async fn launch(&self, spec: &JobSpec, dir: &Path) -> io::Result<JobIdentity> {
+        self.sockets.ensure()?;
         let own = self.as_own_user(spec, dir).await?;
         let spec = own.as_ref().unwrap_or(spec);
         let secret = random_hex::<32>()?;
@@ -288,7 +294,7 @@ async fn brief(
 
 fn order(spec: &JobSpec, dir: &Path, socket: &Path, secret: &str, held: &Held) -> ShimSpec {
     let mut env: BTreeMap<String, String> = spec.env.clone();
-    env.insert(MARK.to_owned(), spec.id.to_string());
+    env.insert(variables::JOB.to_owned(), spec.id.to_string());
     ShimSpec {
         versions: VERSIONS.to_vec(),
         job: spec.id.clone(),
@@ -465,5 +471,13 @@ impl Placement for LocalPlacement {
 
     fn capabilities(&self) -> Vec<String> {
         self.holding.describe()
+    }
+
+    fn stale_folders(&self) -> Vec<PathBuf> {
+        self.sockets.stale()
+    }
+
+    fn clear_stale_folders(&self) -> usize {
+        self.sockets.clear_stale()
     }
 }

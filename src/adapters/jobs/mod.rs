@@ -14,6 +14,7 @@ mod link;
 mod local;
 mod orphans;
 mod runner;
+mod runtime_dir;
 mod spawner;
 mod user_room;
 

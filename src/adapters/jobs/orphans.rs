@@ -13,14 +13,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid, getsid};
 use orch_domain::job::JobIdentity;
+use orch_domain::variables::JOB;
 use orch_shim::groups::Groups;
 use orch_shim::procs;
 use orch_shim::record::FirstProcess;
 
 use super::spawner;
 
-/// Environment variable that marks every process of a job with the job's id.
-pub(super) const MARK: &str = "ORCH_JOB";
 /// How long remains are chased before they are reported as still there.
 const CHASE: Duration = Duration::from_secs(5);
 /// Between two looks at what was told to end.
@@ -151,7 +150,7 @@ fn end_inherited() -> (u32, bool) {
 
 /// Ends every process that carries the job's mark.
 fn end_marked(job: &JobIdentity) -> (u32, bool) {
-    let mark = format!("{MARK}={}", job.job);
+    let mark = format!("{JOB}={}", job.job);
     let until = Instant::now() + CHASE;
     let mut ended = std::collections::HashSet::new();
     loop {

@@ -8,11 +8,7 @@
 use serde::Serialize;
 
 use crate::detect::Files;
-
-/// Names the fresh file that a coverage command is asked to write.
-pub const REPORT_VARIABLE: &str = "ORCH_COVERAGE_REPORT";
-/// Names the fresh folder that it lies in, for tools that want a folder.
-pub const FOLDER_VARIABLE: &str = "ORCH_COVERAGE_DIR";
+use crate::variables::{COVERAGE_DIR, COVERAGE_REPORT};
 
 /// Where a report is looked for in the checkout when no place is configured, in this order.
 pub const PLACES: [&str; 10] = [
@@ -98,7 +94,7 @@ fn pytest_line(files: Files<'_>, has_src: bool, packages: &[String]) -> String {
     } else {
         packages.iter().map(|package| format!("--cov={package}")).collect::<Vec<_>>().join(" ")
     };
-    format!("python3 -m pytest {sources} --cov-report=json:\"${REPORT_VARIABLE}\"")
+    format!("python3 -m pytest {sources} --cov-report=json:\"${COVERAGE_REPORT}\"")
 }
 
 fn names_source(text: &str) -> bool {
@@ -111,12 +107,12 @@ fn names_source(text: &str) -> bool {
 /// By its name, not by npx: that one would ask the registry for a c8 that is not installed, and wait for the answer.
 fn c8_line() -> String {
     format!(
-        "PATH=\"$PWD/node_modules/.bin:$PATH\" c8 --all --reporter=lcovonly --reports-dir \"${FOLDER_VARIABLE}\" --temp-directory \"${FOLDER_VARIABLE}/tmp\" npm test"
+        "PATH=\"$PWD/node_modules/.bin:$PATH\" c8 --all --reporter=lcovonly --reports-dir \"${COVERAGE_DIR}\" --temp-directory \"${COVERAGE_DIR}/tmp\" npm test"
     )
 }
 
 fn llvm_cov_line() -> String {
-    format!("cargo llvm-cov --workspace --lcov --output-path \"${REPORT_VARIABLE}\"")
+    format!("cargo llvm-cov --workspace --lcov --output-path \"${COVERAGE_REPORT}\"")
 }
 
 /// Detected only where the repository itself names the tool: a coverage run of a tool that nobody installed would warn

@@ -334,10 +334,14 @@ impl Outside {
         // A guard that had been started but not recorded leaves by itself when nobody sends it on; others are gone.
         let (_never, tick) = std::sync::mpsc::channel::<()>();
         let begun = Instant::now();
+        let idles = !processes_of(self.root.path()).is_empty();
         while begun.elapsed() < IDLE_GUARD && !processes_of(self.root.path()).is_empty() {
             let _ = tick.recv_timeout(Duration::from_millis(50));
         }
         wrong.extend(processes_of(self.root.path()).into_iter().map(|process| format!("process {process} is left")));
+        let sockets = orch::engine::runtime_dir(&self.data);
+        // Where such a guard had its socket, the next start of any supervisor clears up.
+        wrong.extend((!idles && sockets.exists()).then(|| format!("{} is left", sockets.display())));
         wrong
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch::config::{AgentConfig, Config, Gates, RepoConfig, SecretEngine};
-use orch::engine::{self, Guard, Running};
+use orch::engine::{self, Guard, Running, runtime_dir};
 use orch_actors::api::{Control, ControlError, StopAnswer, Submit};
 use orch_adapters::disk::{FreeSpace, SystemDisk};
 use orch_domain::agent::AgentKind;
@@ -296,6 +296,13 @@ impl World {
         }
         let left = processes_with(self.root.path());
         assert!(left.is_empty(), "processes were left: {left:?}");
+        // It goes with the last side task that knows of it.
+        let sockets = runtime_dir(self.data());
+        let bound = tokio::time::Instant::now() + BOUND;
+        while sockets.exists() {
+            assert!(tokio::time::Instant::now() < bound, "{} was left", sockets.display());
+            tokio::task::yield_now().await;
+        }
     }
 }
 

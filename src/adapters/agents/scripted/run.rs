@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use orch_domain::agent::AgentClaim;
 use orch_domain::pipeline::Role;
+use orch_domain::variables;
 
 use super::Event;
 use super::script::Script;
@@ -61,8 +62,8 @@ fn play(args: impl Iterator<Item = OsString>) -> Result<u8, (u8, String)> {
     let mut run = Run { prompt, workspace, calls: 0 };
 
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let role = variable("ORCH_ROLE").or_else(|| run.header("Role")).and_then(|name| role_named(&name));
-    let attempt = variable("ORCH_ATTEMPT").or_else(|| run.header("Attempt"));
+    let role = variable(variables::ROLE).or_else(|| run.header("Role")).and_then(|name| role_named(&name));
+    let attempt = variable(variables::ATTEMPT).or_else(|| run.header("Attempt"));
     let attempt = attempt.and_then(|number| number.parse().ok()).unwrap_or(1);
     let session = format!("scripted-{}", std::process::id());
     emit(&Event::Start { session, attempt }).map_err(|err| (EXIT_STEP, err.to_string()))?;

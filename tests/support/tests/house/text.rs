@@ -29,10 +29,12 @@ const WALLS: &[(&str, &[&str], &str)] = &[
     ),
     ("src/adapters/", &["orch_store", "orch_actors"], "adapters return facts, never verdicts"),
     ("src/shim/", &["tokio", "std::thread::spawn"], "the shim is one thread, so that fork is safe"),
+    ("src/adapters/", &["\"ORCH_"], "what a job finds in its environment is named in src/domain/variables.rs"),
     (
         "actors/",
-        &["warp", "clap", "rusqlite", "std::process::Command", "tokio::process", "println!"],
-        "actors decide; SQL is the store's, processes are the adapters', words are the command line's",
+        &["warp", "clap", "rusqlite", "std::process::Command", "tokio::process", "println!", "\"ORCH_"],
+        "actors decide; SQL is the store's, processes are the adapters', words are the command line's, names of variables \
+         the domain's",
     ),
     (
         "src/http/",
