@@ -16,7 +16,7 @@ use orch_domain::task::{State, Status, Step};
 use orch_domain::time::Timestamp;
 use orch_store::{Change, Store, Stored, TaskFilter};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::api::Slots;
 use crate::context::Context;
@@ -125,6 +125,9 @@ pub struct RouterArgs {
 /// The actor.
 pub struct TaskRouter;
 
+/// How many tasks load at a time: four full groups of the store, so that its writer always finds one.
+const LOADS: usize = 256;
+
 /// A place in the queue for slots: priority first, then age.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
@@ -141,6 +144,7 @@ pub struct RouterState {
     teller: Teller,
     children: BTreeMap<TaskId, ActorRef<TaskMsg>>,
     by_actor: BTreeMap<ActorId, TaskId>,
+    loading: Arc<Semaphore>,
     /// Tasks whose actor is in its backoff.
     resting: BTreeSet<TaskId>,
     slots: BTreeSet<TaskId>,
@@ -174,6 +178,7 @@ impl Actor for TaskRouter {
             teller,
             children: BTreeMap::new(),
             by_actor: BTreeMap::new(),
+            loading: Arc::new(Semaphore::new(LOADS)),
             resting: BTreeSet::new(),
             slots: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -322,6 +327,7 @@ impl RouterState {
             directory: self.directory.clone(),
             snapshots: self.snapshots.clone(),
             restarts,
+            loading: self.loading.clone(),
         };
         match Actor::spawn_linked(None, TaskActor, args, myself.get_cell()).await {
             Ok((child, _)) => {

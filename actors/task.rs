@@ -16,7 +16,7 @@ use orch_domain::stop::Level;
 use orch_domain::task::{State, Step, Task};
 use orch_store::{Change, CommitError, NewRun};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::agent::{AgentArgs, AgentMsg, RUN_LEFT, RUN_OVER};
@@ -37,8 +37,11 @@ pub const CLOSED: &str = "closed";
 
 /// What a TaskActor hears.
 pub enum TaskMsg {
-    /// Load the row and go on from there. Sent to itself at start.
-    Load,
+    /// Load the row and go on from there, when there is a place among those that load. Sent to itself at start.
+    Load {
+        /// The places.
+        among: Arc<Semaphore>,
+    },
     /// Try again to save what could not be saved. Sent to itself.
     SaveAgain,
     /// Something happened.
@@ -90,6 +93,8 @@ pub struct TaskArgs {
     pub snapshots: Snapshots,
     /// Restarts so far, for people.
     pub restarts: u32,
+    /// Places for those that load.
+    pub loading: Arc<Semaphore>,
 }
 
 /// The actor.
@@ -140,7 +145,7 @@ impl Actor for TaskActor {
 
     async fn pre_start(&self, myself: ActorRef<TaskMsg>, args: TaskArgs) -> Result<TaskState, ActorProcessingErr> {
         // Loading is a message, not part of the start: thousands of tasks then load in a few grouped commits.
-        myself.cast(TaskMsg::Load)?;
+        myself.cast(TaskMsg::Load { among: args.loading })?;
         Ok(TaskState {
             id: args.task,
             ctx: args.ctx,
@@ -168,8 +173,12 @@ impl Actor for TaskActor {
         state: &mut TaskState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            // Boxed: the future of the longest handler is part of every idle actor otherwise.
-            TaskMsg::Load => Box::pin(state.load(&myself)).await?,
+            // Boxed: the future of the longest handler is part of every idle actor otherwise. Made only with a place: what
+            // ten thousand need at once while they load would stay the process's, in pieces between what they keep.
+            TaskMsg::Load { among } => {
+                let _place = among.acquire().await;
+                Box::pin(state.load(&myself)).await?;
+            }
             TaskMsg::SaveAgain => Box::pin(state.save_again(&myself)).await?,
             TaskMsg::Event { event, reply } => {
                 let answer = Box::pin(state.hear(&myself, *event)).await?;

@@ -14,4 +14,5 @@ mod rules_stop;
 mod seeded_bugs;
 mod support;
 mod table;
+mod why;
 mod world;
