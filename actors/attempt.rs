@@ -108,6 +108,7 @@ pub(crate) fn trouble(why: String) -> RunFacts {
         end: None,
         trouble: Some(why),
         report: AgentReport::default(),
+        main: None,
         base: None,
         start: None,
         head: None,
@@ -196,7 +197,7 @@ impl Attempt {
         let repo = self.repo()?;
         let setup = self.agent()?;
         let git = repo.git.for_owner(self.owner());
-        self.say("fetching main");
+        self.say("fetching the main branch");
         let footing = self.footing(&repo, &git).await?;
         self.stand_on(&footing, facts);
         self.say("making the workspace");
@@ -217,6 +218,7 @@ impl Attempt {
 
     /// The commits that the run is measured against: leftovers that were taken over are the run's own work.
     fn stand_on(&self, footing: &Footing, facts: &mut RunFacts) {
+        facts.main = Some(footing.main.clone());
         facts.base = Some(footing.base.clone());
         facts.start = Some(self.committed().map_or_else(|| footing.base.clone(), |(_, head)| head.clone()));
     }

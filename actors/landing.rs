@@ -201,7 +201,7 @@ impl Landing {
             self.wait_for_pushes().await?;
             match self.finish_window(&main, &window, epoch, Tries::Attached).await? {
                 Some(landed) => return Ok(self.after_landing(&task, landed, epoch).await),
-                None => self.note("main-moved", "the interrupted landing had not reached main".to_owned()).await,
+                None => self.note("main-moved", format!("the interrupted landing had not reached {main}")).await,
             }
         }
         if self.finish {
@@ -229,24 +229,24 @@ impl Landing {
                 return Ok(self.after_landing(&task, landed, epoch).await);
             }
             self.turn.reset("main-moved");
-            self.note("main-moved", "main moved during the landing; catching up again, nobody is blamed".to_owned())
-                .await;
+            let text = format!("{main} moved during the landing; catching up again, nobody is blamed");
+            self.note("main-moved", text).await;
         }
         let n = self.ctx.limits.catch_ups;
-        Ok(LandingEnd::MainMoved { why: format!("main moved {n} times while it was being landed") })
+        Ok(LandingEnd::MainMoved { why: format!("{main} moved {n} times while it was being landed") })
     }
 
     /// Catches up with main, publishes the branch, tests the result. `None`: main moved meanwhile, begin again.
     async fn candidate(&self, task: &Task, main: &BranchName, epoch: Epoch) -> Result<Option<Candidate>, Halt> {
         let git = &self.repo.lane_git;
-        self.say("fetching main");
+        self.say(&format!("fetching {main}"));
         let main_at = git.fetch_main(main).await.map_err(could_not_run)?;
         self.turn.main_is(&main_at);
         let Some(own) = task.head.clone() else {
             return Err(could_not_run("the task has no commit to land"));
         };
-        let caught = self.catch_up(git, task, &own, &main_at).await?;
-        let head = self.strip(git, task, &caught.head, &main_at).await?;
+        let caught = self.catch_up(git, task, &own, (main, &main_at)).await?;
+        let head = self.strip(git, task, &caught.head, (main, &main_at)).await?;
         self.border().await?;
         // Where nothing is left to land, main's own head must not show up as a task branch.
         let left = head != main_at;
@@ -300,7 +300,7 @@ impl Landing {
         tries: Tries,
     ) -> Result<Option<Landed>, Halt> {
         let Some(expected) = window.expected.clone() else {
-            return Err(could_not_run(format!("window {} does not say what main was", window.id)));
+            return Err(could_not_run(format!("window {} does not say what {main} was", window.id)));
         };
         let tree = self.tree(&self.repo.lane_git, &window.sha).await?;
         let proof = proof_of(window, tries);
@@ -335,7 +335,7 @@ impl Landing {
             }
         }
         // The window stays open: whoever comes next repeats the same compare-and-swap.
-        Err(Some(LandingEnd::CouldNotRun { why: format!("the forge does not say whether main moved: {unknown}") }))
+        Err(Some(LandingEnd::CouldNotRun { why: format!("the forge does not say whether {main} moved: {unknown}") }))
     }
 
     /// The forge's answer in the rules' words, with its own, and where `main` is if it is elsewhere.
@@ -399,7 +399,7 @@ impl Landing {
             }
         };
         if !contained {
-            return Err(could_not_run(format!("the forge says done, but main at {} does not hold it", at.short())));
+            return Err(could_not_run(format!("the forge says done, but {main} at {} does not hold it", at.short())));
         }
         let landing = NewLanding {
             task: self.task.clone(),

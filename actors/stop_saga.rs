@@ -151,7 +151,11 @@ impl StopSaga {
         let landed = self.landing().await?;
         let result = match (&landed, windows.is_empty()) {
             (Some(landing), _) => StepResult::Done {
-                proof: format!("waited for its landing to end: {} is on main, verified", landing.sha),
+                proof: format!(
+                    "waited for its landing to end: {} is on {}, verified",
+                    landing.sha,
+                    self.task.main_name()
+                ),
             },
             (None, true) => StepResult::Nothing { proof: "no irreversible step was begun".to_owned() },
             (None, false) => StepResult::Done { proof: "the step under way has ended, and nothing landed".to_owned() },

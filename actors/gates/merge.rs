@@ -11,6 +11,7 @@ use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, Verdict};
 use orch_domain::ids::CommitSha;
 use orch_domain::landing::{Account, Blame, OnMain, WorkFault, account, blame};
+use orch_domain::names::BranchName;
 use orch_domain::pipeline::RepoCommand;
 use orch_domain::policy::pin_hash;
 use orch_domain::task::first_line;
@@ -25,6 +26,8 @@ use crate::context::{Context, RepoRuntime};
 /// A commit that contains `main`, and how it came to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaughtUp {
+    /// What `main` is called.
+    pub main: BranchName,
     /// The branch's own head, before.
     pub own: CommitSha,
     /// The commit that contains `main`; `own` where nothing had to be done, `main` where nothing is left.
@@ -47,6 +50,8 @@ pub struct Suite {
 /// A branch and a `main` that do not go together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
+    /// What `main` is called.
+    pub main: BranchName,
     /// What is told to whoever has to resolve it.
     pub findings: String,
 }
@@ -58,13 +63,14 @@ pub struct Conflict {
 pub async fn catch_up(
     git: &RepoGit,
     own: &CommitSha,
-    main: &CommitSha,
+    (name, main): (&BranchName, &CommitSha),
     spec: &CatchUpSpec,
 ) -> Result<Result<CaughtUp, Conflict>, orch_adapters::git::GitError> {
     let (head, how) = match git.catch_up(own, main, spec).await? {
         CatchUp::Contains => {
-            let how = format!("contains main at {} already", main.short());
-            return Ok(Ok(CaughtUp { own: own.clone(), head: own.clone(), how, account: Account::default() }));
+            let how = format!("contains {name} at {} already", main.short());
+            let (main, own) = (name.clone(), own.clone());
+            return Ok(Ok(CaughtUp { main, head: own.clone(), own, how, account: Account::default() }));
         }
         CatchUp::Rebased { head, .. } => {
             let how = format!("rebased onto {}: {}", main.short(), head.short());
@@ -75,11 +81,11 @@ pub async fn catch_up(
             (head, how)
         }
         // Nothing is left to land: main holds the same changes. What stands on main is what is verified.
-        CatchUp::Vanished { .. } => (main.clone(), format!("main at {} has the same changes already", main.short())),
-        CatchUp::Conflict { paths, ours, theirs } => return Ok(Err(conflict(main, &paths, &ours, &theirs))),
+        CatchUp::Vanished { .. } => (main.clone(), format!("{name} at {} has the same changes already", main.short())),
+        CatchUp::Conflict { paths, ours, theirs } => return Ok(Err(conflict(name, main, &paths, &ours, &theirs))),
     };
     let account = account(&git.composition(own, main, &head, spec).await?);
-    Ok(Ok(CaughtUp { own: own.clone(), head, how, account }))
+    Ok(Ok(CaughtUp { main: name.clone(), own: own.clone(), head, how, account }))
 }
 
 fn why_merged(because: &WhyMerged) -> String {
@@ -92,19 +98,25 @@ fn why_merged(because: &WhyMerged) -> String {
     }
 }
 
-fn conflict(main: &CommitSha, paths: &[String], ours: &[CommitLine], theirs: &[CommitLine]) -> Conflict {
+fn conflict(
+    name: &BranchName,
+    main: &CommitSha,
+    paths: &[String],
+    ours: &[CommitLine],
+    theirs: &[CommitLine],
+) -> Conflict {
     let lines = |texts: Vec<String>| texts.iter().map(|text| format!("  {text}\n")).collect::<String>();
     let commits = |of: &[CommitLine]| {
         lines(of.iter().map(|c| format!("{} {} ({})", c.sha.short(), c.subject, c.author)).collect())
     };
     let findings = format!(
-        "The branch conflicts with main at {main}.\nConflicting paths:\n{}Your commits on them:\n{}Commits on main:\n{}\
-         Merge or rebase `origin/main` and resolve the conflict.",
+        "The branch conflicts with {name} at {main}.\nConflicting paths:\n{}Your commits on them:\n{}Commits on {name}:\n{}\
+         Merge or rebase `origin/{name}` and resolve the conflict.",
         lines(paths.to_vec()),
         commits(ours),
         commits(theirs)
     );
-    Conflict { findings }
+    Conflict { main: name.clone(), findings }
 }
 
 /// Asks the gate about `subject.head`, which is caught up on `subject.base`.
@@ -115,10 +127,11 @@ pub async fn run(ctx: &Context, subject: &GateSubject, caught: &CaughtUp, suite:
     };
     if !caught.account.balances() {
         let text = format!(
-            "Catching up with main at {} did not keep everything of the branch.\n\n{}\n\nRebase onto `origin/main` yourself, \
+            "Catching up with {main} at {} did not keep everything of the branch.\n\n{}\n\nRebase onto `origin/{main}` yourself, \
              and see that nothing is lost.",
             subject.rules_at(),
-            caught.account.lines().join("\n")
+            caught.account.lines().join("\n"),
+            main = caught.main
         );
         return gate.conclude(caught, Verdict::Failed, text, "").await.because(Cause::Work(WorkFault::Conflict));
     }
@@ -132,9 +145,10 @@ pub async fn conflicted(ctx: &Context, subject: &GateSubject, conflict: &Conflic
         Err(answer) => return answer,
     };
     let caught = CaughtUp {
+        main: conflict.main.clone(),
         own: subject.head.clone(),
         head: subject.head.clone(),
-        how: format!("conflicts with main at {}", subject.rules_at().short()),
+        how: format!("conflicts with {} at {}", conflict.main, subject.rules_at().short()),
         account: Account::default(),
     };
     let answer = gate.conclude(&caught, Verdict::Failed, conflict.findings.clone(), "").await;
@@ -183,8 +197,8 @@ impl<'g> Gate<'g> {
                 if alone.cause == Cause::Cancelled {
                     return alone;
                 }
-                body.push_str(&told(&alone, "main alone"));
-                self.charge(findings, alone.end)
+                body.push_str(&told(&alone, &format!("{} alone", caught.main)));
+                self.charge(&caught.main, findings, alone.end)
             }
         };
         self.conclude(caught, verdict, text, &body).await.because(cause)
@@ -202,7 +216,7 @@ impl<'g> Gate<'g> {
     }
 
     /// Whom a red combined tree is charged to.
-    fn charge(&self, findings: &str, alone: CheckEnd) -> (Verdict, String, Cause) {
+    fn charge(&self, name: &BranchName, findings: &str, alone: CheckEnd) -> (Verdict, String, Cause) {
         let on_main = match alone {
             CheckEnd::Passed { .. } => OnMain::Passed,
             CheckEnd::Failed { findings } => OnMain::Failed(Failure::of(&findings)),
@@ -210,15 +224,15 @@ impl<'g> Gate<'g> {
             CheckEnd::NotConfigured { .. } => OnMain::NoTests,
         };
         let main = self.main();
-        match blame(&Failure::of(findings), &on_main) {
+        match blame(&Failure::of(findings), name, &on_main) {
             Blame::Work { note, .. } => {
                 let text = format!(
-                    "The change, caught up with main at {main}, fails the tests. What main brought may be the cause.\n{note}\n\n{findings}"
+                    "The change, caught up with {name} at {main}, fails the tests. What {name} brought may be the cause.\n{note}\n\n{findings}"
                 );
                 (Verdict::Failed, text, Cause::Work(WorkFault::Tests))
             }
             Blame::Main { note } => {
-                let text = format!("main is red at {main}, nothing can land on it.\n{note}\n\n{findings}");
+                let text = format!("{name} is red at {main}, nothing can land on it.\n{note}\n\n{findings}");
                 (Verdict::Failed, text, Cause::MainRed)
             }
             Blame::Unknown { why } => {

@@ -283,7 +283,7 @@ impl Gate<'_> {
              be rewritten, until no commit since {base} holds it. For example `git reset --soft {base}` and one new commit, or \
              `git rebase -i {base}`. Read the value from the environment or a secret store at run time instead. A secret that has \
              been committed should be revoked by its owner. Comments like `gitleaks:allow`, a `.gitleaksignore` and changes to \
-             `{}` on this branch have no effect: what is no secret is said on main, by a person.\n",
+             `{}` on this branch have no effect: what is no secret is said on the main branch, by a person.\n",
             secrets::RULES_FILE
         )
     }

@@ -8,6 +8,7 @@ use orch_adapters::git::{BranchPush, CatchUpSpec, RepoGit, TaskBranch};
 use orch_domain::event::LandingEnd;
 use orch_domain::ids::{CommitSha, Epoch};
 use orch_domain::landing::WorkFault;
+use orch_domain::names::BranchName;
 use orch_domain::task::Task;
 
 use super::{Halt, Landing, could_not_run};
@@ -21,11 +22,11 @@ impl Landing {
         git: &RepoGit,
         task: &Task,
         own: &CommitSha,
-        main_at: &CommitSha,
+        (main, main_at): (&BranchName, &CommitSha),
     ) -> Result<CaughtUp, Halt> {
-        self.say("catching up with main");
-        let spec = self.catch_up_spec(task);
-        let caught = match merge::catch_up(git, own, main_at, &spec).await.map_err(could_not_run)? {
+        self.say(&format!("catching up with {main}"));
+        let spec = self.catch_up_spec(task, main);
+        let caught = match merge::catch_up(git, own, (main, main_at), &spec).await.map_err(could_not_run)? {
             Ok(caught) => caught,
             Err(conflict) => {
                 self.turn.conflict();
@@ -52,17 +53,17 @@ impl Landing {
         // Where the gate is asked, it says so itself, with its report.
         if !caught.account.balances() && !task.policy.gates.merge.is_asked() {
             let findings =
-                format!("Catching up with main at {main_at} lost something:\n{}", caught.account.lines().join("\n"));
+                format!("Catching up with {main} at {main_at} lost something:\n{}", caught.account.lines().join("\n"));
             return Err(Some(LandingEnd::SentBack { fault: WorkFault::Conflict, findings, head: None }));
         }
         Ok(caught)
     }
 
-    fn catch_up_spec(&self, task: &Task) -> CatchUpSpec {
+    fn catch_up_spec(&self, task: &Task, main: &BranchName) -> CatchUpSpec {
         CatchUpSpec {
             task: self.task.clone(),
             at: task.state.since(),
-            merge_message: format!("Merge main into {}", task.branch()),
+            merge_message: format!("Merge {main} into {}", task.branch()),
         }
     }
 
@@ -72,14 +73,14 @@ impl Landing {
         git: &RepoGit,
         task: &Task,
         head: &CommitSha,
-        main_at: &CommitSha,
+        (main, main_at): (&BranchName, &CommitSha),
     ) -> Result<CommitSha, Halt> {
         if task.policy.keep_artefacts || head == main_at {
             return Ok(head.clone());
         }
         let folder = artefacts::folder(task);
         let message = format!("{}: leave the notes in `{folder}` out of what lands\n", task.key);
-        let spec = self.catch_up_spec(task);
+        let spec = self.catch_up_spec(task, main);
         match git.strip_folder(head, main_at, &folder, &message, &spec).await.map_err(could_not_run)? {
             Some(stripped) => {
                 self.note("notes-stripped", format!("took `{folder}` out: {}", stripped.short())).await;

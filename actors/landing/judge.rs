@@ -89,7 +89,7 @@ impl Landing {
         let mut judged = Judged { answers: Vec::new(), off: off_by_switch(task), coverage: None };
         let plan = task.policy.gates;
         if plan.security.is_asked() && head != main_at {
-            self.judge_objects(&mut judged, task, main_at, head, &caught.head).await?;
+            self.judge_objects(&mut judged, task, main_at, head, caught).await?;
         }
         if plan.merge.is_asked() {
             self.say("testing the combined tree");
@@ -100,7 +100,7 @@ impl Landing {
             let how = caught.clone();
             let work = async move { merge::run(&ctx, &asked, &how, suite).await };
             let answer = self.ask(task, subject, GateName::Merge, work).await?;
-            self.take(&mut judged, GateName::Merge, answer, "", main_at, &caught.head).await?;
+            self.take(&mut judged, GateName::Merge, answer, "", main_at, caught).await?;
             self.border().await?;
         }
         if plan.coverage.is_asked() {
@@ -110,12 +110,12 @@ impl Landing {
             let (asked, left) = (subject.clone(), slot.clone());
             let work = async move { coverage::run(&ctx, &asked, &left).await };
             let answer = self.ask(task, subject, GateName::Coverage, work).await?;
-            self.take(&mut judged, GateName::Coverage, answer, "", main_at, &caught.head).await?;
+            self.take(&mut judged, GateName::Coverage, answer, "", main_at, caught).await?;
             judged.coverage = slot.get().cloned();
             self.border().await?;
         }
         if plan.image_freshness.is_asked() {
-            self.judge_image(task, &mut judged, main_at, head, &caught.head).await?;
+            self.judge_image(task, &mut judged, main_at, head, caught).await?;
         }
         Ok(judged)
     }
@@ -127,7 +127,7 @@ impl Landing {
         judged: &mut Judged,
         main_at: &CommitSha,
         head: &CommitSha,
-        go_on: &CommitSha,
+        caught: &CaughtUp,
     ) -> Result<(), Halt> {
         if self.repo.settings.image.is_none() {
             // Neither a slot nor a report: there is nothing to look at.
@@ -139,8 +139,8 @@ impl Landing {
         let (ctx, asked) = (self.ctx.clone(), subject.clone());
         let work = async move { image::run(&ctx, &asked).await };
         let answer = self.ask(task, subject, GateName::ImageFreshness, work).await?;
-        let failed = "The image of the change, caught up with main, is not right.";
-        self.take(judged, GateName::ImageFreshness, answer, failed, main_at, go_on).await?;
+        let failed = "does not make the right image";
+        self.take(judged, GateName::ImageFreshness, answer, failed, main_at, caught).await?;
         self.border().await
     }
 
@@ -152,7 +152,7 @@ impl Landing {
         task: &Task,
         main_at: &CommitSha,
         head: &CommitSha,
-        go_on: &CommitSha,
+        caught: &CaughtUp,
     ) -> Result<(), Halt> {
         let own = task.head.clone().unwrap_or_else(|| head.clone());
         let of_caught_up = self.subject(task, main_at, head).await?;
@@ -166,8 +166,8 @@ impl Landing {
             let (ctx, of) = (self.ctx.clone(), subject.clone());
             let work = async move { security::run(&ctx, &of, &known).await };
             let answer = self.ask(task, subject, GateName::Security, work).await?;
-            let failed = "The change, caught up with main, does not pass the security gate.";
-            self.take(judged, GateName::Security, answer, failed, main_at, go_on).await?;
+            let failed = "does not pass the security gate";
+            self.take(judged, GateName::Security, answer, failed, main_at, caught).await?;
             self.border().await?;
         }
         Ok(())
@@ -216,7 +216,7 @@ impl Landing {
         answer: GateAnswer,
         failed: &str,
         main_at: &CommitSha,
-        go_on: &CommitSha,
+        caught: &CaughtUp,
     ) -> Result<(), Halt> {
         match answer.end {
             CheckEnd::Passed { note, warnings } => {
@@ -233,12 +233,15 @@ impl Landing {
                     Cause::Work(fault) => fault,
                     Cause::None | Cause::Cancelled => WorkFault::Gate,
                 };
+                let main = &caught.main;
                 let findings = match failed {
                     "" => findings,
-                    failed => format!("{failed}\nmain is at {main_at}.\n\n{findings}"),
+                    failed => {
+                        format!("The change, caught up with {main}, {failed}.\n{main} is at {main_at}.\n\n{findings}")
+                    }
                 };
                 // What a catch-up lost is not gone on from.
-                let go_on = if fault == WorkFault::Conflict { None } else { Some(go_on.clone()) };
+                let go_on = if fault == WorkFault::Conflict { None } else { Some(caught.head.clone()) };
                 Err(Some(LandingEnd::SentBack { fault, findings, head: go_on }))
             }
             CheckEnd::CouldNotRun { why } => {

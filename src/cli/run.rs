@@ -306,7 +306,8 @@ fn summary(detail: &TaskDetail, out: &mut Output) -> Result<u8, CliError> {
     }
     if let Some(landed) = &task.landed {
         out.line(&format!(
-            "where    main of {}, with the tree {} that its gates have judged",
+            "where    {} of {}, with the tree {} that its gates have judged",
+            task.main.as_ref().map_or("main", BranchName::as_str),
             task.repo,
             landed.tree.short()
         ))?;

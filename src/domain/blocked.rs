@@ -111,9 +111,9 @@ impl Blocked {
                 format!("sent back as often as allowed; last findings: {}", first_line(findings))
             }
             Self::ConflictedTooOften { findings } => {
-                format!("conflicted with main as often as allowed; last findings: {}", first_line(findings))
+                format!("conflicted with the main branch as often as allowed; last findings: {}", first_line(findings))
             }
-            Self::MainIsRed { why } => format!("main itself is red: {}", first_line(why)),
+            Self::MainIsRed { why } => format!("the main branch itself is red: {}", first_line(why)),
             Self::InterruptedTooOften => "its runs were interrupted as often as allowed".to_owned(),
             Self::Infrastructure { why } => format!("could not run: {why}"),
             Self::DeferredTooOften { why } => format!("deferred as often as allowed: {why}"),

@@ -9,7 +9,7 @@ use crate::agent::AgentReport;
 use crate::ids::{CommitSha, RunId};
 use crate::job::JobEnd;
 use crate::landing::WorkFault;
-use crate::names::TaskKey;
+use crate::names::{BranchName, TaskKey};
 use crate::task::{ApprovalOf, Landed};
 use crate::time::Timestamp;
 
@@ -94,6 +94,9 @@ pub struct RunFacts {
     pub trouble: Option<String>,
     /// What the program told.
     pub report: AgentReport,
+    /// The branch that is `main` in this repository.
+    #[serde(default)]
+    pub main: Option<BranchName>,
     /// The commit of `main` the workspace was made from.
     pub base: Option<CommitSha>,
     /// The commit the workspace began at.

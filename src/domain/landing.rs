@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::LandingEnd;
 use crate::gate::{GateName, LANDING_GATES, Verdict};
 use crate::ids::CommitSha;
+use crate::names::BranchName;
 use crate::policy::{GatePlan, LandMode};
 use crate::task::{ApprovalOf, Task};
 use crate::testnames::Failure;
@@ -178,32 +179,32 @@ pub enum Blame {
 /// Compares a red caught-up commit with `main` alone. "The same" is said only when both name every failed test and the
 /// work adds none, or neither names any and both say the same.
 #[must_use]
-pub fn blame(head: &Failure, main: &OnMain) -> Blame {
-    let failed = match main {
+pub fn blame(head: &Failure, main: &BranchName, alone: &OnMain) -> Blame {
+    let failed = match alone {
         OnMain::Passed => {
-            return Blame::Work { also_on_main: BTreeSet::new(), note: "main alone passes the tests.".to_owned() };
+            return Blame::Work { also_on_main: BTreeSet::new(), note: format!("{main} alone passes the tests.") };
         }
         OnMain::NoTests => {
-            return Blame::Work { also_on_main: BTreeSet::new(), note: "main has no tests of its own.".to_owned() };
+            return Blame::Work { also_on_main: BTreeSet::new(), note: format!("{main} has no tests of its own.") };
         }
         OnMain::CouldNotRun(why) => {
-            return Blame::Unknown { why: format!("whether main fails as well could not be found out: {why}") };
+            return Blame::Unknown { why: format!("whether {main} fails as well could not be found out: {why}") };
         }
         OnMain::Failed(failed) => failed,
     };
     let listed = |names: &BTreeSet<String>| names.iter().map(|name| format!("\n- {name}")).collect::<String>();
     match (head, failed) {
-        (Failure::Named(head), Failure::Named(main)) if head.is_subset(main) => {
-            Blame::Main { note: format!("main alone fails the same tests:{}", listed(head)) }
+        (Failure::Named(head), Failure::Named(there)) if head.is_subset(there) => {
+            Blame::Main { note: format!("{main} alone fails the same tests:{}", listed(head)) }
         }
-        (Failure::Unnamed(head), Failure::Unnamed(main)) if head == main => {
-            Blame::Main { note: "main alone fails in the same way; the output names no test.".to_owned() }
+        (Failure::Unnamed(head), Failure::Unnamed(there)) if head == there => {
+            Blame::Main { note: format!("{main} alone fails in the same way; the output names no test.") }
         }
-        (head, main) => {
-            let also: BTreeSet<String> = head.names().intersection(&main.names()).cloned().collect();
+        (head, there) => {
+            let also: BTreeSet<String> = head.names().intersection(&there.names()).cloned().collect();
             let note = match also.is_empty() {
-                true => "main alone fails too, but not in these tests as far as their names are known.".to_owned(),
-                false => format!("Of these, main alone fails too, so they are not yours:{}", listed(&also)),
+                true => format!("{main} alone fails too, but not in these tests as far as their names are known."),
+                false => format!("Of these, {main} alone fails too, so they are not yours:{}", listed(&also)),
             };
             Blame::Work { also_on_main: also, note }
         }
@@ -274,12 +275,12 @@ impl Account {
             lines.extend((!of.is_empty()).then(|| format!("{what}:")));
             lines.extend(of.iter().map(|line| format!("- {line}")));
         };
-        say("Already on main, left out", &self.already_on_main);
+        say("Already on the main branch, left out", &self.already_on_main);
         say("Kept, with other surroundings", &self.altered);
-        say("LOST without being on main", &self.lost);
+        say("LOST without being on the main branch", &self.lost);
         say("Changed without being changed by the branch", &self.foreign_paths);
         if self.composed_differently {
-            lines.push("The tree is not the one that merging main and the branch gives.".to_owned());
+            lines.push("The tree is not the one that merging the main branch and this one gives.".to_owned());
         }
         lines
     }

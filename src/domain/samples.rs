@@ -261,6 +261,7 @@ pub fn good_facts(task: &Task) -> RunFacts {
             wall: Millis::from_secs(60),
             ..AgentReport::default()
         },
+        main: Some("main".parse().expect("a branch")),
         base: Some(sha('a')),
         head: Some(if start == Some(sha('e')) { sha('f') } else { sha('e') }),
         foreign_paths: Vec::new(),

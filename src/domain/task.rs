@@ -333,6 +333,9 @@ pub struct Task {
     pub stage: StageName,
     /// Where it is within the stage.
     pub state: State,
+    /// The branch that is `main` in its repository, as its last run found it; `None` before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main: Option<BranchName>,
     /// The commit of `main` that the work began from, as the forge told it.
     pub base: Option<CommitSha>,
     /// The work's newest commit, in our own repository.
@@ -449,6 +452,7 @@ impl Task {
             agent: new.agent,
             stage,
             state: State::Waiting { on, then: Step::Agent, since: now },
+            main: None,
             base: None,
             head: None,
             stage_head: None,
@@ -489,6 +493,12 @@ impl Task {
     #[must_use]
     pub fn branch(&self) -> BranchName {
         self.key.branch(self.generation)
+    }
+
+    /// What people call the branch that it lands on.
+    #[must_use]
+    pub fn main_name(&self) -> &str {
+        self.main.as_ref().map_or("main", BranchName::as_str)
     }
 
     /// The id of this life's `n`-th run: derived, so that repeating an effect never makes a second one.

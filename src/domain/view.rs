@@ -40,6 +40,9 @@ pub struct TaskView {
     pub pipeline: String,
     /// The branch of this life.
     pub branch: BranchName,
+    /// The branch that is `main` in its repository; `None` before its first run.
+    #[serde(default)]
+    pub main: Option<BranchName>,
     /// The commit of `main` it began from.
     pub base: Option<CommitSha>,
     /// Its newest commit.
@@ -143,6 +146,7 @@ impl TaskView {
             priority: task.priority,
             pipeline: task.pipeline.name.clone(),
             branch: task.branch(),
+            main: task.main.clone(),
             base: task.base.clone(),
             head: task.head.clone(),
             landed: task.landed.clone(),
@@ -246,7 +250,7 @@ fn explain_wait(task: &Task, on: &WaitFor) -> (String, String, Option<String>) {
         ),
         WaitFor::PersonMerges { sha } => (
             format!("a person to merge {}", sha.short()),
-            "main containing that commit (looked at every minute)".to_owned(),
+            format!("{} containing that commit (looked at every minute)", task.main_name()),
             None,
         ),
     }

@@ -1,13 +1,13 @@
 //! Real repositories as they come, and names from outside that must not get further than the door.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use orch_actors::api::Submit;
 use orch_domain::names::TaskKey;
 use orch_domain::task::Status;
 use orch_domain::view::TaskView;
 
-use crate::world::{Setup, World, commit_file, git, git_init};
+use crate::world::{GREEN, Setup, World, commit_file, git, git_init};
 
 const CHECK: &str = "echo '3 passed, 0 failed'\n";
 const GOOD: &str = "attempts:\n- - write: {path: good.txt, content: x}\n  - commit: {message: Add a file}\n";
@@ -37,9 +37,54 @@ async fn a_repository_whose_default_branch_is_master_is_landed_on_master() {
             git(repo, &["branch", "--quiet", "-m", "main", "master"]);
         })
         .await;
-    lands(&world, "master").await;
+    let task = lands(&world, "master").await;
     assert_eq!(world.git(&["for-each-ref", "--format=%(refname)", "refs/heads"]), "refs/heads/master");
+    assert_eq!(world.look(&task).await.task.main.expect("known after a run").as_str(), "master");
     world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_journal_and_reports_name_the_branch_that_there_is() {
+    let script = "attempts:
+- - write: {path: shared.txt, content: \"mine\\n\"}
+  - commit: {message: My line, allow_empty: true}
+- - expect_prompt: 'conflicts with master at'
+  - expect_prompt: '`origin/master`'
+  - run: {cmd: \"git merge -q origin/master\", may_fail: true}
+  - write: {path: shared.txt, content: \"both\\n\"}
+  - run: {cmd: \"git add -A && git commit -q -m 'Resolve'\"}
+";
+    let world = Setup::default()
+        .agent("mine", script)
+        .tests_wait_for("go", GREEN)
+        .open_over("repo", |repo| {
+            begin(repo);
+            git(repo, &["branch", "--quiet", "-m", "main", "master"]);
+        })
+        .await;
+    let task = world.submit("Write my line").await;
+    world.until_test_run(&task, 1).await;
+    commit_file(&world.repo, "shared.txt", "theirs\n", "Their line");
+    world.give("go");
+    world.expect_status(&task, Status::Done).await;
+    assert_eq!(world.git(&["show", "master:shared.txt"]), "both");
+
+    let reports = files_below(&world.data().join("reports"));
+    let mut read: Vec<String> = reports.iter().map(|file| std::fs::read_to_string(file).expect("text")).collect();
+    assert!(read.iter().any(|report| report.contains("conflicts with master at")), "{reports:?}");
+    // A kind is a word of ours, as a state is.
+    read.extend(world.journal(&task).await.into_iter().map(|line| line.split_once(": ").expect("a kind").1.to_owned()));
+    for text in read {
+        let names_it = |line: &&str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "main");
+        let wrong: Vec<&str> = text.lines().filter(names_it).collect();
+        assert!(wrong.is_empty(), "there is no such branch: {wrong:#?}");
+    }
+    world.close().await;
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("readable").flatten().map(|e| e.path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use orch_domain::variables;
+
 use crate::world::crash::{finish, processes_of};
 use crate::world::{commit_file, git, git_init};
 
@@ -74,9 +76,12 @@ impl Desk {
         child
     }
 
-    fn nothing_runs(&self) {
+    /// Nothing runs any more, and nothing temporary is left, not even an empty folder.
+    fn nothing_is_left(&self) {
         let left = processes_of(self.root.path());
         assert!(left.is_empty(), "processes were left: {left:?}");
+        let left: Vec<_> = std::fs::read_dir(self.path("tmp")).expect("a folder").flatten().map(|e| e.path()).collect();
+        assert!(left.is_empty(), "temporary folders were left: {left:?}");
     }
 }
 
@@ -84,7 +89,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Files and folders below a folder that are more than empty runtime folders.
+/// Files below a folder.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -120,9 +125,8 @@ fn the_demo_ends_well_in_time_and_leaves_nothing() {
         "{told}{}",
         text(&output.stderr)
     );
-    assert_eq!(files_below(&desk.path("tmp")), Vec::<PathBuf>::new());
     assert!(!desk.path("data").exists(), "the demo has a data folder of its own");
-    desk.nothing_runs();
+    desk.nothing_is_left();
 }
 
 #[test]
@@ -133,7 +137,7 @@ fn the_demo_keeps_its_folder_when_asked_and_says_where() {
     let said = text(&output.stderr) + &text(&output.stdout);
     let kept = said.split_whitespace().find(|w| w.contains("orch-demo-")).expect("the folder is printed").to_owned();
     assert!(Path::new(&kept).join("repo/.git").is_dir() && Path::new(&kept).join("data/orch.db").is_file(), "{kept}");
-    desk.nothing_runs();
+    desk.nothing_is_left();
 }
 
 #[test]
@@ -148,7 +152,19 @@ fn run_ends_with_zero_when_it_landed_and_one_when_it_is_blocked() {
     let output = desk.run(&["--agent-cmd", WORK, "--test-cmd", "sh check.sh"]);
     assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
     assert_eq!(git(&desk.repo, &["show", "main:made.txt"]), "made");
-    desk.nothing_runs();
+    desk.nothing_is_left();
+}
+
+#[test]
+fn the_last_words_name_the_branch_that_there_is() {
+    let desk = Desk::new();
+    git(&desk.repo, &["branch", "--quiet", "-m", "main", "master"]);
+    let output = desk.run(&["--agent-cmd", WORK, "--test-cmd", "sh check.sh"]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("where    master of "), "{said}");
+    assert!(!said.split(|c: char| !c.is_alphanumeric()).any(|word| word == "main"), "{said}");
+    desk.nothing_is_left();
 }
 
 #[test]
@@ -174,7 +190,101 @@ fn what_cannot_run_says_so_in_one_line_and_ends_with_two() {
     std::fs::remove_file(desk.path("orch.yaml")).expect("removed");
     refused(&desk.orch(&["run", "--repo", "repo", "--ttle", "x"]), 64, &["--ttle", "orch --help"]);
     refused(&desk.orch(&["run", "--repo", "repo", "--title", " "]), 64, &["--title is empty"]);
-    desk.nothing_runs();
+    desk.nothing_is_left();
+}
+
+#[test]
+fn inside_a_job_verbs_work_and_what_the_job_was_given_is_no_setting() {
+    let desk = Desk::new();
+    let inside = |args: &[&str]| {
+        let given = variables::ALL.map(|(name, _)| (name, "x1"));
+        desk.command(args).envs(given).output().expect("the program starts")
+    };
+    let checked = inside(&["config", "check"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+    let ran = inside(&["run", "--repo", "repo", "--title", "x", "--agent-cmd", WORK, "--test-cmd", "sh check.sh"]);
+    assert_eq!(ran.status.code(), Some(0), "{}{}", text(&ran.stdout), text(&ran.stderr));
+    assert_eq!(git(&desk.repo, &["show", "main:made.txt"]), "made");
+    refused(&inside(&["task", "stop", "ORC-1"]), 1, &["`orch task stop`", "inside job x1", "from outside"]);
+    let outside = desk.command(&["config", "check"]).env(variables::GATE, "x1").output().expect("the program starts");
+    refused(&outside, 2, &[variables::GATE, "there is no such setting"]);
+    desk.nothing_is_left();
+}
+
+#[test]
+fn settings_that_cannot_be_used_stop_every_verb_in_one_line() {
+    let desk = Desk::new();
+    let path = desk.repo.display().to_string();
+    let with = |name: &str, text: &str| {
+        std::fs::write(desk.path(name), text).expect("written");
+        name.to_owned()
+    };
+    std::fs::create_dir(desk.path("folder.yaml")).expect("a folder");
+    std::fs::write(desk.path("latin.yaml"), b"http: {bind: '\xe4'}\n").expect("written");
+    let pipeline =
+        |stages: &str| format!("pipelines:\n  mine:\n    stages: {stages}\nrepos: {{demo: {{path: {path}}}}}\n");
+    let circle = "[{name: a, agent: developer, next: b}, {name: b, agent: reviewer, next: a}]";
+    let table: [(String, &[&str]); 8] = [
+        (
+            with("cycle.yaml", &pipeline(circle)),
+            &["cycle.yaml:3: pipelines.mine.stages", "a -> b -> a", "form a cycle"],
+        ),
+        (
+            with("stage.yaml", &pipeline("[{name: a, agent: developer, next: zz}]")),
+            &["stage.yaml:3", "unknown stage `zz`"],
+        ),
+        (
+            with("file.yaml", "pipelines: {mine: {file: nowhere.yaml}}\n"),
+            &["file.yaml:1", "nowhere.yaml", "No such file"],
+        ),
+        (with("type.yaml", "limits:\n  max_concurrency: many\n"), &["type.yaml:2", "max_concurrency", "many"]),
+        (with("text.yaml", "limits:\n  - {a: [\n"), &["text.yaml:"]),
+        ("missing.yaml".to_owned(), &["missing.yaml", "No such file"]),
+        ("folder.yaml".to_owned(), &["folder.yaml", "directory"]),
+        ("latin.yaml".to_owned(), &["latin.yaml", "not UTF-8"]),
+    ];
+    for (file, named) in &table {
+        for verb in [&["serve"][..], &["config", "check"], &["run", "--repo", "repo", "--title", "x", "--no-tests"]] {
+            refused(&desk.orch(&[verb, &["--config", file]].concat()), 2, named);
+        }
+    }
+    let typed: [(&str, &str, &[&str]); 4] = [
+        ("ORCH_MAX_CONCURRENCY", "many", &["ORCH_MAX_CONCURRENCY", "`many` is not a whole number"]),
+        ("ORCH_STOP_STATUS_ENABLED", "maybe", &["ORCH_STOP_STATUS_ENABLED", "`maybe` is neither true nor false"]),
+        ("ORCH_HTTP_ADDR", "here", &["ORCH_HTTP_ADDR", "`here` is not an address"]),
+        ("ORCH_MAX_CONCURENCY", "3", &["there is no such setting", "did you mean ORCH_MAX_CONCURRENCY?"]),
+    ];
+    for (name, value, named) in typed {
+        let output = desk.command(&["serve"]).env(name, value).output().expect("the program starts");
+        refused(&output, 2, named);
+    }
+    assert!(!desk.path("data").exists(), "nothing was begun");
+    desk.nothing_is_left();
+}
+
+#[test]
+fn serve_refuses_a_repository_without_a_main_branch_in_one_line_and_loses_nothing() {
+    let desk = Desk::new();
+    let settings = |more: &str| {
+        let text = format!("http: {{bind: '127.0.0.1:0'}}\nrepos: {{demo: {{path: {}{more}}}}}\n", desk.repo.display());
+        std::fs::write(desk.path("orch.yaml"), text).expect("written");
+    };
+    let said = |named: &[&str]| {
+        let output = desk.orch(&["serve"]);
+        let err = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        let lines: Vec<&str> = err.lines().filter(|line| line.starts_with("orch: ")).collect();
+        assert!(lines.len() == 1 && named.iter().all(|name| lines[0].contains(name)), "{named:?}: {err}");
+    };
+    git(&desk.repo, &["checkout", "--quiet", "--detach"]);
+    settings("");
+    said(&["detached at", "setting `main`"]);
+    settings(", main: trunk");
+    said(&["no branch `trunk`", "it has: main"]);
+    git(&desk.repo, &["checkout", "--quiet", "main"]);
+    settings("");
+    finish(desk.begin(&["serve"], || desk.path("data/http.addr").exists()));
+    desk.nothing_is_left();
 }
 
 #[test]
@@ -198,7 +308,35 @@ fn serve_refuses_a_taken_port_and_a_taken_folder_in_one_line() {
     let said = |word: &str| err.lines().any(|line| line.starts_with("orch: ") && line.contains(word));
     assert!(said(&owner.id().to_string()) && said("--data"), "it names the owner and the way out: {err}");
     finish(owner);
-    desk.nothing_runs();
+    desk.nothing_is_left();
+}
+
+#[test]
+fn the_runtime_folder_of_a_killed_supervisor_goes_with_the_clean_up_of_another() {
+    let desk = Desk::new();
+    let settings = format!("http: {{bind: '127.0.0.1:0'}}\nrepos: {{demo: {{path: {}}}}}\n", desk.repo.display());
+    std::fs::write(desk.path("orch.yaml"), settings).expect("written");
+    let folders = || -> Vec<String> {
+        let entries = std::fs::read_dir(desk.path("tmp")).expect("a folder").flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let mut killed = desk.begin(&["serve"], || desk.path("data/http.addr").exists());
+    killed.kill().expect("ours");
+    killed.wait().expect("ours");
+    let left = folders();
+    assert_eq!(left.len(), 1, "{left:?}");
+
+    let other = desk.begin(&["serve", "--data", "other"], || desk.path("other/http.addr").exists());
+    let plan = desk.orch(&["gc", "--dry-run", "--data", "other"]);
+    let said = text(&plan.stdout);
+    assert!(said.contains("runtime-folder") && said.contains(&left[0]), "{said}{}", text(&plan.stderr));
+    assert!(folders().contains(&left[0]), "shown only");
+    let gone = desk.orch(&["gc", "--data", "other"]);
+    assert_eq!(gone.status.code(), Some(0), "{}", text(&gone.stderr));
+    let now = folders();
+    assert!(now.len() == 1 && !now.contains(&left[0]), "its own is in use, the other is gone: {now:?}");
+    finish(other);
+    desk.nothing_is_left();
 }
 
 #[test]
@@ -223,5 +361,5 @@ fn a_run_with_tests_is_never_landed_untested_by_another_run_that_has_none() {
     let ended = first.wait_with_output().expect("ours");
     assert_eq!(ended.status.code(), Some(0), "{}", std::fs::read_to_string(desk.path("child.log")).unwrap_or_default());
     assert_eq!(git(&desk.repo, &["show", "main:made.txt"]), "made");
-    desk.nothing_runs();
+    desk.nothing_is_left();
 }

@@ -33,7 +33,7 @@ pub enum InspectError {
     #[error(transparent)]
     Scan(#[from] ScanError),
     /// The rules file at base cannot be used: a person has to mend it there, or to name other rules.
-    #[error("`{RULES_FILE}` at {at}: {why}; mend it on main, or name other rules in `gates.security.rules`")]
+    #[error("`{RULES_FILE}` at {at}: {why}; mend it on the main branch, or name other rules in `gates.security.rules`")]
     RulesAtBase {
         /// At which commit.
         at: String,

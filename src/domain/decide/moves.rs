@@ -45,6 +45,9 @@ impl Change {
         if facts.base.is_some() {
             self.task.base.clone_from(&facts.base);
         }
+        if facts.main.is_some() {
+            self.task.main.clone_from(&facts.main);
+        }
     }
 
     /// The same, unless the run changed what its role had no right to change: that is neither kept nor resumed from.
@@ -280,7 +283,7 @@ impl Change {
         let text = format!("{class} ({n} of {most}): {}", first_line(why));
         self.entry(Entry::new("put-off", text).with(json!({"class": class, "why": why})));
         if class == FailureClass::MainRed && n == 1 {
-            let title = format!("main of {} is red: {} waits", self.task.repo, self.task.key);
+            let title = format!("{} of {} is red: {} waits", self.task.main_name(), self.task.repo, self.task.key);
             self.send(Outgoing::Notify { needs_you: true, title, body: why.to_owned() });
         }
         self.wait(WaitFor::Until { at: now.after(delay), why: first_line(why).to_owned() }, then, now);

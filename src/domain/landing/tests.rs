@@ -15,6 +15,10 @@ fn some(names: &[&str]) -> Failure {
     Failure::Some(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
+fn trunk() -> BranchName {
+    "trunk".parse().expect("a branch")
+}
+
 fn unnamed(words: &str) -> Failure {
     Failure::Unnamed(words.to_owned())
 }
@@ -61,7 +65,7 @@ fn main_is_blamed_only_for_the_very_same_failures() {
         (named(&["a"]), OnMain::CouldNotRun("no tool".to_owned()), "nobody"),
     ];
     for (head, main, expected) in table {
-        let said = match blame(&head, &main) {
+        let said = match blame(&head, &trunk(), &main) {
             Blame::Work { .. } => "work",
             Blame::Main { .. } => "main",
             Blame::Unknown { .. } => "nobody",
@@ -72,11 +76,12 @@ fn main_is_blamed_only_for_the_very_same_failures() {
 
 #[test]
 fn what_main_fails_too_is_named_in_the_findings() {
-    let Blame::Work { also_on_main, note } = blame(&named(&["a", "b"]), &OnMain::Failed(named(&["b", "c"]))) else {
+    let Blame::Work { also_on_main, note } = blame(&named(&["a", "b"]), &trunk(), &OnMain::Failed(named(&["b", "c"])))
+    else {
         panic!("the work fails `a` by itself")
     };
     assert_eq!(also_on_main, BTreeSet::from(["b".to_owned()]));
-    assert!(note.contains("not yours:\n- b") && !note.contains("- a"), "{note}");
+    assert!(note.contains("trunk alone fails too, so they are not yours:\n- b") && !note.contains("- a"), "{note}");
 }
 
 fn patch(digit: char, id: &str) -> Patch {
@@ -108,7 +113,7 @@ fn every_commit_of_a_branch_is_accounted_for() {
     assert_eq!(told.lost, ["line 5"]);
     assert!(!told.balances(), "a lost patch");
     let lines = told.lines().join("\n");
-    assert!(lines.contains("LOST without being on main:\n- line 5"), "{lines}");
+    assert!(lines.contains("LOST without being on the main branch:\n- line 5"), "{lines}");
 
     let whole = Composition { before: facts.before[..4].to_vec(), ..facts.clone() };
     assert!(account(&whole).balances());
