@@ -52,7 +52,11 @@ pub(super) fn reworded(message: &str) -> String {
         Some(at) => &message[..at],
         None => message,
     };
-    let text = text.replace('\n', " ");
+    let mut text = text.replace('\n', " ");
+    // How wide a number is kept is nobody's business outside.
+    for kind in ["usize", "u64", "u32", "u16", "i64", "i32"] {
+        text = text.replace(&format!("expected {kind}"), "expected a whole number");
+    }
     for (marker, noun) in [("unknown field `", "key"), ("unknown variant `", "value")] {
         let Some(at) = text.find(marker) else { continue };
         let before = text[..at].trim_end_matches(": ").to_owned();

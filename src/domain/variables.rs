@@ -11,7 +11,7 @@ pub const TASK: &str = "ORCH_TASK";
 pub const STAGE: &str = "ORCH_STAGE";
 /// The agent's role in that stage.
 pub const ROLE: &str = "ORCH_ROLE";
-/// The number of the run, counted over the task.
+/// The number of the attempt at its stage.
 pub const ATTEMPT: &str = "ORCH_ATTEMPT";
 /// The file that the prompt is in.
 pub const PROMPT_FILE: &str = "ORCH_PROMPT_FILE";
@@ -40,7 +40,7 @@ pub const ALL: [(&str, &str); 15] = [
     (TASK, "The task's key."),
     (STAGE, "The stage, for agents."),
     (ROLE, "The agent's role in that stage, for agents."),
-    (ATTEMPT, "The number of the run, for agents."),
+    (ATTEMPT, "The number of the attempt at its stage, for agents."),
     (PROMPT_FILE, "The file that the prompt is in, for agents given as a shell line."),
     (REPO, "The repository's name, for gates and commands."),
     (GATE, "Which gate or command it is, for gates and commands."),

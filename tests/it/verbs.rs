@@ -137,6 +137,7 @@ fn the_demo_keeps_its_folder_when_asked_and_says_where() {
     let said = text(&output.stderr) + &text(&output.stdout);
     let kept = said.split_whitespace().find(|w| w.contains("orch-demo-")).expect("the folder is printed").to_owned();
     assert!(Path::new(&kept).join("repo/.git").is_dir() && Path::new(&kept).join("data/orch.db").is_file(), "{kept}");
+    std::fs::remove_dir_all(&kept).expect("it is there");
     desk.nothing_is_left();
 }
 
@@ -227,18 +228,21 @@ fn settings_that_cannot_be_used_stop_every_verb_in_one_line() {
     let table: [(String, &[&str]); 8] = [
         (
             with("cycle.yaml", &pipeline(circle)),
-            &["cycle.yaml:3: pipelines.mine.stages", "a -> b -> a", "form a cycle"],
+            &["cycle.yaml:2: pipelines.mine", "form a cycle", "`a` is reached again", "mend its `next`"],
         ),
         (
             with("stage.yaml", &pipeline("[{name: a, agent: developer, next: zz}]")),
-            &["stage.yaml:3", "unknown stage `zz`"],
+            &["stage.yaml:2: pipelines.mine", "unknown stage `zz`"],
         ),
         (
             with("file.yaml", "pipelines: {mine: {file: nowhere.yaml}}\n"),
             &["file.yaml:1", "nowhere.yaml", "No such file"],
         ),
-        (with("type.yaml", "limits:\n  max_concurrency: many\n"), &["type.yaml:2", "max_concurrency", "many"]),
-        (with("text.yaml", "limits:\n  - {a: [\n"), &["text.yaml:"]),
+        (
+            with("type.yaml", "limits:\n  max_concurrency: many\n"),
+            &["type.yaml:2", "limits.max_concurrency", "\"many\"", "expected a whole number"],
+        ),
+        (with("text.yaml", "limits:\n  - {a: [\n"), &["text.yaml:3:1"]),
         ("missing.yaml".to_owned(), &["missing.yaml", "No such file"]),
         ("folder.yaml".to_owned(), &["folder.yaml", "directory"]),
         ("latin.yaml".to_owned(), &["latin.yaml", "not UTF-8"]),

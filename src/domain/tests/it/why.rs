@@ -22,7 +22,7 @@ fn each_state_says_what_it_waits_for_and_what_ends_the_wait() {
                 assert!(told.ends_by.contains(&at.to_string()), "{}: {told:?}", sample.name);
             }
             State::Waiting { on: WaitFor::Approval { sha, .. } | WaitFor::PersonMerges { sha }, .. } => {
-                names(&sha.short())
+                names(sha.short())
             }
             State::Waiting { on: WaitFor::Turn, .. } => names(sample.task.repo.as_str()),
             State::Blocked { why: reason, .. } => {

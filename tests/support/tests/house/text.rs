@@ -58,7 +58,7 @@ struct Line<'a> {
 fn is_test_file(path: &str) -> bool {
     let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
     let stem = name.trim_end_matches(".rs");
-    folders.split('/').any(|part| matches!(part, "tests" | "benches" | "fuzz"))
+    folders.split('/').any(|part| matches!(part, "tests" | "benches" | "fuzz") || part.ends_with("_tests"))
         || matches!(stem, "tests" | "test")
         || stem.ends_with("_tests")
 }
@@ -235,6 +235,7 @@ fn each_rule_sees_what_it_is_for() {
     let unwrapping = format!("let x = y{}{};\n", ".unw", "rap()");
     assert_eq!((careless("a.rs", &unwrapping).len(), careless("tests/a.rs", &unwrapping).len()), (1, 0));
     assert_eq!(careless("src/a_tests.rs", &unwrapping).len(), 0, "a file of tests beside the code");
+    assert_eq!(careless("src/a_tests/b.rs", &unwrapping).len(), 0, "a folder of tests beside the code");
     let sleeping = format!("std::thread::sl{};\n", "eep(d)");
     assert_eq!((careless("a.rs", &sleeping).len(), careless("tests/a.rs", &sleeping).len()), (0, 1));
     assert_eq!(careless("a.rs", &format!("tod{}\n", "o!()")).len(), 1);
