@@ -33,9 +33,13 @@ pub const IMAGE_LABEL: &str = "ORCH_IMAGE_LABEL";
 pub const COVERAGE_REPORT: &str = "ORCH_COVERAGE_REPORT";
 /// The fresh folder that it lies in, for tools that want a folder.
 pub const COVERAGE_DIR: &str = "ORCH_COVERAGE_DIR";
+/// The name that a git server is told.
+pub const GIT_USERNAME: &str = "ORCH_GIT_USERNAME";
+/// The file that holds the password for it.
+pub const GIT_PASSWORD_FILE: &str = "ORCH_GIT_PASSWORD_FILE";
 
 /// All of them with what they are, in the order in which documents list them.
-pub const ALL: [(&str, &str); 15] = [
+pub const ALL: [(&str, &str); 17] = [
     (JOB, "The job's id, in every job."),
     (TASK, "The task's key."),
     (STAGE, "The stage, for agents."),
@@ -51,4 +55,6 @@ pub const ALL: [(&str, &str); 15] = [
     (IMAGE_LABEL, "The label that ties the image to its commit, for image builds."),
     (COVERAGE_REPORT, "The fresh file to write the report to, for coverage commands."),
     (COVERAGE_DIR, "The fresh folder that it lies in, for coverage commands."),
+    (GIT_USERNAME, "The name that a git server is told, for git commands of the supervisor's own."),
+    (GIT_PASSWORD_FILE, "The file that holds the password for it, for the same."),
 ];

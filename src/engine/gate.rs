@@ -79,7 +79,10 @@ async fn ask_merge(ctx: &Context, subject: &GateSubject) -> GateAnswer {
         at: ctx.now(),
         merge_message: format!("Merge {}", subject.rules_at().short()),
     };
-    let caught = match merge::catch_up(&repo.lane_git, &subject.head, subject.rules_at(), &spec).await {
+    // By hand any commit may be the base, also where no branch is to be had: then it is called by the usual name.
+    let main = repo.main().await.unwrap_or_else(|_| "main".parse().expect("a branch name"));
+    let base = (&main, subject.rules_at());
+    let caught = match merge::catch_up(&repo.lane_git, &subject.head, base, &spec).await {
         Ok(Ok(caught)) => caught,
         Ok(Err(conflict)) => return merge::conflicted(ctx, subject, &conflict).await,
         Err(error) => return GateAnswer::could_not_run(format!("the work could not be caught up: {error}")),

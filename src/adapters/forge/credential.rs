@@ -10,6 +10,8 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use orch_domain::variables::{GIT_PASSWORD_FILE, GIT_USERNAME};
+
 /// Longest secret that is one.
 const MOST: u64 = 8 << 10;
 
@@ -32,8 +34,8 @@ pub fn credential_env(url: &str, username: &str, file: &Path) -> Result<BTreeMap
         ("GIT_CONFIG_COUNT", "1".to_owned()),
         ("GIT_CONFIG_KEY_0", format!("credential.{server}.helper")),
         ("GIT_CONFIG_VALUE_0", HELPER.to_owned()),
-        ("ORCH_GIT_USERNAME", username.to_owned()),
-        ("ORCH_GIT_PASSWORD_FILE", path.to_owned()),
+        (GIT_USERNAME, username.to_owned()),
+        (GIT_PASSWORD_FILE, path.to_owned()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))

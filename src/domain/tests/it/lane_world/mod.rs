@@ -74,7 +74,7 @@ impl Default for Rules {
             may_land: orch_domain::landing::may_land,
             permit: orch_domain::landing::permit,
             after: orch_domain::landing::after_advance,
-            blame: orch_domain::landing::blame,
+            blame: |head, alone| orch_domain::landing::blame(head, &"main".parse().expect("a branch"), alone),
             habits: Habits {
                 intent_first: true,
                 leased_push: true,
