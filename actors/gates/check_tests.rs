@@ -39,7 +39,7 @@ pub(super) async fn bounded<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, what).await.expect("within the bound")
 }
 
-async fn until(what: &str, mut look: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut look: impl FnMut() -> bool) {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
     let search = async {
         while !look() {
@@ -77,7 +77,7 @@ pub(super) struct World {
     forge: Arc<FakeForge>,
     pub(super) store: Store,
     pub(super) task: Task,
-    runner: Runner,
+    pub(super) runner: Runner,
     pub(super) settings: RepoSettings,
     pub(super) env: BTreeMap<String, String>,
     /// `PATH` of its jobs.
@@ -274,7 +274,7 @@ async fn run_check(ctx: &Context, request: &CheckRequest) -> CheckEnd {
     answer.end
 }
 
-fn test_command(line: &str) -> Commands {
+pub(super) fn test_command(line: &str) -> Commands {
     Commands { test: Some(line.to_owned()), ..Commands::default() }
 }
 

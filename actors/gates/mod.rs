@@ -36,6 +36,8 @@ mod coverage_tests;
 #[cfg(test)]
 mod pool_tests;
 #[cfg(test)]
+mod scratch_tests;
+#[cfg(test)]
 mod security_tests;
 
 pub use answer::{Cause, GateAnswer, GateSubject, ReportRef};

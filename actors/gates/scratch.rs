@@ -1,19 +1,21 @@
 //! The throw-away folder of one gate run: checkout, private folders, and the job that may be running in it.
 //!
 //! Owns its removal in every case: asked for, on a panic, and when the run's future is dropped. Invariant: a running job
-//! is ended before its folder goes. Refuses to share: each run gets a name of its own. What a killed supervisor leaves
+//! is ended before its folder goes, also one whose launch was still under way. Refuses to share: each run gets a name of its own. What a killed supervisor leaves
 //! is found by its name (`<run>-<n>`) and removed by the reconciler.
 
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orch_adapters::jobs::RunningJob;
 use orch_adapters::jobs::env::PrivateDirs;
-use orch_adapters::ports::EndLevel;
+use orch_adapters::jobs::{Runner, RunningJob};
+use orch_adapters::ports::{EndLevel, JobError, JobSpec};
 use orch_domain::ids::RunId;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::artefacts::discard;
 
@@ -27,7 +29,14 @@ pub(super) struct Scratch {
 
 struct Inner {
     root: PathBuf,
-    job: Mutex<Option<RunningJob>>,
+    /// The job that runs in it; a former one is over.
+    job: Arc<Mutex<Option<RunningJob>>>,
+    /// The launch of that job, which may not have come to its end yet.
+    launch: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Scratch {
@@ -37,7 +46,10 @@ impl Scratch {
         for number in 1..=MOST {
             let root = checkouts.join(format!("{run}-{number}"));
             match DirBuilder::new().mode(0o700).create(&root) {
-                Ok(()) => return Ok(Self { inner: Some(Inner { root, job: Mutex::default() }) }),
+                Ok(()) => {
+                    let (job, launch) = (Arc::default(), Mutex::default());
+                    return Ok(Self { inner: Some(Inner { root, job, launch }) });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -64,9 +76,27 @@ impl Scratch {
         PrivateDirs::under(&self.root().join("private"))
     }
 
-    /// The job that runs in it now; a former one is over.
-    pub(super) fn hold(&self, job: RunningJob) {
-        *self.inner().job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
+    /// Starts a job in it, and holds it: whoever waits here may go away at any moment, also between the order to begin
+    /// and the answer that it has.
+    ///
+    /// # Errors
+    /// As [`Runner::start`].
+    pub(super) async fn launch(&self, runner: &Runner, spec: JobSpec) -> Result<RunningJob, JobError> {
+        let (tell, told) = oneshot::channel();
+        let (runner, id, held) = (runner.clone(), spec.id.clone(), Arc::clone(&self.inner().job));
+        let launch = tokio::spawn(async move {
+            let started = runner.start(spec).await;
+            if let Ok(job) = &started {
+                *lock(&held) = Some(job.clone());
+            }
+            let _ = tell.send(started);
+        });
+        *lock(&self.inner().launch) = Some(launch);
+        let broken_off = |_| {
+            let why = "its launch broke off: the runtime is going down".to_owned();
+            Err(JobError::Unreachable { job: id, why })
+        };
+        told.await.unwrap_or_else(broken_off)
     }
 
     /// Ends what runs in it, waits for that, and removes it.
@@ -90,7 +120,12 @@ impl Drop for Scratch {
 
 impl Inner {
     async fn clear(self) {
-        let job = self.job.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let launch = lock(&self.launch).take();
+        if let Some(launch) = launch {
+            // It has deadlines of its own.
+            let _ = launch.await;
+        }
+        let job = lock(&self.job).take();
         if let Some(job) = job.filter(|job| !job.is_over()) {
             if let Err(error) = job.end(EndLevel::Term).await {
                 tracing::warn!(job.id = %job.identity.job, %error, "a gate's job could not be told to end");

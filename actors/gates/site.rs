@@ -155,8 +155,7 @@ impl<'c> Site<'c> {
             JobError::Refused { why, .. } => Halt::Cancelled(why),
             error => Halt::CouldNotRun(error.to_string()),
         };
-        let job = self.ctx.runner.start(spec).await.map_err(refused)?;
-        scratch.hold(job.clone());
+        let job = scratch.launch(&self.ctx.runner, spec).await.map_err(refused)?;
         let finished = job.wait().await.map_err(refused)?;
         match finished.exit.end {
             JobEnd::Cancelled => Err(Halt::Cancelled("its job was ended by the supervisor".to_owned())),
