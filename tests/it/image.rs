@@ -146,7 +146,7 @@ async fn an_image_of_another_commit_sends_the_work_back_and_nothing_lands() {
     daemon.put("shop:latest", Some(&"a".repeat(40)));
     let task = world.submit("Add a file").await;
     world.expect_blocked(&task, "sent back as often as allowed").await;
-    world.expect_journal(&task, &["sent-back", "The image of the change"]).await;
+    world.expect_journal(&task, &["sent-back", "does not make the right image"]).await;
     let findings = world.look(&task).await.findings.expect("findings");
     assert!(findings.contains("is unknown-revision for") && findings.contains("ORCH_IMAGE_LABEL"), "{findings}");
     assert_eq!(world.git(&["rev-parse", "main"]), before);
