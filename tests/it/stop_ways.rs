@@ -214,6 +214,8 @@ async fn the_work_of_a_stopped_task_is_given_back() {
     }
     let none = control.restore_salvage(&one.repo, "no/1/such", world.root().join("none")).await;
     assert!(matches!(none, Err(ControlError::NotFound(_))), "{none:?}");
+    // Whoever holds a way in holds the runtime folder too.
+    drop(control);
     world.close().await;
 }
 
@@ -255,6 +257,8 @@ async fn an_evil_workspace_is_kept_without_running_anything_of_it() {
     assert_eq!(std::fs::read_link(into.join("link")).expect("a link"), Path::new("/etc/passwd"), "never followed");
     assert!(!into.join("pipe").exists() && one.about.contains("pipe"), "{}", one.about);
     assert!(!fired.exists(), "giving back runs nothing either");
+    // Whoever holds a way in holds the runtime folder too.
+    drop(control);
     world.close().await;
 }
 

@@ -165,7 +165,8 @@ async fn what_a_stopped_task_left_is_kept_for_a_month_and_its_receipt_for_ever()
     world.expect_journal(&task, &["removed: let go of salvage", kept[0].id.as_str(), "retention.salvage"]).await;
     world.expect_journal(&task, &["removed: removed the workspace of run", "r9", "retention.salvage"]).await;
     assert!(!world.receipt(&task).await.expect("the receipt stays").lines.is_empty());
-    drop(handle);
+    // Whoever holds a way in holds the runtime folder too.
+    drop((handle, git));
     world.close().await;
 }
 
