@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use orch_adapters::jobs::Runner;
-use orch_adapters::ports::{EndLevel, JobError, JobLedger};
+use orch_adapters::ports::{EndLevel, JobError, JobLedger, JobSpec};
 use orch_domain::ids::JobId;
-use orch_domain::job::{JobEnd, JobExit, JobRecord};
+use orch_domain::job::{JobEnd, JobExit, JobKind, JobRecord};
 use orch_domain::time::Millis;
 use orch_shim::record::read_exit;
 
@@ -68,10 +68,18 @@ async fn every_step_is_recorded_in_order_even_by_a_busy_store() {
 
 #[tokio::test]
 async fn a_refused_job_never_begins() {
-    for (step, heard) in [("prepared", vec!["prepared"]), ("going", vec!["prepared", "going", "ended unstarted"])] {
+    // Where both are one commit, a refusal does not tell whether anything of it is recorded: the end is told in any case,
+    // and that of a job which is not recorded changes nothing.
+    let cases = [
+        (JobKind::Agent, "prepared", vec!["prepared"]),
+        (JobKind::Agent, "going", vec!["prepared", "going", "ended unstarted"]),
+        (JobKind::Gate, "prepared", vec!["prepared", "ended unstarted"]),
+        (JobKind::Gate, "going", vec!["prepared", "going", "ended unstarted"]),
+    ];
+    for (kind, step, heard) in cases {
         let world = World::new();
         let book = Arc::new(Book { refuses: Some(step), ..Book::default() });
-        let spec = world.sh("echo ran > ran");
+        let spec = JobSpec { kind, ..world.sh("echo ran > ran") };
         let dir = world.path("jobs").join(spec.id.as_str());
         assert!(matches!(bounded(runner(&world, &book).run(spec)).await, Err(JobError::Refused { .. })));
         let exit = until("the shim's record", || read_exit(&dir).expect("parses")).await;
