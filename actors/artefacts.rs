@@ -21,6 +21,7 @@ use orch_domain::task::Task;
 use orch_store::Subject;
 use serde_json::json;
 
+use crate::attempt::began_with;
 use crate::context::Context;
 
 /// Largest artefact that is read.
@@ -202,7 +203,7 @@ pub async fn salvage_or_quarantine(
     if let Some(doubt) = doubt(ctx, &task.id, run).await {
         return aside(ctx, task, run, root, why, quarantine(ctx, run, root, &doubt)).await;
     }
-    let start = match beginning(ctx, git, task).await {
+    let start = match beginning(ctx, git, task, run).await {
         Ok(start) => start,
         Err(error) => return aside(ctx, task, run, root, why, quarantine(ctx, run, root, &error)).await,
     };
@@ -223,6 +224,18 @@ pub async fn salvage_or_quarantine(
         Err(_) => quarantine(ctx, run, root, &format!("its salvage took longer than {} s", SALVAGE.as_secs())),
     };
     aside(ctx, task, run, root, why, kept).await
+}
+
+/// Puts a run's workspace aside, whole, where nothing of it can be kept in a vault, and says so in the task's journal.
+pub async fn put_aside(ctx: &Context, task: &Task, run: &RunId, root: &Path, why: &str, failed: &str) -> Kept {
+    aside(ctx, task, run, root, why, quarantine(ctx, run, root, failed)).await
+}
+
+/// The same for a workspace of which no task is known any more: it may be somebody's work all the same.
+pub fn put_aside_unknown(ctx: &Context, run: &RunId, root: &Path) {
+    if let Kept::Stuck(error) = quarantine(ctx, run, root, "no task is known by its name") {
+        tracing::warn!(run.id = %run, error, "a workspace of nobody stays at {}", root.display());
+    }
 }
 
 /// Why something of a run may still live and write into its workspace: then nothing is taken out of it, or removed under
@@ -302,9 +315,14 @@ fn quarantine(ctx: &Context, run: &RunId, root: &Path, error: &str) -> Kept {
     }
 }
 
-/// The commit that a workspace of the task began with: its files are kept even where they are ignored. A first run's is
-/// not recorded before the run has ended; main is near enough then.
-async fn beginning(ctx: &Context, git: &RepoGit, task: &Task) -> Result<CommitSha, String> {
+/// The commit that a run's workspace began with: its files are kept even where they are ignored. Recorded with the run's
+/// job, so that a forge that is away is not asked; a workspace without one has nothing of an agent yet, and whatever is
+/// known of its task is near enough.
+async fn beginning(ctx: &Context, git: &RepoGit, task: &Task, run: &RunId) -> Result<CommitSha, String> {
+    let jobs = ctx.store.jobs_of(&task.id).await.map_err(|e| format!("its jobs could not be read: {e}"))?;
+    if let Some(start) = began_with(run, &jobs) {
+        return Ok(start);
+    }
     if let Some(known) = task.head.clone().or_else(|| task.base.clone()) {
         return Ok(known);
     }

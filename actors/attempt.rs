@@ -10,7 +10,7 @@ mod attend;
 mod footing;
 mod words;
 
-pub(crate) use attach::{Attached, attachable};
+pub(crate) use attach::{Attached, attachable, began_with};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use crate::artefacts::{discard, salvage_or_quarantine};
+use crate::artefacts::{discard, put_aside, put_aside_unknown, salvage_or_quarantine};
 use crate::context::Context;
 use crate::directory::Directory;
 use crate::ids::nonce;
@@ -313,22 +313,34 @@ async fn correct(ctx: &Context, directory: &Directory, correction: &Correction) 
     }
 }
 
-/// The folder of a run whose task is closed, or of none: what it holds is kept in the vault first.
+/// The folder of a run whose task is closed, or of none: what it holds is kept in the vault first, or put aside where
+/// there is none. Only a folder without a workspace goes as it is.
 async fn clear_workspace(ctx: &Context, run: &str) {
     let root = ctx.paths.workspaces.join(run);
-    let task = match task_of_run(run) {
-        Some(id) => ctx.store.look_at_task(&id).await.ok().flatten().map(|s| s.task),
-        None => None,
-    };
-    let (Some(task), Ok(id)) = (task, run.parse::<RunId>()) else {
+    let (Ok(id), true) = (run.parse::<RunId>(), root.join("tree").exists()) else {
         return discard(&root);
     };
+    let task = match task_of_run(run) {
+        Some(id) => match ctx.store.look_at_task(&id).await {
+            Ok(stored) => stored.map(|s| s.task),
+            Err(error) => {
+                tracing::warn!(run.id = run, %error, "whose the workspace of run {run} is cannot be read; it stays");
+                return;
+            }
+        },
+        None => None,
+    };
+    let Some(task) = task else { return put_aside_unknown(ctx, &id, &root) };
+    let why = "its task was closed";
     match ctx.repo(&task.repo) {
-        Some(repo) if root.join("tree").exists() => {
+        Some(repo) => {
             let git = repo.git.for_owner(Owner::default());
-            salvage_or_quarantine(ctx, &git, &task, &id, &root, "its task was closed").await;
+            salvage_or_quarantine(ctx, &git, &task, &id, &root, why).await;
         }
-        _ => discard(&root),
+        None => {
+            let failed = format!("its repository `{}` is not configured", task.repo);
+            put_aside(ctx, &task, &id, &root, why, &failed).await;
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use ractor::{ActorRef, ActorStatus};
 use tokio::sync::oneshot;
 
 use crate::agent::AgentMsg;
-use crate::artefacts::{Kept, discard, quarantined, salvage_or_quarantine};
+use crate::artefacts::{Kept, discard, put_aside, quarantined, salvage_or_quarantine};
 use crate::context::Context;
 use crate::deploy;
 use crate::directory::Directory;
@@ -363,6 +363,7 @@ impl StopSaga {
     async fn clear_workspaces(&self, git: Option<&RepoGit>) -> bool {
         let commits = match git {
             Some(git) => self.keep_commits(git).await,
+            None if self.task.head.is_some() => Err(format!("its repository `{}` is not configured", self.task.repo)),
             None => Ok(None),
         };
         let (mut kept, mut stuck) = (Vec::new(), Vec::new());
@@ -372,11 +373,19 @@ impl StopSaga {
             if !root.exists() {
                 continue;
             }
-            let Some(git) = git.filter(|_| root.join("tree").exists()) else {
+            if !root.join("tree").exists() {
                 discard(&root);
                 continue;
+            }
+            let why = "the task was stopped";
+            let outcome = match git {
+                Some(git) => salvage_or_quarantine(&self.ctx, git, &self.task, &run, &root, why).await,
+                None => {
+                    let failed = format!("its repository `{}` is not configured", self.task.repo);
+                    put_aside(&self.ctx, &self.task, &run, &root, why, &failed).await
+                }
             };
-            match salvage_or_quarantine(&self.ctx, git, &self.task, &run, &root, "the task was stopped").await {
+            match outcome {
                 Kept::Salvaged(id) => kept.push(id),
                 Kept::Quarantined { .. } => {}
                 Kept::Stuck(why) => stuck.push(why),
@@ -394,20 +403,21 @@ impl StopSaga {
             true => String::new(),
             false => format!("kept as {}", kept.join(", ")),
         };
-        let salvage = match (&commits, kept.is_empty(), aside.is_empty()) {
-            (Err(why), ..) => StepResult::Kept {
-                because: [
-                    format!("its commits could not be put into the vault and stay in the repository's refs: {why}"),
-                    salvaged,
-                    aside.join(", "),
-                ]
-                .join("; "),
-            },
+        let mut elsewhere = Vec::new();
+        elsewhere.extend((!aside.is_empty()).then(|| format!("aside at {}", aside.join(", "))));
+        elsewhere.extend((!stuck.is_empty()).then(|| format!("left in its place, since {}", stuck.join("; "))));
+        elsewhere.extend((!salvaged.is_empty()).then(|| salvaged.clone()));
+        let salvage = match (&commits, kept.is_empty(), aside.is_empty() && stuck.is_empty()) {
+            (Err(why), ..) => {
+                let stay = "its commits could not be put into the vault and stay in the repository's refs";
+                elsewhere.insert(0, format!("{stay}: {why}"));
+                StepResult::Kept { because: elsewhere.join("; ") }
+            }
             (Ok(_), true, true) => StepResult::Nothing { proof: "no workspace held anything".to_owned() },
             (Ok(_), false, true) => StepResult::Done { proof: salvaged },
-            (Ok(_), _, false) => StepResult::Kept {
-                because: format!("could not be salvaged; aside at {}; {salvaged}", aside.join(", ")),
-            },
+            (Ok(_), _, false) => {
+                StepResult::Kept { because: format!("could not be salvaged; {}", elsewhere.join("; ")) }
+            }
         };
         self.line(StopStep::Salvage, salvage).await;
         let workspace = match (stuck.is_empty(), self.task.counters.runs) {

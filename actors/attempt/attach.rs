@@ -10,7 +10,7 @@ use orch_adapters::git::{ImportSpec, RepoGit};
 use orch_adapters::ports::{EndLevel, Observed};
 use orch_domain::agent::AgentKind;
 use orch_domain::event::RunFacts;
-use orch_domain::ids::RunId;
+use orch_domain::ids::{CommitSha, RunId};
 use orch_domain::job::{JobIdentity, JobKind, JobStatus};
 use orch_domain::journal::Entry;
 use orch_domain::task::Task;
@@ -82,6 +82,15 @@ pub(crate) fn attachable(ctx: &Context, task: &Task, run: &RunId, jobs: &[JobRow
     let setup = ctx.agents.get(&notes.agent).filter(|setup| setup.agent.kind() == notes.kind)?;
     let known = ctx.repo(&task.repo).is_some();
     (begun && known).then(|| Attached { identity: job.record.identity.clone(), notes, setup: Named(Arc::clone(setup)) })
+}
+
+/// The commit that `run` began with, as it was recorded with its job among `jobs`; `None`: no job of it was prepared.
+pub(crate) fn began_with(run: &RunId, jobs: &[JobRow]) -> Option<CommitSha> {
+    let mut of_run =
+        jobs.iter().rev().filter(|j| j.record.kind == JobKind::Agent && j.record.run.as_ref() == Some(run));
+    of_run
+        .find_map(|j| serde_json::from_value::<RunNotes>(j.record.notes.clone()?).ok())
+        .map(|notes| notes.footing.start)
 }
 
 impl Attempt {

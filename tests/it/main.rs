@@ -27,6 +27,7 @@ mod security;
 mod steps;
 mod stop;
 mod stop_crash;
+mod stop_losses;
 mod stop_moments;
 mod stop_ways;
 mod unreadable;
