@@ -1,6 +1,6 @@
 //! Attempts that fail, are cut off, or never begin: what they cost, what the next one is told, and where it ends.
 
-use orch::config::{AgentConfig, CommandLine};
+use orch::config::{AgentConfig, CommandLine, PipelineInline, PipelineSource};
 use orch_domain::agent::AgentKind;
 use orch_domain::task::Status;
 use orch_domain::time::Millis;
@@ -153,6 +153,38 @@ async fn an_agent_whose_tool_works_is_not_silent() {
     let task = world.submit("Build it").await;
     world.expect_status(&task, Status::Done).await;
     world.close().await;
+}
+
+/// Both ways: by the agent's own limits, each of these runs would be cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stages_own_limits_of_time_and_silence_go_before_those_of_its_agent() {
+    let script = "attempts:\n- - say: {text: now I think}\n  - delay: {ms: 1800}\n  - write: {path: good.txt, content: x}\n  - commit: {message: Think}\n";
+    for (limit, own) in [("silence_minutes", true), ("limit_minutes", true), ("silence_minutes", false)] {
+        let stage = if own { format!(", {limit}: 1") } else { String::new() };
+        let stages = format!("[{{name: dev, agent: developer{stage}}}, {{name: ship, land: true}}]");
+        let world = Setup::default()
+            .agent("slow", script)
+            .repo(|r| r.pipeline = "patient".to_owned())
+            .limits(|l| {
+                l.max_interrupted = 0;
+                match limit {
+                    "silence_minutes" => l.agent_stall = Millis(600),
+                    _ => l.agent_time = Millis(600),
+                }
+            })
+            .config(move |c| {
+                let inline = PipelineInline { stages: serde_yaml::from_str(&stages).expect("YAML") };
+                c.pipelines.insert("patient".to_owned(), PipelineSource::Inline(inline));
+            })
+            .open()
+            .await;
+        let task = world.submit("Think first").await;
+        match own {
+            true => drop(world.expect_status(&task, Status::Done).await),
+            false => drop(world.expect_blocked(&task, "interrupted").await),
+        }
+        world.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use orch_domain::stop::{Level, Receipt, StepResult, StopStep};
 use orch_domain::task::Status;
 use orch_domain::view::TaskView;
 use orch_store::Store;
+use ractor::ActorStatus;
 
 use crate::world::crash::{Hold, processes_of};
 use crate::world::{Setup, World, commit_file};
@@ -273,6 +274,34 @@ async fn a_stop_in_the_same_moment_as_the_submit_always_ends_cancelled() {
     for task in &tasks {
         world.expect_status(task, Status::Cancelled).await;
         proven(&world, task).await;
+    }
+    world.close().await;
+}
+
+/// The actors themselves are looked at, not what they say of themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_receipt_says_that_the_actors_have_ended_they_have() {
+    let world = Setup::default().agent("slow", SLOW).agent("wild", WILD).open().await;
+    for agent in ["slow", "wild", "slow", "wild", "slow"] {
+        let task = world.submit_for(agent, "Have actors").await;
+        wait("its work", || workspace_has(&world, &format!("{agent}.txt"))).await;
+        let router = world.running().handle().directory().router().expect("it runs");
+        let mut actors = Vec::new();
+        for task in router.get_children() {
+            actors.extend(task.get_children());
+            actors.push(task);
+        }
+        assert!(actors.len() >= 2, "TaskActor and AgentActor: {}", actors.len());
+        world.stop(&task).await;
+        let begun = tokio::time::Instant::now();
+        let said = |receipt: &Receipt| receipt.lines.iter().any(|line| line.step == StopStep::Actors);
+        while !world.receipt(&task).await.is_ok_and(|receipt| said(&receipt)) {
+            assert!(begun.elapsed() < crate::world::BOUND, "the receipt never names the actors");
+            tokio::task::yield_now().await;
+        }
+        let alive: Vec<_> = actors.iter().filter(|actor| actor.get_status() != ActorStatus::Stopped).collect();
+        assert!(alive.is_empty(), "{agent}: {alive:?}");
+        proven(&world, &task).await;
     }
     world.close().await;
 }

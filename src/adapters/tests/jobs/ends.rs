@@ -27,6 +27,19 @@ async fn a_signal_of_its_own_is_told_from_ours() {
     assert_eq!(job.exit.end, JobEnd::Signalled { signal: 11 });
 }
 
+/// Whatever its supervisor and its guard block or ignore: a program that never hears of TERM or of a broken pipe would be
+/// the guard's doing.
+#[tokio::test]
+async fn a_job_begins_with_no_signal_blocked_or_ignored() {
+    let own = std::fs::read_to_string("/proc/self/status").expect("readable");
+    assert!(own.contains("SigIgn:") && !own.contains("SigIgn:\t0000000000000000"), "these tests ignore SIGPIPE: {own}");
+    for (world, held) in World::at_each_level() {
+        let job = world.run(world.walled("exec grep -E '^Sig(Blk|Ign):' /proc/self/status")).await;
+        let expected = ["SigBlk", "SigIgn"].map(|name| format!("{name}:\t0000000000000000\n")).concat();
+        assert_eq!(job.stdout(1000).expect("read"), expected, "{held:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_started_is_named() {
     let world = World::new();

@@ -84,6 +84,21 @@ async fn a_window_job_runs_on_alone_and_leaves_its_record() {
     assert_eq!(finished.exit.end, JobEnd::Exited { code: 7 });
 }
 
+/// Nobody is there to end it, so its guard does.
+#[tokio::test]
+async fn a_window_job_alone_is_held_to_its_own_deadline() {
+    for (world, held) in World::at_each_level() {
+        let mut spec = world.sh(WAITS);
+        spec.limits.wall = Millis(1_500);
+        let (identity, pid) = begin(&world, spec, OnLoss::RunOn).await;
+        let world = world.succeed();
+        assert_eq!(recorded(&identity).await, JobEnd::TimedOut, "{held:?}");
+        assert!(!runs(pid), "{held:?}");
+        let finished = bounded(world.runner().adopt(identity).wait()).await.expect("on record");
+        assert_eq!((finished.exit.end, finished.exit.proven_gone), (JobEnd::TimedOut, true), "{held:?}");
+    }
+}
+
 #[tokio::test]
 async fn without_go_nothing_starts_and_the_shim_leaves() {
     let world = World::new();

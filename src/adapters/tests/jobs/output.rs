@@ -1,7 +1,10 @@
 //! What a job reads and writes: large inputs, caps, pipes that stay open, following a log.
 
-use orch_adapters::jobs::follow;
-use orch_adapters::ports::EndLevel;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use orch_adapters::jobs::{Parsed, follow};
+use orch_adapters::ports::{Beyond, EndLevel};
 use orch_domain::job::JobEnd;
 
 use crate::support::{World, bounded};
@@ -40,6 +43,37 @@ async fn a_log_over_its_cap_is_cut_marked_and_does_not_hold_the_job_up() {
     assert!(tail.contains("earlier bytes are left out") && tail.contains("small"), "{tail}");
 }
 
+/// Several times its cap is written; who reads along gets all of it, and tells how far it is, as the reader of events does.
+#[tokio::test]
+async fn a_log_that_rolls_gives_its_reader_every_line_and_keeps_to_its_cap() {
+    const CAP: u64 = 1 << 20;
+    let world = World::new();
+    let mut spec = world.sh("seq -f 'line %09g' 0 399999; echo the end");
+    (spec.limits.log_bytes, spec.limits.beyond) = (CAP, Beyond::Roll);
+    let job = world.runner().start(spec).await.expect("started");
+    let watched = job.clone();
+    let mut lines = follow(&job.stdout_path(), 0, async move {
+        let _ = watched.wait().await;
+    });
+    let mut parsed = Parsed::open(&job.identity.dir).expect("made");
+    let (mut next, mut most) = (0_u32, 0);
+    while let Some(line) = bounded(lines.next_line()).await.expect("read") {
+        if line.text == "the end" {
+            break;
+        }
+        assert_eq!(line.text, format!("line {next:09}"));
+        next += 1;
+        parsed.tell(line.next_offset).expect("told");
+        if next.is_multiple_of(1_000) {
+            most = most.max(fs::metadata(job.stdout_path()).expect("there").blocks() * 512);
+        }
+    }
+    assert_eq!(next, 400_000);
+    let exit = bounded(job.wait()).await.expect("over").exit;
+    assert_eq!((exit.end, exit.log_cut), (JobEnd::Exited { code: 0 }, false));
+    assert!(most > CAP / 4 && most <= CAP + (256 << 10), "{most} bytes on disk at most");
+}
+
 #[tokio::test]
 async fn a_grandchild_that_keeps_the_pipe_open_does_not_hang_the_job() {
     let world = World::new();
@@ -68,7 +102,7 @@ async fn a_running_job_is_followed_line_by_line_to_its_last_half_line() {
     });
     let one = bounded(lines.next_line()).await.expect("read").expect("a line");
     assert_eq!((one.text.as_str(), one.complete), ("one", true));
-    std::fs::write(world.path("on"), "").expect("written");
+    fs::write(world.path("on"), "").expect("written");
     let two = bounded(lines.next_line()).await.expect("read").expect("a line");
     let half = bounded(lines.next_line()).await.expect("read").expect("a rest");
     assert_eq!((two.text.as_str(), half.text.as_str(), half.complete), ("two", "half", false));
