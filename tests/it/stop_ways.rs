@@ -2,6 +2,7 @@
 //! work that is given back.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use orch_actors::api::{ControlError, Submit};
 use orch_domain::names::RepoName;
@@ -9,7 +10,7 @@ use orch_domain::stop::{Receipt, StepResult, StopStep};
 use orch_domain::task::Status;
 use orch_domain::view::TaskView;
 
-use crate::world::{Setup, World, commit_file, git};
+use crate::world::{BOUND, Setup, World, commit_file, git};
 
 const SLOW: &str = "attempts:\n- - write: {path: slow.txt, content: \"x\\n\"}\n  - say: {text: here}\n  - wait_for: {path: /nowhere/never}\n";
 
@@ -266,9 +267,9 @@ async fn an_evil_workspace_is_kept_without_running_anything_of_it() {
 const FILES: usize = 100_001;
 
 /// Stops a task whose agent has done `what`; its workspace in quarantine, and why it is there.
-async fn put_aside(world: &World, files: impl AsRef<Path>) -> (PathBuf, String) {
+async fn put_aside(world: &World, files: impl AsRef<Path>, bound: Duration) -> (PathBuf, String) {
     let task = world.submit("Be huge").await;
-    world.wait_for("the files", async || (in_workspaces(world, "ready") == 1).then_some(())).await;
+    world.wait_within(bound, "the files", async || (in_workspaces(world, "ready") == 1).then_some(())).await;
     world.stop(&task).await;
     world.expect_status(&task, Status::Cancelled).await;
     let receipt = whole(world, &task).await;
@@ -292,7 +293,7 @@ async fn a_workspace_with_too_many_files_is_put_aside_whole_and_at_once() {
            - write: {{path: ready, content: x}}\n  - wait_for: {{path: /nowhere/never}}\n"
     );
     let world = Setup::default().agent("many", &script).open().await;
-    let (many, why) = put_aside(&world, "many").await;
+    let (many, why) = put_aside(&world, "many", BOUND * (1 + u32::try_from(files / FILES).expect("few"))).await;
     assert!(why.contains("100000 files"), "{why}");
     let there = std::fs::read_dir(many).expect("a folder").count();
     assert_eq!(there, files);
@@ -305,7 +306,7 @@ async fn a_workspace_with_ten_gigabytes_is_put_aside_whole() {
         - - write: {path: small.txt, content: x}\n  - run: {cmd: 'truncate -s 10G huge.bin'}\n  \
           - write: {path: ready, content: x}\n  - wait_for: {path: /nowhere/never}\n";
     let world = Setup::default().agent("huge", script).open().await;
-    let (huge, _) = put_aside(&world, "huge.bin").await;
+    let (huge, _) = put_aside(&world, "huge.bin", BOUND).await;
     assert_eq!(std::fs::metadata(huge).expect("it is there").len(), 10 << 30);
     world.close().await;
 }

@@ -169,9 +169,19 @@ impl World {
     }
 
     /// Waits for something that the engine makes true in its own time.
-    pub(crate) async fn wait_for<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    pub(crate) async fn wait_for<T>(&self, what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+        self.wait_within(BOUND, what, look).await
+    }
+
+    /// The same for what takes its time on any machine.
+    pub(crate) async fn wait_within<T>(
+        &self,
+        bound: Duration,
+        what: &str,
+        mut look: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
         let mut records = self.control().watch_records();
-        let bound = tokio::time::Instant::now() + BOUND;
+        let bound = tokio::time::Instant::now() + bound;
         loop {
             if let Some(found) = look().await {
                 return found;
