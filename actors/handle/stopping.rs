@@ -73,6 +73,10 @@ impl Handle {
         for step in self.ctx.store.pending_steps().await.map_err(store_error)? {
             let StepResult::Pending { why } = step.line.result else { continue };
             let Some(stored) = self.ctx.store.look_at_task(&step.task).await.map_err(store_error)? else { continue };
+            // Whoever lands clears its branch away by the same steps; that is nobody's STOP.
+            if stored.task.stop.is_none() {
+                continue;
+            }
             pending.push(StopPending {
                 key: stored.task.key,
                 generation: stored.task.generation,

@@ -247,6 +247,25 @@ async fn a_done_task_says_that_there_is_nothing_to_stop() {
     world.close().await;
 }
 
+/// What a landing clears away behind itself goes by the same steps as a STOP, and is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_landing_is_never_shown_as_a_stop() {
+    let world = Setup::default().agent("good", GOOD).open().await;
+    let task = world.submit("Land").await;
+    world.expect_status(&task, Status::Done).await;
+    let branch = format!("refs/heads/{}", task.branch);
+    loop {
+        let gone = world.git(&["for-each-ref", &branch]).is_empty();
+        let shown = world.control().queue().await.expect("the queue").stop;
+        assert!(shown.under_way.is_empty() && shown.pending.is_empty(), "{shown:#?}");
+        if gone {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    world.close().await;
+}
+
 /// Submit and STOP as close together as can be, at every distance the scheduler finds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_in_the_same_moment_as_the_submit_always_ends_cancelled() {
