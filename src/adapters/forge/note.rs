@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use git2::{Index, Repository};
+use git2::{Index, Repository, RepositoryOpenFlags};
 use orch_domain::ids::CommitSha;
 use orch_domain::names::BranchName;
 
@@ -22,6 +22,10 @@ pub(super) async fn for_checked_out_main(
     from: &CommitSha,
     to: &CommitSha,
 ) -> Option<String> {
+    let (looked, name) = (place.clone(), main.as_ref_name());
+    if let Ok(false) = tokio::task::spawn_blocking(move || may_be_checked_out(&looked, &name)).await {
+        return None;
+    }
     let command = GitCommand::inside(&place.git_dir, ["worktree", "list", "--porcelain", "-z"]);
     let out = git.git().run(command.env("GIT_DIR", utf8(&place.git_dir).ok()?)).await.ok()?;
     let mut notes = Vec::new();
@@ -35,6 +39,22 @@ pub(super) async fn for_checked_out_main(
         notes.extend(old.map(|old| note(&tree, main, &old, to)));
     }
     (!notes.is_empty()).then(|| notes.join("\n"))
+}
+
+/// Whether any working tree may have the branch checked out. A look at files, which spares most landings a process; in doubt
+/// git is asked.
+fn may_be_checked_out(place: &Place, name: &str) -> bool {
+    if std::fs::symlink_metadata(place.common_dir.join("worktrees")).is_ok() {
+        return true;
+    }
+    let flags = RepositoryOpenFlags::NO_SEARCH | RepositoryOpenFlags::NO_DOTGIT;
+    let none_above: [&str; 0] = [];
+    let Ok(repo) = Repository::open_ext(&place.common_dir, flags, none_above.as_slice()) else { return true };
+    let elsewhere = || {
+        let head = repo.find_reference("HEAD").and_then(|head| head.resolve());
+        head.is_ok_and(|head| head.name_bytes() != name.as_bytes())
+    };
+    !repo.is_bare() && !elsewhere()
 }
 
 /// The folders that have the branch checked out: records of `key value` items, ended by an empty one.
@@ -95,6 +115,29 @@ fn note(tree: &Path, main: &BranchName, old: &CommitSha, to: &CommitSha) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::git::tests::{commit_all, sh};
+
+    #[test]
+    fn git_is_asked_where_a_working_tree_may_be_on_main() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (clone, bare) = (dir.path().join("clone"), dir.path().join("bare.git"));
+        let text = |path: &Path| path.to_str().expect("text").to_owned();
+        sh(dir.path(), &["init", "--quiet", "--initial-branch=main", "clone"]);
+        commit_all(&clone, "Begin");
+        sh(dir.path(), &["clone", "--quiet", "--bare", "clone", "bare.git"]);
+        let may = |path: &Path| may_be_checked_out(&find_repository(path).expect("a repository"), "refs/heads/main");
+        assert!(may(&clone));
+        assert!(!may(&bare));
+        sh(&clone, &["checkout", "--quiet", "--detach"]);
+        assert!(!may(&clone));
+        sh(&clone, &["checkout", "--quiet", "-b", "side"]);
+        assert!(!may(&clone));
+        for repo in [&clone, &bare] {
+            let linked = repo.with_extension("linked");
+            sh(repo, &["worktree", "add", "--quiet", &text(&linked), "main"]);
+            assert!(may(repo) && may(&linked));
+        }
+    }
 
     #[test]
     fn only_working_trees_on_main_are_found() {

@@ -13,6 +13,7 @@ use orch_domain::time::Timestamp;
 
 use super::error::{GitError, words};
 use super::exec::GitCommand;
+use super::plain_merge::plain_merge;
 use super::read::{CommitLine, between, commit, descends, line, patch_id, sha};
 use super::rooms::RepoGit;
 
@@ -98,6 +99,12 @@ pub(super) enum Merge {
 enum Standing {
     Contains,
     Apart { base: CommitSha, merges: bool, ours: Vec<CommitLine> },
+}
+
+/// One commit and the tip that it is to be put on.
+enum Sides {
+    Merged(Oid),
+    ToMerge { ours: CommitSha, theirs: CommitSha },
 }
 
 /// What replaying gave.
@@ -234,32 +241,35 @@ impl RepoGit {
         let (id, onto, who) = (at.clone(), tip.clone(), self.identity(spec.at));
         // `merge-tree` finds the merge base by itself (naming it came with git 2.40): two commits without meaning
         // whose only common ancestor has the tree we want give exactly that.
-        let sides = self
+        let merged = self
             .read(self.work(), move |repo| {
                 let picked = commit(repo, &id)?;
                 let parent = picked.parent(0).map_err(GitError::read(format!("the parent of {id}")))?;
-                let tip_tree = commit(repo, &onto)?.tree_id();
-                if parent.tree_id() == tip_tree {
-                    return Ok(None);
+                let tip = commit(repo, &onto)?;
+                if parent.tree_id() == tip.tree_id() {
+                    return Ok(Sides::Merged(picked.tree_id()));
+                }
+                let plain = plain_merge(repo, [&parent, &tip, &picked]);
+                if let Some(tree) = plain.map_err(GitError::read("our objects"))? {
+                    return Ok(Sides::Merged(tree));
                 }
                 let author = format!("author {who}\n");
                 let bottom = write_commit(repo, parent.tree_id(), &[], &author, &who, b"base\n")?;
-                let ours = write_commit(repo, tip_tree, std::slice::from_ref(&bottom), &author, &who, b"onto\n")?;
+                let ours = write_commit(repo, tip.tree_id(), std::slice::from_ref(&bottom), &author, &who, b"onto\n")?;
                 let theirs = write_commit(repo, picked.tree_id(), &[bottom], &author, &who, b"picked\n")?;
-                Ok(Some((ours, theirs)))
+                Ok(Sides::ToMerge { ours, theirs })
             })
             .await?;
-        let tree = match sides {
-            None => None,
-            Some((ours, theirs)) => match self.merge_trees(&ours, &theirs, main).await? {
-                Merge::Clean(tree) => Some(tree),
+        let tree = match merged {
+            Sides::Merged(tree) => tree,
+            Sides::ToMerge { ours, theirs } => match self.merge_trees(&ours, &theirs, main).await? {
+                Merge::Clean(tree) => tree,
                 Merge::Conflict(paths) => return Ok(Err(paths)),
             },
         };
         let (id, onto, who) = (at.clone(), tip.clone(), self.identity(spec.at));
         self.read(self.work(), move |repo| {
             let picked = commit(repo, &id)?;
-            let tree = tree.unwrap_or_else(|| picked.tree_id());
             let was_empty = picked.parent(0).is_ok_and(|parent| parent.tree_id() == picked.tree_id());
             if tree == commit(repo, &onto)?.tree_id() && !was_empty {
                 return Ok(Ok(None));

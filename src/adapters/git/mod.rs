@@ -10,6 +10,8 @@ mod error;
 mod exec;
 mod import;
 mod lines;
+mod pass;
+mod plain_merge;
 mod push;
 pub(crate) mod read;
 mod rooms;

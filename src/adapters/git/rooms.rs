@@ -226,7 +226,8 @@ impl RepoGit {
         self.fetch_branch(main).await
     }
 
-    /// The same for any branch: upstream's copy follows the forge, also when it was rewritten there.
+    /// The same for any branch: upstream's copy follows the forge, also when it was rewritten there. What we put there
+    /// ourselves is in work, and passed on from there.
     ///
     /// # Errors
     /// As [`Self::fetch_main`].
@@ -234,7 +235,15 @@ impl RepoGit {
         let missing = || GitError::NoSuchBranch { branch: branch.clone(), url: self.remote.url.clone() };
         let at = self.remote_head(branch).await?.ok_or_else(missing)?;
         let full = format!("refs/heads/{branch}");
-        if self.ref_at(&self.upstream(), &full).await? == Some(at.clone()) {
+        let known = self.ref_at(&self.upstream(), &full).await?;
+        if known.as_ref() == Some(&at) {
+            return Ok(at);
+        }
+        if let Some(known) = known
+            && self.has_commit(&at).await?
+            && self.pass_on(&self.upstream(), &at, &known).await?
+            && self.move_ref(&self.upstream(), &full, &known, &at).await?
+        {
             return Ok(at);
         }
         let spec = format!("+{full}:{full}");
@@ -278,6 +287,19 @@ impl RepoGit {
         let (name, id) = (name.to_owned(), super::read::oid(sha)?);
         self.read(repo.to_owned(), move |repo| {
             repo.reference(&name, id, true, "").map(drop).map_err(GitError::read(format!("ref {name}")))
+        })
+        .await
+    }
+
+    /// Points a ref at a commit if it is at `from`; `false`: it is elsewhere by now.
+    async fn move_ref(&self, repo: &Path, name: &str, from: &CommitSha, to: &CommitSha) -> Result<bool, GitError> {
+        let (name, from, to) = (name.to_owned(), super::read::oid(from)?, super::read::oid(to)?);
+        self.read(repo.to_owned(), move |repo| match repo.reference_matching(&name, to, true, from, "") {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.code(), ErrorCode::Modified | ErrorCode::NotFound | ErrorCode::Locked) => {
+                Ok(false)
+            }
+            Err(error) => Err(GitError::read(format!("ref {name}"))(error)),
         })
         .await
     }

@@ -17,6 +17,7 @@ mod catching_up;
 mod compose;
 mod salvages;
 mod taking_in;
+mod without_git;
 mod workspaces;
 
 /// A forge (a bare repository), a person's clone of it, and our own repositories.

@@ -154,12 +154,19 @@ impl RepoGit {
         wanted.extend(plan.base.map(|(_, base)| base));
         let upstream = self.upstream();
         let (mut later, mut missing) = (None, 0);
+        // Only a whole history counts: upstream's objects are whole, whatever refs it has.
+        let is_whole = async |sha: &CommitSha| {
+            let id = super::read::oid(sha)?;
+            self.read(upstream.clone(), move |repo| Ok(repo.find_commit(id).is_ok())).await
+        };
         for sha in wanted {
-            let id = sha.clone();
-            // Only a whole history counts: upstream's objects are whole, whatever refs it has.
-            let known =
-                self.read(upstream.clone(), move |repo| Ok(repo.find_commit(super::read::oid(&id)?).is_ok())).await?;
-            if !known {
+            let mut there = is_whole(sha).await?;
+            if let Some((_, base)) = plan.base.filter(|(_, base)| !there && *base != sha)
+                && is_whole(base).await?
+            {
+                there = self.pass_on(&dir.join(".git"), sha, base).await?;
+            }
+            if !there {
                 missing += 1;
                 let from = self.work();
                 let args = [
