@@ -9,7 +9,7 @@
 mod branch;
 mod judge;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orch_adapters::git::{Owner, RepoGit};
@@ -27,6 +27,7 @@ use orch_store::{
 };
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::context::{Context, RepoRuntime};
 use crate::deploy;
@@ -72,6 +73,32 @@ pub struct Landing {
     pub turn: TurnNotes,
     /// Said when the lease is found to be somebody else's.
     pub lost: Lost,
+    /// What is tidied up behind it.
+    pub tidying: Tidying,
+}
+
+/// What a landing leaves to be tidied up: it needs no lease, and the next turn does not wait for it. The task does.
+#[derive(Debug, Default)]
+pub struct Tidying(Mutex<Option<JoinHandle<()>>>);
+
+impl Tidying {
+    fn set(&self, work: JoinHandle<()>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+    }
+}
+
+/// What came of carrying a landing out.
+pub struct Carried {
+    /// How it ended. `None` when the task stays in the lane (the supervisor stops, or it is not there any more).
+    pub end: Option<LandingEnd>,
+    /// What is still to be waited for before that is told to the task.
+    pub tidying: Option<JoinHandle<()>>,
+}
+
+impl From<Option<LandingEnd>> for Carried {
+    fn from(end: Option<LandingEnd>) -> Self {
+        Self { end, tidying: None }
+    }
 }
 
 /// How the saga leaves its straight way. `None`: nothing is to be said, the task stays in the lane.
@@ -114,11 +141,11 @@ struct Candidate {
 }
 
 impl Landing {
-    /// Carries the landing out. `None` when the task stays in the lane (the supervisor stops, or it is not there any more).
-    pub async fn carry_out(self) -> Option<LandingEnd> {
+    /// Carries the landing out.
+    pub async fn carry_out(self) -> Carried {
         let guard = match self.lease().await {
             Ok(guard) => guard,
-            Err(end) => return end,
+            Err(end) => return end.into(),
         };
         let mut end = match self.saga(guard.epoch()).await {
             Ok(end) => Some(end),
@@ -133,7 +160,8 @@ impl Landing {
         }
         guard.release().await;
         self.snapshots.clear_activity(&self.task);
-        end
+        let tidying = self.tidying.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Carried { end, tidying }
     }
 
     /// Takes the lease. A busy one is not waited for: the task comes back later, holding nothing meanwhile. One whose
@@ -432,16 +460,13 @@ impl Landing {
 
     /// What comes after main has moved, whoever saw that: also after a restart between the one and the other.
     async fn after_landing(&self, task: &Task, landed: Landed, epoch: Epoch) -> LandingEnd {
-        // What the next turn, and every new workspace, will ask for: brought in meanwhile.
-        let git = &self.repo.lane_git;
-        let bring = async {
-            match self.repo.main().await {
-                Ok(main) => git.fetch_main(&main).await.err().map(|error| error.to_string()),
-                Err(error) => Some(error.to_string()),
-            }
+        self.tidy_behind(task);
+        // What the next turn, and every new workspace, will ask for.
+        let brought = match self.repo.main().await {
+            Ok(main) => self.repo.lane_git.fetch_main(&main).await.map(drop).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
-        let ((), trouble) = futures::join!(self.tidy(git, task), bring);
-        if let Some(error) = trouble {
+        if let Err(error) = brought {
             tracing::debug!(task.id = %self.task, error, "main was not brought in after a landing; it is fetched when needed");
         }
         let deploy = deploy::Deploy { landing: self, task, landed: &landed, epoch };
@@ -487,10 +512,14 @@ impl Landing {
     }
 
     pub(crate) async fn note(&self, kind: &str, text: String) {
-        let Ok(task) = self.load().await else { return };
-        let entry = Entry::new(kind, text);
-        if let Err(error) = self.ctx.store.append(Subject::task(&task), vec![entry], self.ctx.now()).await {
-            tracing::warn!(task.id = %self.task, %error, "a step of a landing could not be journaled");
-        }
+        note(&self.ctx, &self.task, kind, text).await;
+    }
+}
+
+/// Journals a step of a task's landing.
+pub(crate) async fn note(ctx: &Context, task: &TaskId, kind: &str, text: String) {
+    let Ok(Some(stored)) = ctx.store.load_task(task).await else { return };
+    if let Err(error) = ctx.store.append(Subject::task(&stored.task), vec![Entry::new(kind, text)], ctx.now()).await {
+        tracing::warn!(task.id = %task, %error, "a step of a landing could not be journaled");
     }
 }

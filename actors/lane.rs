@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 
 use crate::context::Context;
 use crate::directory::{Directory, UnderWay};
-use crate::landing::{Halted, Landing};
+use crate::landing::{Carried, Halted, Landing, Tidying};
 use crate::lease::Lost;
 use crate::snapshots::{Snapshots, Teller};
 use crate::turns::{Memory, REMEMBERED, TurnNotes};
@@ -74,12 +74,19 @@ pub enum LaneMsg {
         /// Told how it stands.
         reply: oneshot::Sender<String>,
     },
-    /// The side task is through.
+    /// The side task is through: the next may begin.
     Ended {
         /// With which task.
         task: TaskId,
         /// How.
         end: TurnEnd,
+        /// Whether it is tidied up behind it still.
+        tidying: bool,
+    },
+    /// It is tidied up behind a landing, and its task knows how it ended.
+    Tidied {
+        /// Behind which.
+        task: TaskId,
     },
     /// Look for waiting tasks, and at the lane's mode.
     Look,
@@ -159,6 +166,13 @@ struct Begun {
     notes: TurnNotes,
 }
 
+/// A landing that is over but for its tidying up.
+struct Behind {
+    task: TaskId,
+    /// Who waits until the lane has nothing of it any more.
+    let_go: Vec<oneshot::Sender<String>>,
+}
+
 /// Its state.
 pub struct LaneState {
     ctx: Arc<Context>,
@@ -168,6 +182,7 @@ pub struct LaneState {
     teller: Teller,
     queue: Vec<Request>,
     current: Option<Current>,
+    behind: Vec<Behind>,
     /// `None` until the first look: nothing begins before the mode and the earlier turns are known.
     mode: Option<LaneMode>,
     memory: Memory,
@@ -194,7 +209,7 @@ impl Actor for RepoLeaseActor {
             let (task, halt, me) = (under_way.task.clone(), under_way.halt.clone(), myself.clone());
             tokio::spawn(async move {
                 under_way.halt.closed().await;
-                if me.cast(LaneMsg::Ended { task: under_way.task, end: TurnEnd::Left }).is_err() {
+                if me.cast(LaneMsg::Ended { task: under_way.task, end: TurnEnd::Left, tidying: false }).is_err() {
                     tracing::debug!("the lane ended during a landing that it had attached to");
                 }
             });
@@ -213,6 +228,7 @@ impl Actor for RepoLeaseActor {
             teller,
             queue: Vec::new(),
             current,
+            behind: Vec::new(),
             mode: None,
             memory: Memory::default(),
             stopping: Vec::new(),
@@ -240,14 +256,21 @@ impl Actor for RepoLeaseActor {
                 state.queue.push(Request { ready, key, queued: since, finish: Some(reply) });
                 state.next(&myself);
             }
-            LaneMsg::Ended { task, end } => {
+            LaneMsg::Ended { task, end, tidying } => {
                 if let Some(current) = state.current.take_if(|c| c.task == task) {
-                    for reply in current.let_go {
-                        answer(reply, "its landing was under way and has ended".to_owned());
+                    match tidying {
+                        true => state.behind.push(Behind { task: task.clone(), let_go: current.let_go }),
+                        false => have_ended(current.let_go),
                     }
                     if let Some(begun) = current.turn {
                         state.record(task, begun, end);
                     }
+                }
+                state.next(&myself);
+            }
+            LaneMsg::Tidied { task } => {
+                if let Some(at) = state.behind.iter().position(|behind| behind.task == task) {
+                    have_ended(state.behind.remove(at).let_go);
                 }
                 state.next(&myself);
             }
@@ -282,11 +305,18 @@ fn answer(reply: oneshot::Sender<String>, how: String) {
     }
 }
 
+fn have_ended(let_go: Vec<oneshot::Sender<String>>) {
+    for reply in let_go {
+        answer(reply, "its landing was under way and has ended".to_owned());
+    }
+}
+
 impl LaneState {
     fn enqueue(&mut self, waiting: Waiting) {
         let Waiting { task, key, priority, since: queued, head } = waiting;
-        let known =
-            self.queue.iter().any(|r| r.ready.task == task) || self.current.as_ref().is_some_and(|c| c.task == task);
+        let known = self.queue.iter().any(|r| r.ready.task == task)
+            || self.current.as_ref().is_some_and(|c| c.task == task)
+            || self.behind.iter().any(|behind| behind.task == task);
         if !known {
             let under_way = self.current.as_ref().and_then(Current::begun);
             let (since, overtaken) = self.memory.seniority(under_way, &task, queued);
@@ -350,6 +380,10 @@ impl LaneState {
             self.end_tests_of(task);
             return;
         }
+        if let Some(behind) = self.behind.iter_mut().find(|behind| behind.task == *task) {
+            behind.let_go.push(reply);
+            return;
+        }
         let before = self.queue.len();
         self.queue.retain(|r| r.ready.task != *task);
         let how = if self.queue.len() < before { "it was waiting in the lane" } else { "the lane had nothing of it" };
@@ -381,6 +415,9 @@ impl LaneState {
             return;
         }
         if self.stop {
+            if !self.behind.is_empty() {
+                return;
+            }
             for done in self.stopping.drain(..) {
                 if done.send(()).is_err() {
                     tracing::debug!("nobody waits for the lane's stop any more");
@@ -408,23 +445,36 @@ impl LaneState {
             halted,
             turn: notes.clone(),
             lost: Lost::default(),
+            tidying: Tidying::default(),
         };
         self.directory.note_landing(&self.repo, UnderWay { task: task.clone(), halt: halt.clone() });
         let (directory, myself, id) = (self.directory.clone(), myself.clone(), task.clone());
-        let work = tokio::spawn(landing.carry_out());
+        let (work, snapshots) = (tokio::spawn(landing.carry_out()), self.snapshots.clone());
         tokio::spawn(async move {
-            let end = work.await.unwrap_or_else(|error| {
-                Some(LandingEnd::CouldNotRun { why: format!("the landing's side task failed: {error}") })
+            let Carried { end, tidying } = work.await.unwrap_or_else(|error| {
+                Some(LandingEnd::CouldNotRun { why: format!("the landing's side task failed: {error}") }).into()
             });
-            let came_to = TurnEnd::of(end.as_ref());
+            let (end_of_turn, tidied) = (TurnEnd::of(end.as_ref()), tidying.is_some());
+            let ended = |task| LaneMsg::Ended { task, end: end_of_turn, tidying: tidied };
+            let say = |message| {
+                if myself.cast(message).is_err() {
+                    tracing::debug!("the lane was restarted during a landing; its successor has the next turn");
+                }
+            };
+            if let Some(tidying) = tidying {
+                say(ended(id.clone()));
+                snapshots.set_activity(&id, "taking the task branch away");
+                if let Err(error) = tidying.await {
+                    tracing::error!(task.id = %id, %error, "tidying up behind a landing failed; the task branch may stay");
+                }
+                snapshots.clear_activity(&id);
+            }
             if let Some(end) = end
                 && !directory.deliver(&id, Event::LandingEnded { end })
             {
                 tracing::debug!(task.id = %id, "the router is being restarted; task {id} asks the lane again");
             }
-            if myself.cast(LaneMsg::Ended { task: id, end: came_to }).is_err() {
-                tracing::debug!("the lane was restarted during a landing; its successor has the next turn");
-            }
+            say(if tidied { LaneMsg::Tidied { task: id } } else { ended(id) });
         });
         let finish = request.ready.finish;
         let began = self.ctx.now();
@@ -453,6 +503,7 @@ impl LaneState {
         let waiting = self.queue.len();
         let text = match (&self.current, self.mode) {
             (Some(current), _) => format!("landing {}, {waiting} waiting", current.task),
+            (None, _) if !self.behind.is_empty() => format!("tidying up, {waiting} waiting"),
             (None, Some(LaneMode::Running)) => format!("idle, {waiting} waiting"),
             (None, Some(closed)) => format!("{}, {waiting} waiting", closed.as_str()),
             (None, None) => format!("starting, {waiting} waiting"),

@@ -4,16 +4,13 @@
 //! exactly what had been judged: if so, what coverage measured on it moves the baseline as any landing does. Refuses to
 //! call anything landed that `main`, as the forge shows it, does not contain.
 
-use orch_adapters::git::RepoGit;
 use orch_domain::names::BranchName;
-use orch_domain::stop::StepResult;
 use orch_domain::task::{Landed, Task};
 use orch_store::NewLanding;
 use serde_json::json;
 
 use crate::gates;
 use crate::landing::{Halt, Landing, could_not_run};
-use crate::stop_saga::remove_task_branch;
 
 impl Landing {
     /// The landing, if `main` contains the task's head already.
@@ -52,15 +49,6 @@ impl Landing {
         self.note("merged-by-others", text).await;
         let at = self.landed_at().await?;
         Ok(Some(Landed { sha: own, tree, at }))
-    }
-
-    /// Takes the task branch away after a landing; one that stays is named.
-    pub(crate) async fn tidy(&self, git: &RepoGit, task: &Task) {
-        if let StepResult::Kept { because } | StepResult::Pending { why: because } =
-            remove_task_branch(&self.ctx, git, task).await
-        {
-            self.note("branch-kept", format!("the task branch stays: {because}")).await;
-        }
     }
 
     /// When the landing was recorded: told again later, it is the same landing and no news.

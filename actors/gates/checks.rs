@@ -134,12 +134,17 @@ impl Check<'_> {
             why = cancel::requested() => Err(Halt::Cancelled(why)),
             outcome = self.judge(&scratch) => outcome,
         };
-        scratch.close().await;
-        match outcome {
-            Ok(outcome) => self.conclude(outcome).await,
-            Err(Halt::CouldNotRun(why)) => self.conclude(Outcome::could_not_run(why)).await,
-            Err(Halt::Cancelled(why)) => GateAnswer::cancelled(format!("{} was ended: {why}", self.req.what.as_str())),
-        }
+        let answer = async {
+            match outcome {
+                Ok(outcome) => self.conclude(outcome).await,
+                Err(Halt::CouldNotRun(why)) => self.conclude(Outcome::could_not_run(why)).await,
+                Err(Halt::Cancelled(why)) => {
+                    GateAnswer::cancelled(format!("{} was ended: {why}", self.req.what.as_str()))
+                }
+            }
+        };
+        // The one needs nothing of the other; the answer comes when nothing is left.
+        futures::join!(scratch.close(), answer).1
     }
 
     /// Checkout, `setup`, the command, its counts.

@@ -9,13 +9,28 @@ use orch_domain::event::LandingEnd;
 use orch_domain::ids::{CommitSha, Epoch};
 use orch_domain::landing::WorkFault;
 use orch_domain::names::BranchName;
+use orch_domain::stop::StepResult;
 use orch_domain::task::Task;
 
-use super::{Halt, Landing, could_not_run};
+use super::{Halt, Landing, could_not_run, note};
 use crate::artefacts;
 use crate::gates::merge::{self, CaughtUp};
+use crate::stop_saga::remove_task_branch;
 
 impl Landing {
+    /// Begins to take the task branch away after a landing; one that stays is named. Repeating is safe.
+    pub(super) fn tidy_behind(&self, task: &Task) {
+        let (ctx, git, task) = (self.ctx.clone(), self.repo.lane_git.clone(), task.clone());
+        let tidying = tokio::spawn(async move {
+            if let StepResult::Kept { because } | StepResult::Pending { why: because } =
+                remove_task_branch(&ctx, &git, &task).await
+            {
+                note(&ctx, &task.id, "branch-kept", format!("the task branch stays: {because}")).await;
+            }
+        });
+        self.tidying.set(tidying);
+    }
+
     /// Brings the task's head on top of `main`. What does not go together goes back, with its report where the gate is asked.
     pub(super) async fn catch_up(
         &self,

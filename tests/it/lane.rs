@@ -142,6 +142,33 @@ async fn when_main_moves_during_the_landing_it_is_caught_up_with_and_tested_agai
     world.close().await;
 }
 
+/// What is left to do behind a landing needs no lease. Its own task waits for it, a STOP of that task too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_landing_does_not_wait_for_the_branch_of_the_one_before_to_go() {
+    let world = Setup::default().agent("one", &writes("one")).agent("two", &writes("two")).open_bare().await;
+    let waits = world.hold_deletions("go");
+    let one = world.submit_for("one", "Add one").await;
+    world.wait_for("the first branch to be taken away", async || waits.exists().then_some(())).await;
+    let two = world.submit_for("two", "Add two").await;
+    world
+        .wait_for("the second to land", async || {
+            (world.git(&["ls-tree", "--name-only", "main", "one", "two"]) == "one\ntwo").then_some(())
+        })
+        .await;
+    for task in [&one, &two] {
+        let task = world.look(task).await.task;
+        assert_eq!((task.status, task.landed), (Status::Landing, None), "{} is told too early", task.key);
+    }
+    world.stop(&one).await;
+    world.give("go");
+    for task in [&one, &two] {
+        world.expect_status(task, Status::Done).await;
+    }
+    assert!(world.receipt(&one).await.is_ok(), "the STOP came too late, and says so");
+    assert_eq!(world.git(&["for-each-ref", "--format=%(refname)", "refs/heads"]), "refs/heads/main");
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_head_is_not_tested_twice_on_the_same_base() {
     let world = Setup::default().agent("good", &writes("good.txt")).open().await;

@@ -11,7 +11,7 @@ use orch::engine::{self, Guard};
 use orch_actors::api::ControlError;
 use orch_domain::job::JobKind;
 use orch_domain::view::{TaskDetail, TaskView};
-use orch_store::Moved;
+use orch_store::{JobRow, Moved};
 use orch_test_support::git_server::{GitServer, Protocol};
 use serde_json::Value;
 
@@ -146,6 +146,22 @@ impl World {
         hook
     }
 
+    /// From now on whoever takes a task branch away at the forge waits until the story gives `sign`; the file that shows
+    /// that somebody waits. Only for bare repositories.
+    pub(crate) fn hold_deletions(&self, sign: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (hook, waits) = (self.repo.join("hooks/pre-receive"), self.sign("deletion-waits"));
+        let text = format!(
+            "#!/bin/sh\nwhile read -r old new ref; do\n  case $new-$ref in 0000*-refs/heads/orch/*)\n    touch {waits}\n    \
+             while [ ! -e {sign} ]; do sleep 0.02; done;;\n  esac\ndone\n",
+            waits = waits.display(),
+            sign = self.sign(sign).display()
+        );
+        std::fs::write(&hook, text).expect("written");
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("made executable");
+        waits
+    }
+
     /// A file outside all workspaces that agents and commands can be made to wait for.
     pub(crate) fn sign(&self, name: &str) -> PathBuf {
         self.root().join(name)
@@ -156,10 +172,14 @@ impl World {
         std::fs::write(self.sign(name), "").expect("the sign is given");
     }
 
+    /// All jobs that a task has had, in order.
+    pub(crate) async fn job_rows(&self, task: &TaskView) -> Vec<JobRow> {
+        self.store().jobs_of(&task.id).await.expect("jobs can be read")
+    }
+
     /// Labels of all jobs of a kind that a task has had, in order.
     pub(crate) async fn jobs_of(&self, task: &TaskView, kind: JobKind) -> Vec<String> {
-        let store = self.store();
-        let jobs = store.jobs_of(&task.id).await.expect("jobs can be read");
+        let jobs = self.job_rows(task).await;
         jobs.into_iter().filter(|j| j.record.kind == kind).map(|j| j.record.label).collect()
     }
 
