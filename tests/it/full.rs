@@ -91,6 +91,52 @@ async fn the_staging_command_sees_the_very_head_before_it_lands() {
     world.close().await;
 }
 
+/// Two want it at once, with slots for three: the second takes none until the first is through.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_a_repository_at_a_time_is_staged() {
+    let world = Setup::default()
+        .agent("good", "attempts:\n- - write: {path: good.txt, content: x}\n  - commit: {message: Do it, allow_empty: true}\n")
+        .repo(|r| r.pipeline = "staged".to_owned())
+        .limits(|l| (l.max_concurrency, l.gate_slots) = (3, 3))
+        .config(|c| {
+            let stages = "- {name: development, agent: developer}\n- {name: deploy-staging, command: staging}\n- {name: deploy, land: true}\n";
+            let stages = serde_yaml::from_str(stages).expect("YAML");
+            c.pipelines.insert("staged".to_owned(), PipelineSource::Inline(PipelineInline { stages }));
+            let go = c.data_dir.with_file_name("go").display().to_string();
+            for repo in c.repos.values_mut() {
+                repo.commands.staging = Some(format!("while test ! -e {go}; do sleep 0.02; done"));
+            }
+        })
+        .open()
+        .await;
+    let tasks = [world.submit("Do it").await, world.submit("Do it too").await];
+    let staged = async || {
+        let mut jobs = Vec::new();
+        for task in &tasks {
+            let all = world.job_rows(task).await;
+            jobs.extend(all.into_iter().filter(|job| job.record.label.starts_with("staging of ")));
+        }
+        jobs
+    };
+    let slots = world
+        .wait_for("one to be staged and the other to wait", async || {
+            let slots = world.control().queue().await.expect("the queue can be read").gates;
+            (slots.waiting == 1 && staged().await.len() == 1).then_some(slots)
+        })
+        .await;
+    assert_eq!((slots.used, slots.total), (1, 3), "it takes no slot while it waits");
+    world.give("go");
+    for task in &tasks {
+        world.expect_status(task, Status::Done).await;
+    }
+    let mut times: Vec<_> =
+        staged().await.into_iter().map(|job| (job.going, job.exit.map(|exit| exit.ended))).collect();
+    times.sort();
+    assert_eq!(times.len(), 2, "{times:?}");
+    assert!(times[0].1.is_some() && times[0].1 <= times[1].0, "they were staged at the same time: {times:?}");
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_note_that_is_missing_or_broken_goes_back_to_its_writer() {
     let analyst = "  analyst:
