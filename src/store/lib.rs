@@ -215,11 +215,11 @@ impl Store {
         match &self.inner.lane {
             Lane::Inline(writer) => {
                 Self::write_inline(writer, change)?;
-                answer.try_recv().map_err(|_| E::from(StoreError::Closed))?
+                answer.try_recv().map_err(|_| E::from(StoreError::Closed))?.0
             }
             _ => {
                 self.send(Message::Change(change)).await?;
-                answer.await.map_err(|_| E::from(StoreError::Closed))?
+                answer.await.map_err(|_| E::from(StoreError::Closed))?.0
             }
         }
     }

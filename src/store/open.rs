@@ -189,7 +189,7 @@ fn settle_pragmas(conn: &Connection) -> Result<(), StoreError> {
         let why = format!("journal mode is `{mode}`, WAL is needed: put the data folder on a local file system");
         return Err(StoreError::Trouble { why });
     }
-    // Savepoints remember pages: in memory, not in a file that is made and removed with every group.
+    // Savepoints, where they are needed, remember pages: in memory, not in a file that is made and removed with every group.
     conn.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; \
          PRAGMA temp_store = MEMORY;",

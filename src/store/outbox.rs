@@ -118,7 +118,33 @@ impl Store {
     }
 }
 
-/// Writes effects in the open transaction, each under its key.
+/// An effect as its row will hold it.
+pub(crate) struct Prepared {
+    key: String,
+    kind: &'static str,
+    payload: String,
+}
+
+/// Effects made ready for [`write`], each under its key, where that can be done before the writer's turn.
+pub(crate) fn prepare(task: &TaskId, version: Version, outgoing: &[Outgoing]) -> Vec<Prepared> {
+    let ready = |(n, effect): (usize, &Outgoing)| Prepared {
+        key: effect.key(task, version.0, n),
+        kind: effect.kind(),
+        payload: json(effect),
+    };
+    outgoing.iter().enumerate().map(ready).collect()
+}
+
+/// Writes prepared effects in the open transaction.
+pub(crate) fn write(tx: &Tx<'_>, task: &TaskId, effects: &[Prepared], now: Timestamp) -> Result<(), StoreError> {
+    for effect in effects {
+        let sql = "INSERT INTO outbox (key, task, kind, payload, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+        execute(tx.conn, sql, (&effect.key, task.as_str(), effect.kind, &effect.payload, now.0))?;
+    }
+    Ok(())
+}
+
+/// Prepares effects and writes them.
 pub(crate) fn enqueue(
     tx: &Tx<'_>,
     task: &TaskId,
@@ -126,12 +152,7 @@ pub(crate) fn enqueue(
     outgoing: &[Outgoing],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    for (n, effect) in outgoing.iter().enumerate() {
-        let sql = "INSERT INTO outbox (key, task, kind, payload, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let key = effect.key(task, version.0, n);
-        execute(tx.conn, sql, (key, task.as_str(), effect.kind(), json(effect), now.0))?;
-    }
-    Ok(())
+    write(tx, task, &prepare(task, version, outgoing), now)
 }
 
 fn pending(row: &Row<'_>) -> Result<Pending, StoreError> {

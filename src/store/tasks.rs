@@ -8,8 +8,6 @@
 //! A commit writes the small row alone: what a life is given once lies in `briefs` and `pins`. How a row becomes a task
 //! again, also one that cannot be read, stands in [`crate::stored`].
 
-use std::sync::LazyLock;
-
 use orch_domain::effect::{Outgoing, ShownState};
 use orch_domain::ids::{Epoch, Generation, Seq, TaskId, Version};
 use orch_domain::journal::Entry;
@@ -310,12 +308,15 @@ impl Store {
             let what = format!("task {}", change.task.id);
             return Err(CommitError::Store(StoreError::Damaged { what, why: why.clone() }));
         }
-        let columns = Columns::of(&change.task);
+        // Made ready on the caller's thread: the writer's time is everybody's.
+        let (columns, subject, version) =
+            (Columns::of(&change.task), Subject::task(&change.task), change.version.next());
+        let effects = outbox::prepare(&change.task.id, version, &change.outgoing);
         // What only brings a task to its end must work on a full disk, too.
         let urgency = if change.forward { Urgency::Ordinary } else { Urgency::Needed };
         self.write(urgency, move |tx| {
             // First the entries, whose last position the row then takes: a refusal takes both back.
-            let last = journal::write(tx, &Subject::task(&change.task), &change.entries, change.now)?;
+            let last = journal::write(tx, &subject, &change.entries, change.now)?;
             let changed = match &columns.end {
                 None => go_on(tx, &change, &columns, last)?,
                 Some(end) => close(tx, &change, &columns, end, last)?,
@@ -323,8 +324,7 @@ impl Store {
             if changed == 0 {
                 return Err(refusal(tx, &change)?);
             }
-            let version = change.version.next();
-            outbox::enqueue(tx, &change.task.id, version, &change.outgoing, change.now)?;
+            outbox::write(tx, &change.task.id, &effects, change.now)?;
             Ok(version)
         })
         .await
@@ -374,7 +374,6 @@ struct End {
 }
 
 impl Columns {
-    /// Serialised on the caller's thread: the writer's time is everybody's.
     fn of(task: &Task) -> Self {
         let end = match &task.state {
             State::Cancelled { at } => Some(End { cancelled_at: Some(at.0), done_at: None }),
@@ -425,33 +424,31 @@ fn write_brief(tx: &Tx<'_>, task: &Task, pinned: &(String, String)) -> Result<()
 const FENCES: &str = "id = :id AND version = :version AND epoch = :epoch AND done_at IS NULL AND cancelled_at IS NULL
                       AND (NOT :forward OR cancel_requested_at IS NULL)";
 
-/// Writes the next state of a life that goes on: no column of any index is touched.
+/// Writes the next state of a life that goes on: no column of any index is touched. By numbers instead of names, which
+/// SQLite looks for one by one with each change.
 fn go_on(tx: &Tx<'_>, change: &Change, columns: &Columns, last: Option<Seq>) -> Result<usize, StoreError> {
     let task = &change.task;
-    static SQL: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "UPDATE tasks SET
-               stage = :stage, status = CASE WHEN cancel_requested_at IS NULL THEN :status ELSE :stopping END,
-               body = :body, version = version + 1, priority = :priority, has_turn = :has_turn, updated_at = :now,
-               journal_last = coalesce(:last, journal_last)
-             WHERE {FENCES}"
-        )
-    });
-    let params = named_params! {
-        ":stage": task.stage.as_str(),
-        ":status": columns.status,
-        ":stopping": Status::Stopping.as_str(),
-        ":body": columns.body,
-        ":priority": task.priority,
-        ":has_turn": task.has_turn,
-        ":now": change.now.0,
-        ":last": last.map(|seq| seq.0),
-        ":id": task.id.as_str(),
-        ":version": change.version.0,
-        ":epoch": change.epoch.0,
-        ":forward": change.forward,
-    };
-    execute(tx.conn, &SQL, params)
+    let sql = "UPDATE tasks SET
+                 stage = ?5, status = CASE WHEN cancel_requested_at IS NULL THEN ?6 ELSE ?7 END,
+                 body = ?8, version = version + 1, priority = ?9, has_turn = ?10, updated_at = ?11,
+                 journal_last = coalesce(?12, journal_last)
+               WHERE id = ?1 AND version = ?2 AND epoch = ?3 AND done_at IS NULL AND cancelled_at IS NULL
+                 AND (NOT ?4 OR cancel_requested_at IS NULL)";
+    let params = (
+        task.id.as_str(),
+        change.version.0,
+        change.epoch.0,
+        change.forward,
+        task.stage.as_str(),
+        columns.status,
+        Status::Stopping.as_str(),
+        &columns.body,
+        task.priority,
+        task.has_turn,
+        change.now.0,
+        last.map(|seq| seq.0),
+    );
+    execute(tx.conn, sql, params)
 }
 
 /// Writes the last state of a life; a cancelled one gives its keys back.
