@@ -84,6 +84,32 @@ fn a_person_stops_a_task_waits_for_its_receipt_takes_its_work_back_and_begins_an
     world.close(&[key]);
 }
 
+#[test]
+fn a_person_stops_all_tasks_of_a_repository_and_learns_how_jobs_are_held_here() {
+    let mut world = Outside::new(TWICE);
+    world.start();
+    let keys: Vec<String> = (0..4).map(|n| world.submit(&format!("Be one of four, {n}"))).collect();
+    world.until("the first at work", || at_work(&world));
+    let answer = world.verb(&["repo", "stop", "demo"]).expect("the STOPs are recorded");
+    assert_eq!(answer["stopped"].as_array().map(Vec::len), Some(4), "{answer:#}");
+    world.until_closed(&keys);
+    let told: Vec<String> = keys
+        .iter()
+        .map(|key| world.verb(&["task", "stop", key, "--wait"]).expect("proven")["outcome"].to_string())
+        .collect();
+    assert_eq!(told, ["\"cancelled\""; 4]);
+    assert!(world.verb(&["repo", "stop", "nowhere"]).expect_err("there is none").contains("nowhere"));
+
+    let said = world.verb(&["doctor"]).expect("all is well here").to_string();
+    let kernel = orch_shim::landlock_abi();
+    let landlock =
+        if kernel == 0 { "landlock: not available".to_owned() } else { format!("landlock: version {kernel}") };
+    for line in ["shim: in use", "pid namespace: ", "cgroup: ", &landlock] {
+        assert!(said.contains(line), "`{line}` is not told: {said}");
+    }
+    world.close(&[]);
+}
+
 /// Whoever waits in a script learns by the exit code that something could not be proven, and by the receipt what.
 #[test]
 fn who_waits_for_a_stop_that_cannot_be_proven_is_told_so_by_the_exit_code() {
