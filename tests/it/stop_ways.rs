@@ -50,18 +50,10 @@ async fn with_the_switch_off_the_boards_status_is_ignored_and_all_else_stops() {
     let world = Setup::default().agent("slow", SLOW).config(|c| c.stop.status_enabled = false).open().await;
     let task = world.submit("Ignore the board").await;
     world.wait_for("work", async || (in_workspaces(&world, "slow.txt") == 1).then_some(())).await;
-    world.person_moves(&task, "STOP").await;
-    // Taken up for sure: the same pass has begun a life from a later move.
-    let other = world.submit("Be taken up behind it").await;
+    let moved = world.person_moves(&task, "STOP").await;
+    world.until_taken_up(moved).await;
+    let other = world.submit("Go on beside it").await;
     world.wait_for("work of the other", async || (in_workspaces(&world, "slow.txt") == 2).then_some(())).await;
-    world
-        .wait_for("the move to be taken up", async || {
-            let handle = world.running().handle();
-            handle.directory().wake_reconciler();
-            let open = handle.context().store.unprocessed_inbox(100).await.expect("the inbox");
-            open.is_empty().then_some(())
-        })
-        .await;
     assert_eq!(world.look(&task).await.task.status, Status::Running);
     assert!(!world.control().queue().await.expect("the queue").stop.status_enabled);
     for task in [&task, &other] {

@@ -233,11 +233,27 @@ impl World {
     }
 
     /// A person moves the task's item on the board.
-    pub(crate) async fn person_moves(&self, task: &TaskView, to: &str) {
+    pub(crate) async fn person_moves(&self, task: &TaskView, to: &str) -> i64 {
         let item = self.board_item(task).await;
         let handle = self.running().handle();
         let moved = self.store().tracker_move(&item.id, to, "person", None, handle.context().now()).await;
-        assert!(matches!(moved.expect("the board can be written"), Moved::Moved(_)), "{} was there already", task.key);
+        let Moved::Moved(transition) = moved.expect("the board can be written") else {
+            panic!("{} was there already", task.key)
+        };
+        transition
+    }
+
+    /// Waits until a move on the board has been looked at and done with, whatever came of it.
+    pub(crate) async fn until_taken_up(&self, transition: i64) {
+        let db = rusqlite::Connection::open(self.data().join("orch.db")).expect("the store is there");
+        db.busy_timeout(BOUND).expect("a timeout can be set");
+        let sql = "SELECT count(*) FROM inbox WHERE source = 'board' AND body = ?1 AND processed_at IS NOT NULL";
+        self.wait_for(&format!("move {transition} to be taken up"), async || {
+            self.running().handle().directory().wake_reconciler();
+            let done: i64 = db.query_row(sql, [transition.to_string()], |row| row.get(0)).expect("a number");
+            (done == 1).then_some(())
+        })
+        .await;
     }
 
     /// Comments on the task's item, once one of them holds a text.
