@@ -1,9 +1,11 @@
 //! The coverage gate beside what it adds to, and its readers beside a bare read.
 //!
-//! First a repository of 5,000 measured files: everything that the gate does about one head (checkout, the command, report,
-//! comparison with a baseline of as many files, its own report), against the tests of that head by the same command
-//! without the gate; rounds take turns, and each has a commit of its own. Then reports of 200 MiB in each format, each read
-//! in a process of its own, so that its memory is its own; against a process that reads the bytes and no more.
+//! First a repository of 5,000 measured files, as a task goes through it: the tests' own run measures too, and the gate takes
+//! that. What coverage adds is what that run does besides its tests (it reads the commit's list of files and the report,
+//! and keeps the measurement; timed by itself, since the checkout around it takes seconds that differ by more than that)
+//! and the whole gate afterwards (comparison with a baseline of as many files, its own report). Beside it, pair by pair, the
+//! whole run with coverage against the whole run without. Then reports of 200 MiB in each format, and two hostile ones, each
+//! read in a process of its own, so that its memory is its own; against a process that reads the bytes and no more.
 
 #[path = "support/report.rs"]
 mod report;
@@ -24,7 +26,9 @@ use orch::engine::{self, Guard, Running};
 use orch_actors::context::Context;
 use orch_actors::gates::checks::{CheckRequest, run_check};
 use orch_actors::gates::{GateSubject, coverage};
-use orch_adapters::reports::coverage::Places;
+use orch_adapters::reports::coverage::{CommitFiles, Places};
+use orch_adapters::reports::put_parts;
+use orch_domain::coverage::{About, Measurement};
 use orch_domain::event::CheckEnd;
 use orch_domain::ids::{CommitSha, Generation};
 use orch_domain::names::RepoName;
@@ -32,7 +36,7 @@ use orch_domain::pipeline::{Pipeline, RepoCommand};
 use orch_domain::policy::Policy;
 use orch_domain::stop::Level;
 use orch_domain::task::{NewTask, State, Task};
-use orch_domain::time::Timestamp;
+use orch_domain::time::{Millis, Timestamp};
 use orch_store::NewLanding;
 
 use report::{Outcome, Samples};
@@ -43,7 +47,7 @@ const FILES: usize = 5_000;
 /// Lines that count in each.
 const LINES: usize = 40;
 /// Rounds that count; one more goes before them.
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 7;
 /// A large report.
 const LARGE: u64 = 200 << 20;
 
@@ -96,16 +100,58 @@ fn gate() -> Outcome {
     }
     let runtime = tokio::runtime::Runtime::new()?;
     let running = runtime.block_on(engine::start(&config, &supervisor::env(), guard()))?;
-    let seen = runtime.block_on(rounds(&running, &heads));
+    let seen = runtime.block_on(rounds(&running, &heads, &repo, scratch.path()));
     runtime.block_on(running.shutdown(Level::Drain, Duration::from_secs(20)));
-    let (tests, gate) = seen?;
-    let beyond = Samples::of("ms", gate.iter().zip(&tests).map(|(gate, tests)| gate - tests).collect());
+    let Seen { tests, both, reading, gate } = seen?;
+    let pairs = |one: &[f64], other: &[f64], of: fn(f64, f64) -> f64| {
+        Samples::of("ms", one.iter().zip(other).map(|(one, other)| of(*one, *other)).collect())
+    };
+    let beyond = pairs(&reading, &gate, |reading, gate| reading + gate);
+    let whole = pairs(&both, &tests, |both, tests| both - tests);
     report::heading("coverage: a head with a report of 5,000 files, compared with a baseline of 5,000 files");
-    report::line("baseline", "the tests of that head, by the same command", &Samples::of("ms", tests));
-    report::line("measured", "the coverage gate about that head", &Samples::of("ms", gate));
-    report::line("measured", "the gate beyond the tests, pair by pair", &beyond);
+    report::line("baseline", "the tests of that head, without coverage", &Samples::of("ms", tests));
+    report::line("also", "the same run with coverage, beyond it, pair by pair", &whole);
+    report::line("measured", "in that run: files, report, what is kept", &Samples::of("ms", reading));
+    report::line("measured", "the gate afterwards, which runs nothing", &Samples::of("ms", gate));
+    report::line("measured", "both", &beyond);
     report::figure("ms beyond the tests", beyond.median(), "under 300", beyond.median() < 300.0);
     Ok(())
+}
+
+/// Milliseconds, per round.
+#[derive(Default)]
+struct Seen {
+    tests: Vec<f64>,
+    both: Vec<f64>,
+    reading: Vec<f64>,
+    gate: Vec<f64>,
+}
+
+/// What the tests' run does besides, where it measures: by the same means.
+async fn reading(
+    ctx: &Context,
+    repo: &Path,
+    head: &CommitSha,
+    about: &About,
+    to: &Path,
+) -> Result<f64, Box<dyn Error>> {
+    let name: RepoName = "bench".parse()?;
+    let git = &ctx.repo(&name).ok_or("no repository")?.git;
+    let text = fs::read(repo.join("lcov.txt"))?;
+    let begun = Instant::now();
+    let files = git.files_named(head, |_| true, usize::MAX).await?;
+    let files = CommitFiles::new(files.into_iter().map(|file| (file.path, file.plain)));
+    let places = Places { checkout: repo.to_owned(), folder: to.join("run"), configured: None, files };
+    let since = places.clear()?;
+    let before = begun.elapsed();
+    fs::write(places.asked_for(), text)?;
+    let begun = Instant::now();
+    let coverage = places.read(&since)?.coverage;
+    if coverage.files.len() != FILES {
+        return Err(format!("{} files", coverage.files.len()).into());
+    }
+    put_parts(&to.join("kept"), Measurement { about: about.clone(), coverage }.parts())?;
+    Ok((before + begun.elapsed()).as_secs_f64() * 1e3)
 }
 
 fn guard() -> Guard {
@@ -117,8 +163,7 @@ fn head_of(repo: &Path) -> Result<CommitSha, Box<dyn Error>> {
     Ok(String::from_utf8_lossy(&out.stdout).trim().parse()?)
 }
 
-/// Milliseconds of the tests and of the gate, per round.
-async fn rounds(running: &Running, heads: &[CommitSha]) -> Result<(Vec<f64>, Vec<f64>), Box<dyn Error>> {
+async fn rounds(running: &Running, heads: &[CommitSha], repo: &Path, to: &Path) -> Result<Seen, Box<dyn Error>> {
     let handle = running.handle();
     let ctx = handle.context();
     let name: RepoName = "bench".parse()?;
@@ -140,7 +185,21 @@ async fn rounds(running: &Running, heads: &[CommitSha]) -> Result<(Vec<f64>, Vec
     if !ctx.store.append_landing(&name, landing, ctx.now()).await? {
         return Err("the first one did not land".into());
     }
-    let (mut tests, mut gate) = (Vec::new(), Vec::new());
+    let landed = slot.get().ok_or("nothing was measured")?;
+    let about = About {
+        repo: name.clone(),
+        head: heads[1].clone(),
+        tree: heads[1].clone(),
+        format: landed.format,
+        tool: None,
+        measured_by: landed.measured_by.clone(),
+        configuration: landed.configuration.clone(),
+        report: "report".to_owned(),
+        started: ctx.now(),
+        duration: Millis(1),
+        notes: Vec::new(),
+    };
+    let mut seen = Seen::default();
     for (round, head) in heads[2..].iter().enumerate() {
         let run = format!("bench{}", round + 1);
         let asked = subject_of(ctx, &task, &heads[1], head, &run).await?;
@@ -152,18 +211,37 @@ async fn rounds(running: &Running, heads: &[CommitSha]) -> Result<(Vec<f64>, Vec
             limit: None,
             silence: None,
         };
-        let begun = Instant::now();
-        passed(run_check(ctx, &check).await.end)?;
-        let plain = begun.elapsed();
+        let timed = async |coverage: bool| -> Result<f64, Box<dyn Error>> {
+            let begun = Instant::now();
+            passed(run_check(ctx, &CheckRequest { coverage, ..check.clone() }).await.end)?;
+            Ok(begun.elapsed().as_secs_f64() * 1e3)
+        };
+        // They take turns in who is first.
+        let (plain, both) = if round % 2 == 0 {
+            let plain = timed(false).await?;
+            (plain, timed(true).await?)
+        } else {
+            let both = timed(true).await?;
+            (timed(false).await?, both)
+        };
+        git_show(repo, head)?;
+        let read = reading(ctx, repo, head, &about, to).await?;
         let begun = Instant::now();
         passed(coverage::run(ctx, &asked, &coverage::Slot::default()).await.end)?;
         let took = begun.elapsed();
         if round > 0 {
-            tests.push(plain.as_secs_f64() * 1e3);
-            gate.push(took.as_secs_f64() * 1e3);
+            seen.tests.push(plain);
+            seen.both.push(both);
+            seen.reading.push(read);
+            seen.gate.push(took.as_secs_f64() * 1e3);
         }
     }
-    Ok((tests, gate))
+    Ok(seen)
+}
+
+/// Brings the report of a commit back into the work tree.
+fn git_show(repo: &Path, head: &CommitSha) -> Outcome {
+    supervisor::git(repo, &["checkout", "--quiet", head.as_str(), "--", "lcov.txt"])
 }
 
 fn task_of(repo: &RepoName, now: Timestamp) -> Result<Task, Box<dyn Error>> {
@@ -228,8 +306,10 @@ fn reports() -> Outcome {
         // As long as it has to be for its lines, and empty on the disk.
         fs::File::create(folder.join(format!("step{n}.rs")))?.set_len(1 << 20)?;
     }
-    let formats: [(&str, &str, &str, OneFile); 3] = [
+    let formats: [(&str, &str, &str, OneFile); 5] = [
         ("LCOV", "", "", lcov_file),
+        ("LCOV with long names of nothing", "", "", long_names),
+        ("LCOV with deep names of nothing", "", "", deep_names),
         (
             "coverage.py's JSON",
             "{\"meta\": {\"version\": \"7.17.3\"}, \"files\": {\"x\": {\"executed_lines\": [], \"missing_lines\": []}",
@@ -265,7 +345,8 @@ fn reports() -> Outcome {
 /// Lines of each file with which 5,000 files make 204 MiB of LCOV.
 const LARGE_LINES: usize = 4_400;
 
-/// The whole gate in a supervisor of its own: with a report of that size, and with one of a single line.
+/// The whole gate in a supervisor of its own, compared with a baseline of the same size: with reports of that size, and with
+/// some of a single line.
 fn wholly(scratch: &Path) -> Outcome {
     let mut peaks = Vec::new();
     for (files, lines) in [(1, 1), (FILES, LARGE_LINES)] {
@@ -278,11 +359,7 @@ fn wholly(scratch: &Path) -> Outcome {
     }
     let [idle, peak] = peaks[..] else { return Err("two peaks".into()) };
     report::line("baseline", "a supervisor whose gate reads one line, resident", &Samples::of("MiB", vec![idle]));
-    report::line(
-        "measured",
-        "a supervisor whose gate reads 204 MiB of LCOV, resident",
-        &Samples::of("MiB", vec![peak]),
-    );
+    report::line("measured", "one whose gate reads 204 MiB of LCOV, and a baseline", &Samples::of("MiB", vec![peak]));
     report::figure("the whole gate: MiB for 204 MiB of LCOV", peak - idle, "under 100", peak - idle < 100.0);
     Ok(())
 }
@@ -295,10 +372,13 @@ fn whole(files: &str, lines: &str, scratch: &Path) -> Outcome {
     }
     supervisor::git(&repo, &["commit", "--quiet", "--all", "--message", "Longer files"])?;
     let base = head_of(&repo)?;
-    fs::write(repo.join("x.txt"), "x")?;
-    supervisor::git(&repo, &["add", "--all"])?;
-    supervisor::git(&repo, &["commit", "--quiet", "--message", "A head"])?;
-    let head = head_of(&repo)?;
+    let mut heads = vec![base];
+    for text in ["x", "y"] {
+        fs::write(repo.join("x.txt"), text)?;
+        supervisor::git(&repo, &["add", "--all"])?;
+        supervisor::git(&repo, &["commit", "--quiet", "--message", "A head"])?;
+        heads.push(head_of(&repo)?);
+    }
     let mut config = supervisor::settings(&scratch.join("orch.yaml"), &scratch.join("data"), &repo)?;
     config.gates = Gates::for_all();
     for repo in config.repos.values_mut() {
@@ -317,8 +397,22 @@ fn whole(files: &str, lines: &str, scratch: &Path) -> Outcome {
         ctx.repo(&name).ok_or("no repository")?.git.fetch_branch(&"main".parse()?).await?;
         let task = task_of(&name, ctx.now())?;
         ctx.store.create_task(&task, Vec::new(), Vec::new(), None, ctx.now()).await?;
-        let asked = subject_of(ctx, &task, &base, &head, "bench0").await?;
-        passed(coverage::run(ctx, &asked, &coverage::Slot::default()).await.end)
+        // The first one lands, and the second is compared with it, line by line.
+        for (pair, run) in heads.windows(2).zip(["bench0", "bench1"]) {
+            let asked = subject_of(ctx, &task, &pair[0], &pair[1], run).await?;
+            let slot = coverage::Slot::default();
+            passed(coverage::run(ctx, &asked, &slot).await.end)?;
+            let landing = NewLanding {
+                task: task.id.clone(),
+                sha: pair[1].clone(),
+                tree: pair[1].clone(),
+                base: pair[0].clone(),
+                proof: serde_json::Value::Null,
+                coverage: slot.get().cloned(),
+            };
+            ctx.store.append_landing(&name, landing, ctx.now()).await?;
+        }
+        Ok(())
     });
     runtime.block_on(running.shutdown(Level::Drain, Duration::from_secs(20)));
     seen.and_then(|()| say_peak(begun))
@@ -328,6 +422,31 @@ fn lcov_file(to: &mut dyn std::io::Write, name: &str, lines: usize) -> std::io::
     writeln!(to, "TN:\nSF:{name}")?;
     (1..=lines).try_for_each(|line| writeln!(to, "DA:{line},{}", line % 7))?;
     writeln!(to, "LF:{lines}\nLH:1\nend_of_record")
+}
+
+/// One line that counts, and a hundred bytes a line in records of files that are in no commit.
+fn hostile(
+    to: &mut dyn std::io::Write,
+    name: &str,
+    lines: usize,
+    other: impl Fn(usize) -> String,
+) -> std::io::Result<()> {
+    writeln!(to, "SF:{name}\nDA:1,1\nend_of_record")?;
+    let (mut written, mut n) = (0, 0);
+    while written < lines * 100 {
+        let other = other(n);
+        writeln!(to, "SF:{name}/{n}/{other}\nend_of_record")?;
+        (written, n) = (written + other.len(), n + 1);
+    }
+    Ok(())
+}
+
+fn long_names(to: &mut dyn std::io::Write, name: &str, lines: usize) -> std::io::Result<()> {
+    hostile(to, name, lines, |_| "x".repeat(3_950))
+}
+
+fn deep_names(to: &mut dyn std::io::Write, name: &str, lines: usize) -> std::io::Result<()> {
+    hostile(to, name, lines, |_| "a/".repeat(480))
 }
 
 fn python_file(to: &mut dyn std::io::Write, name: &str, lines: usize) -> std::io::Result<()> {
@@ -394,14 +513,14 @@ fn read(how: &str, folder: &Path, tree: &Path) -> Outcome {
         }
         _ => {
             // Written before: put in place as a command would have written it now.
-            let places = Places { checkout: tree.to_owned(), folder: folder.join("run"), configured: None };
+            let files = CommitFiles::new((0..FILES).map(|n| (format!("part{:03}/step{n}.rs", n / 50), true)));
+            let places = Places { checkout: tree.to_owned(), folder: folder.join("run"), configured: None, files };
             let since = places.clear()?;
             fs::rename(folder.join("large"), places.asked_for())?;
             fs::File::options().append(true).open(places.asked_for())?.set_modified(std::time::SystemTime::now())?;
-            let seen = places.read(since)?;
+            let seen = places.read(&since)?;
             fs::rename(places.asked_for(), folder.join("large"))?;
-            if seen.coverage.files.len() < FILES || !seen.notes.iter().all(|note| note.contains("not in the checkout"))
-            {
+            if seen.coverage.files.len() < FILES || !seen.notes.iter().all(|note| note.contains("not in the commit")) {
                 return Err(format!("{} files, {:?}", seen.coverage.files.len(), seen.notes).into());
             }
         }

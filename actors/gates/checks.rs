@@ -159,7 +159,8 @@ impl Check<'_> {
         let Some(plan) = &self.with_coverage else {
             return self.plain(scratch, junit, Vec::new()).await;
         };
-        let ran = coverage::run_line(&self.site, scratch, plan, self.req.what.as_str(), junit.clone()).await?;
+        let (head, what) = (&self.req.head, self.req.what.as_str());
+        let ran = coverage::run_line(&self.site, scratch, plan, head, what, junit.clone()).await?;
         if let Some(why) = ran.not_started() {
             let note = format!("the coverage command did not start ({why}), so the tests were run without it");
             return self.plain(scratch, junit, vec![note]).await;

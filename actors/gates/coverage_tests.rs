@@ -18,10 +18,10 @@ use super::coverage::{self, Slot};
 use crate::context::Commands;
 
 /// Says that a test ran, and copies what the commit holds as the report.
-const COPY: &str = "cat lcov.txt > \"$ORCH_COVERAGE_REPORT\" && echo '1 passed in 0.01s'";
+pub(super) const COPY: &str = "cat lcov.txt > \"$ORCH_COVERAGE_REPORT\" && echo '1 passed in 0.01s'";
 
 /// LCOV over `a.py` and `b.py`: per file, which lines ran and which did not.
-fn lcov(files: &[(&str, &[u32], &[u32])]) -> String {
+pub(super) fn lcov(files: &[(&str, &[u32], &[u32])]) -> String {
     let mut text = String::new();
     for (name, ran, not) in files {
         text.push_str(&format!("SF:{name}\n"));
@@ -77,7 +77,7 @@ impl Answer {
 }
 
 impl World {
-    async fn measuring(line: &str) -> Self {
+    pub(super) async fn measuring(line: &str) -> Self {
         let mut world = Self::new(Commands::default()).await;
         world.settings.coverage.command = Some(line.to_owned());
         world
@@ -107,15 +107,20 @@ impl World {
     }
 
     /// Commits the two files and their coverage on a branch.
-    async fn covered(&self, branch: &str, text: &str) -> CommitSha {
+    pub(super) async fn covered(&self, branch: &str, text: &str) -> CommitSha {
         let file = "x = 1\n".repeat(10);
         self.commit(branch, &[("a.py", &file), ("b.py", &file), ("lcov.txt", text)]).await
     }
 
     /// Lands a commit with what was measured on it.
     pub(super) async fn land(&self, head: &CommitSha, measured: Option<Landed>) {
+        self.land_as(self.task.id.as_str(), head, measured).await;
+    }
+
+    /// The same by a task of that name.
+    pub(super) async fn land_as(&self, task: &str, head: &CommitSha, measured: Option<Landed>) {
         let landing = NewLanding {
-            task: self.task.id.clone(),
+            task: task.parse().expect("an id"),
             sha: head.clone(),
             tree: head.clone(),
             base: head.clone(),
@@ -125,10 +130,11 @@ impl World {
         assert!(self.store.append_landing(&self.settings.name, landing, self.context().now()).await.expect("stored"));
     }
 
-    async fn baseline(&self, covered: u64, total: u64, sha: &CommitSha) {
+    pub(super) async fn baseline(&self, covered: u64, total: u64, sha: &CommitSha) {
         let replaces = self.store.baseline(&self.settings.name).await.expect("read").map(|b| b.revision);
         let (totals, sha) = (totals(covered, total), sha.clone());
-        let new = NewBaseline { replaces, totals, sha, set_by: "ann".to_owned(), reason: "a test".to_owned() };
+        let new =
+            NewBaseline { replaces, totals, sha, set_by: "ann".to_owned(), reason: "a test".to_owned(), taken: None };
         self.store.set_baseline(&self.settings.name, new, self.context().now()).await.expect("set");
     }
 
@@ -264,7 +270,7 @@ async fn tests_that_leave_no_fresh_report_of_this_checkout_fail() {
         world.commit("main", &[("a.py", "x = 1\nx = 2\n"), ("lcov.info", &planted), ("planted", &planted)]).await;
     let head = world.commit("task", &[("x", "y")]).await;
     let none = world.gate(&base, &head, "run1").await;
-    assert!(none.findings().contains("there is no coverage report"), "a committed one is removed: {}", none.findings());
+    assert!(none.findings().contains("there is no coverage report"), "a committed one is none: {}", none.findings());
     // What the tests' own run found out stands, and nothing runs again.
     assert!(matches!(world.tests(&base, &head, "run2").await, CheckEnd::Passed { .. }));
     let jobs = world.jobs();
@@ -277,7 +283,7 @@ async fn tests_that_leave_no_fresh_report_of_this_checkout_fail() {
             "does not belong to this checkout",
         ),
         ("echo broken > lcov.info; echo '1 passed in 0.1s'", "no format that we know"),
-        ("ln -s /etc/passwd lcov.info; echo '1 passed in 0.1s'", "cannot be read"),
+        ("ln -sf /etc/passwd lcov.info; echo '1 passed in 0.1s'", "cannot be read"),
     ];
     for (n, (line, said)) in table.into_iter().enumerate() {
         world.settings.coverage.command = Some(line.to_owned());

@@ -28,6 +28,8 @@ mod check_tests;
 #[cfg(test)]
 mod coverage_c8_tests;
 #[cfg(test)]
+mod coverage_lines_tests;
+#[cfg(test)]
 mod coverage_llvm_cov_tests;
 #[cfg(test)]
 mod coverage_pytest_tests;

@@ -24,6 +24,7 @@ impl Handle {
         let (ctx, settings) = (&self.ctx, self.settings_of(repo)?);
         let baseline = ctx.store.baseline(repo).await.map_err(store_error)?;
         let lines = ctx.store.coverage_history(repo, None, TREND).await.map_err(store_error)?;
+        let last = ctx.store.last_measured_landing(repo).await.map_err(store_error)?;
         let gate = GateName::Coverage.as_str();
         let refused =
             ctx.store.last_verdicts(gate, repo, VerdictOutcome::Failed, FAILURES).await.map_err(store_error)?;
@@ -48,7 +49,7 @@ impl Handle {
             min_basis_points: settings.coverage.policy.min_bp,
             epsilon_basis_points: settings.coverage.policy.epsilon_bp,
             baseline: baseline.map(BaselineView::from),
-            last: lines.iter().find(|line| line.task.is_some()).cloned().map(CoveragePoint::from),
+            last: last.map(CoveragePoint::from),
             trend: lines.into_iter().rev().map(CoveragePoint::from).collect(),
             failures,
         })
@@ -89,13 +90,13 @@ impl Handle {
             return Err(ControlError::Invalid(text.to_owned()));
         }
         let standing = ctx.store.baseline(&repo).await.map_err(store_error)?;
-        let lines = ctx.store.coverage_history(&repo, None, TREND).await.map_err(store_error)?;
-        let last = lines.iter().find(|line| line.task.is_some());
+        let newest = ctx.store.coverage_history(&repo, None, 1).await.map_err(store_error)?;
+        let last = ctx.store.last_measured_landing(&repo).await.map_err(store_error)?;
         let totals = match (asked.covered, asked.total, asked.last) {
             (Some(covered), Some(total), false) => {
                 Totals::new(covered, total).map_err(|error| ControlError::Invalid(error.to_string()))?
             }
-            (None, None, true) => match last {
+            (None, None, true) => match &last {
                 Some(line) => line.totals,
                 None => return Err(ControlError::Conflict(format!("no landing of {repo} was measured yet"))),
             },
@@ -104,13 +105,24 @@ impl Handle {
                 return Err(ControlError::Invalid(text.to_owned()));
             }
         };
-        let of_last = if asked.last { last } else { lines.first() };
+        // It would hold nobody to anything, and no share is ever above it.
+        if totals.total() == 0 {
+            let text = "0 of 0 lines is no share that anybody could be held to: give at least one line that counts";
+            return Err(ControlError::Invalid(text.to_owned()));
+        }
+        if let Some((sha, known)) = asked.sha.as_ref().zip(ctx.repo(&repo)) {
+            if !known.git.has_commit(sha).await.map_err(|error| ControlError::Internal(error.to_string()))? {
+                return Err(ControlError::Invalid(format!("there is no commit {sha} in {repo}")));
+            }
+        }
+        let of_last = if asked.last { last.as_ref() } else { newest.first() };
         let Some(sha) = asked.sha.or_else(|| of_last.map(|line| line.sha.clone())) else {
             let text = "name the commit that it stands for (`sha`): nothing has been measured yet";
             return Err(ControlError::Invalid(text.to_owned()));
         };
         let replaces = asked.replaces.or(standing.map(|baseline| baseline.revision));
-        let new = NewBaseline { replaces, totals, sha, set_by: by.to_owned(), reason: reason.to_owned() };
+        let taken = last.filter(|_| asked.last);
+        let new = NewBaseline { replaces, totals, sha, set_by: by.to_owned(), reason: reason.to_owned(), taken };
         match ctx.store.set_baseline(&repo, new, ctx.now()).await.map_err(store_error)? {
             BaselineSet::Set(_) => self.coverage_of(&repo).await,
             BaselineSet::Moved(now) => {

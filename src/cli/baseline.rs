@@ -48,6 +48,9 @@ pub struct SetArgs {
     /// The commit that it stands for [default: that of the last line of history]
     #[arg(long, value_name = "SHA")]
     pub sha: Option<CommitSha>,
+    /// Refuse if another revision than this one stands [default: the present one]
+    #[arg(long, value_name = "REVISION")]
+    pub replaces: Option<u64>,
     /// Why, for whoever asks later
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
@@ -77,7 +80,7 @@ pub(super) async fn run(context: &Context, verb: &BaselineVerb, out: &mut Output
                 total: args.total,
                 last: args.last,
                 sha: args.sha.clone(),
-                replaces: None,
+                replaces: args.replaces,
                 reason: args.reason.clone(),
             };
             all(&[client.post("/coverage/baseline", Some(&asked)).await?], out)
@@ -97,6 +100,7 @@ fn all(views: &[CoverageView], out: &mut Output) -> Result<u8, CliError> {
             view.repo.to_string(),
             view.mode.as_str().to_owned(),
             of(baseline.map(|b| format!("{} ({} of {})", b.share.percent, b.share.covered, b.share.total))),
+            of(baseline.map(|b| b.revision.to_string())),
             of(view.last.as_ref().map(|last| last.share.percent.clone())),
             of(baseline.map(|b| show::time(b.at))),
             of(baseline.map(|b| b.set_by.clone())),
@@ -104,7 +108,7 @@ fn all(views: &[CoverageView], out: &mut Output) -> Result<u8, CliError> {
         ]
     };
     let rows: Vec<Vec<String>> = views.iter().map(row).collect();
-    out.block(&show::table(&["REPO", "RULE", "BASELINE", "LAST", "SINCE", "BY", "WHY"], &rows))?;
+    out.block(&show::table(&["REPO", "RULE", "BASELINE", "REVISION", "LAST", "SINCE", "BY", "WHY"], &rows))?;
     Ok(0)
 }
 

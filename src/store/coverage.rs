@@ -72,6 +72,8 @@ pub struct NewBaseline {
     pub set_by: String,
     /// Why.
     pub reason: String,
+    /// The landing whose measurement it takes over, with its lines.
+    pub taken: Option<HistoryLine>,
 }
 
 /// What came of setting a baseline.
@@ -126,6 +128,8 @@ pub struct HistoryLine {
     pub revision: Option<u64>,
     /// Its numbers afterwards.
     pub baseline: Option<Totals>,
+    /// Under which key its lines are kept.
+    pub measurement: Option<String>,
 }
 
 impl Store {
@@ -161,10 +165,24 @@ impl Store {
         .await
     }
 
-    /// Keys of the measurements that baselines stand on: whoever clears up keeps them.
+    /// The last line of a repository's history that is a landing.
+    pub async fn last_measured_landing(&self, repo: &RepoName) -> Result<Option<HistoryLine>, StoreError> {
+        let repo = repo.clone();
+        self.read(move |conn| {
+            let sql = "SELECT * FROM coverage_history WHERE repo = ?1 AND task IS NOT NULL ORDER BY id DESC LIMIT 1";
+            first(conn, sql, [repo.as_str()], history_line)
+        })
+        .await
+    }
+
+    /// Keys of the measurements that baselines stand on, and of what landed last in each repository: whoever clears up
+    /// keeps them.
     pub async fn kept_measurements(&self) -> Result<Vec<String>, StoreError> {
         self.read(|conn| {
-            let sql = "SELECT measurement FROM coverage_baseline WHERE measurement IS NOT NULL";
+            let sql = "SELECT measurement FROM coverage_baseline WHERE measurement IS NOT NULL
+                       UNION
+                       SELECT measurement FROM coverage_history WHERE measurement IS NOT NULL AND id IN (
+                         SELECT max(id) FROM coverage_history WHERE task IS NOT NULL GROUP BY repo)";
             all(conn, sql, [], |row| get(row, "measurement"))
         })
         .await
@@ -176,6 +194,7 @@ fn set_baseline(tx: &Tx<'_>, repo: &RepoName, new: &NewBaseline, now: Timestamp)
     if current != new.replaces {
         return Ok(BaselineSet::Moved(current));
     }
+    let taken = new.taken.as_ref();
     let baseline = Baseline {
         revision: current.unwrap_or(0) + 1,
         totals: new.totals,
@@ -184,12 +203,13 @@ fn set_baseline(tx: &Tx<'_>, repo: &RepoName, new: &NewBaseline, now: Timestamp)
         set_by: new.set_by.clone(),
         reason: new.reason.clone(),
         at: now,
+        // Compared with any.
         measured_by: None,
-        measurement: None,
-        excluded: None,
-        format: None,
-        tool: None,
-        configuration: None,
+        measurement: taken.and_then(|line| line.measurement.clone()),
+        excluded: taken.and_then(|line| line.excluded),
+        format: taken.and_then(|line| line.format),
+        tool: taken.and_then(|line| line.tool.clone()),
+        configuration: taken.and_then(|line| line.configuration.clone()),
     };
     put(tx, repo, &baseline, now)?;
     let line = HistoryLine {
@@ -198,16 +218,17 @@ fn set_baseline(tx: &Tx<'_>, repo: &RepoName, new: &NewBaseline, now: Timestamp)
         at: now,
         step: Step::Set,
         totals: new.totals,
-        excluded: None,
+        excluded: baseline.excluded,
         sha: new.sha.clone(),
         task: None,
         set_by: new.set_by.clone(),
         reason: new.reason.clone(),
-        format: None,
-        tool: None,
-        configuration: None,
+        format: baseline.format,
+        tool: baseline.tool,
+        configuration: baseline.configuration,
         revision: Some(baseline.revision),
         baseline: Some(new.totals),
+        measurement: baseline.measurement,
     };
     add_line(tx.conn, &line)?;
     Ok(BaselineSet::Set(baseline.revision))
@@ -265,6 +286,7 @@ pub(crate) fn land(
         configuration: Some(landed.configuration.clone()),
         revision: after.map(|(revision, _)| revision),
         baseline: after.map(|(_, totals)| totals),
+        measurement: Some(landed.measurement.clone()),
     };
     add_line(tx.conn, &line)?;
     Ok(Ratcheted { step, revision: line.revision })
@@ -315,8 +337,8 @@ fn put(tx: &Tx<'_>, repo: &RepoName, new: &Baseline, now: Timestamp) -> Result<(
 
 fn add_line(conn: &Connection, line: &HistoryLine) -> Result<(), StoreError> {
     let sql = "INSERT INTO coverage_history (repo, at, step, covered, total, excluded, sha, task, set_by, reason, format, tool,
-                 configuration, revision, baseline_covered, baseline_total)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+                 configuration, revision, baseline_covered, baseline_total, measurement)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     let params = rusqlite::params![
         line.repo.as_str(),
         line.at.0,
@@ -334,6 +356,7 @@ fn add_line(conn: &Connection, line: &HistoryLine) -> Result<(), StoreError> {
         line.revision,
         line.baseline.map(Totals::covered),
         line.baseline.map(Totals::total),
+        line.measurement,
     ];
     execute(conn, sql, params)?;
     Ok(())
@@ -377,6 +400,7 @@ fn history_line(row: &Row<'_>) -> Result<HistoryLine, StoreError> {
         configuration: get(row, "configuration")?,
         revision: get(row, "revision")?,
         baseline: baseline.map(|(covered, total)| totals(covered, total)).transpose()?,
+        measurement: get(row, "measurement")?,
     })
 }
 

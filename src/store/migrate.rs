@@ -25,6 +25,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0005_coverage", sql: include_str!("migrations/0005_coverage.sql") },
     Migration { name: "0006_lane_turns", sql: include_str!("migrations/0006_lane_turns.sql") },
     Migration { name: "0007_lean_commits", sql: include_str!("migrations/0007_lean_commits.sql") },
+    Migration { name: "0008_coverage_lines", sql: include_str!("migrations/0008_coverage_lines.sql") },
 ];
 
 /// The newest schema number that this program knows.

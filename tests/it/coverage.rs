@@ -309,6 +309,9 @@ fn a_person_sets_a_baseline_with_a_reason_and_everybody_can_see_who_and_why() {
         (vec!["--covered", "9", "--total", "8", "--reason", "x"], "9 covered of 8 lines cannot be"),
         (vec!["--last", "--reason", "  "], "a baseline is set with a reason"),
         (vec!["--covered", "1", "--total", "1000000000001", "--reason", "x"], "too many"),
+        (vec!["--covered", "0", "--total", "0", "--reason", "start over"], "0 of 0 lines is no share"),
+        (vec!["--last", "--replaces", "7", "--reason", "x"], "was changed meanwhile (revision 1)"),
+        (vec!["--last", "--sha", &"d".repeat(40), "--reason", "x"], "there is no commit ddd"),
     ] {
         let refused = world.verb(&words(&args)).expect_err("refused");
         assert!(refused.contains(said), "{args:?}: {refused}");
@@ -332,6 +335,17 @@ fn a_person_sets_a_baseline_with_a_reason_and_everybody_can_see_who_and_why() {
     world.start();
     let view = world.verb(&["baseline", "show", "--repo", "demo"]).expect("a view");
     assert_eq!((&view[0]["baseline"]["covered"], &view[0]["baseline"]["total"]), (&json!(1), &json!(2)));
+    // With the lines that were measured then; and what landed last is found behind any number of settings.
+    let taken = "SELECT count(*) FROM coverage_baseline b JOIN coverage_history h ON h.measurement = b.measurement \
+                 WHERE h.task IS NOT NULL";
+    assert_eq!(world.number(taken), 1);
+    for n in 2..24 {
+        let set = words(&["--covered", "1", "--total", "9", "--reason", "again"]);
+        let revision = &world.verb(&set).expect("set")[0]["baseline"]["revision"];
+        assert_eq!(revision, &json!(n + 2));
+    }
+    let view = world.verb(&words(&["--last", "--replaces", "25", "--reason", "what landed counts"])).expect("set");
+    assert_eq!((&view[0]["baseline"]["covered"], &view[0]["last"]["covered"]), (&json!(1), &json!(1)));
     world.close(&[key]);
 }
 

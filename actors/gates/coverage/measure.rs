@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use orch_adapters::reports::coverage::{CoverageError, CoverageReport, Places, Since};
+use orch_adapters::reports::coverage::{CommitFiles, CoverageError, CoverageReport, Places, Since};
 use orch_adapters::reports::junit;
 use orch_domain::coverage::{About, Measurement, start};
 use orch_domain::ids::CommitSha;
@@ -76,17 +76,22 @@ pub(in crate::gates) fn line_of<'l>(site: &Site<'_>, plan: &'l Plan, what: &'l s
     }
 }
 
-/// Runs the command in a checkout that is set up, and reads what it left.
+/// Runs the command in a checkout of `sha` that is set up, and reads what it left.
 pub(in crate::gates) async fn run(
     site: &Site<'_>,
     scratch: &Scratch,
     plan: &Plan,
+    sha: &CommitSha,
     what: &str,
     junit: Option<RepoPath>,
 ) -> Result<Ran, Halt> {
     // In the private folders: the branch's files never meet it.
     let folder = scratch.private().tmp.join("coverage");
-    let places = Places { checkout: scratch.tree(), folder: folder.clone(), configured: plan.report.clone() };
+    // What a report is about is looked up here: what else comes to lie in the checkout does not count.
+    let files = site.git.files_named(sha, |_| true, usize::MAX).await;
+    let files = files.map_err(|error| format!("the files of {} could not be read: {error}", sha.short()))?;
+    let files = CommitFiles::new(files.into_iter().map(|file| (file.path, file.plain)));
+    let places = Places { checkout: scratch.tree(), folder: folder.clone(), configured: plan.report.clone(), files };
     let (python, tree, xml) = (plan.python.clone(), scratch.tree(), junit.clone());
     let prepared = tokio::task::spawn_blocking(move || {
         if let Some(path) = &xml {
@@ -112,7 +117,7 @@ pub(in crate::gates) async fn run(
     let tree = scratch.tree();
     let read = tokio::task::spawn_blocking(move || {
         let shown = Shown::read(&finished, &tree, junit.as_ref())?;
-        Ok::<_, String>((shown, places.read(since)))
+        Ok::<_, String>((shown, places.read(&since)))
     });
     let (shown, report) = read.await.map_err(|error| format!("what it left could not be read: {error}"))??;
     Ok(Ran { shown, report, started, duration })

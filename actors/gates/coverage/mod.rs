@@ -8,13 +8,13 @@
 mod by_hand;
 mod kept;
 mod measure;
+mod named;
 mod plan;
 mod text;
 
 use std::sync::{Arc, OnceLock};
 
-use orch_adapters::git::ChangedLines;
-use orch_domain::coverage::{Because, Comparison, Judgement, Landed, Mark, Measurement, Rebase, Totals, judge};
+use orch_domain::coverage::{Because, Judgement, Landed, Mark, Measurement, Rebase, Totals, judge};
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, ToolVersion, Verdict};
 use orch_domain::ids::CommitSha;
@@ -31,7 +31,7 @@ pub(in crate::gates) use plan::{Plan, Planned, plan};
 
 use super::answer::{GateAnswer, GateSubject};
 use super::checks::tree_of;
-use super::conclude::{Evidence, Found, conclude, count, known, surroundings};
+use super::conclude::{Evidence, Found, conclude, count, fenced, known, surroundings};
 use super::site::{Halt, Site};
 use super::{cancel, command};
 use crate::context::{Context, RepoRuntime};
@@ -203,7 +203,7 @@ impl Gate<'_> {
         };
         let found = match found {
             Ok(found) => found,
-            Err(Halt::CouldNotRun(why)) => Found::new(Verdict::CouldNotRun, why, self.started),
+            Err(Halt::CouldNotRun(why)) => self.found(Verdict::CouldNotRun, why),
             Err(Halt::Cancelled(why)) => return GateAnswer::could_not_run(format!("coverage was ended: {why}")),
         };
         conclude(self.ctx(), self.site.subject, &self.evidence(), found).await
@@ -257,7 +257,7 @@ impl Gate<'_> {
     }
 
     fn found(&self, verdict: Verdict, text: String) -> Found {
-        let body = text::command(&self.plan);
+        let body = format!("{}{}\n", text::command(&self.plan), fenced(&text));
         Found { body, notes: self.plan.remarks(), ..Found::new(verdict, text, self.started) }
     }
 
@@ -287,7 +287,11 @@ impl Gate<'_> {
                 None => None,
             };
             let lines = match lines {
-                Some(Kept::Measured(lines)) if lines.coverage.totals() == baseline.totals => Some(lines),
+                Some(Kept::Measured(lines))
+                    if lines.coverage.totals() == baseline.totals && named::comparable(&lines, head) =>
+                {
+                    Some(lines)
+                }
                 _ => None,
             };
             let (totals, sha, excluded) = (baseline.totals, baseline.sha.clone(), baseline.excluded);
@@ -340,7 +344,7 @@ impl Gate<'_> {
             if *sha != self.site.subject.head {
                 measure::overlay(&scratch, plan).await?;
             }
-            run_line(&self.site, &scratch, plan, "coverage", None).await.map(Ok)
+            run_line(&self.site, &scratch, plan, sha, "coverage", None).await.map(Ok)
         };
         let ran: Result<Result<Ran, String>, Halt> = ran.await;
         scratch.close().await;
@@ -441,9 +445,11 @@ impl Gate<'_> {
         let subject = self.site.subject;
         let mut notes: Vec<String> = again.into_iter().collect();
         notes.extend(self.plan.remarks());
-        let (compared, troubles) = self.compare(head, basis).await;
-        notes.extend(troubles);
-        notes.extend(text::vanished(&compared));
+        let named = self.compare(head, judged, basis).await;
+        let compared = &named.compared;
+        notes.extend(named.troubles.iter().cloned());
+        notes.extend(text::vanished(compared));
+        notes.extend(text::unmapped(compared));
         if let Some(base) = &subject.base {
             match command::drift(&self.site.git, base, &subject.head).await {
                 Ok(drift) => notes.extend(drift),
@@ -469,7 +475,7 @@ impl Gate<'_> {
         let verdict = if judged.passes() { Verdict::Passed } else { Verdict::Failed };
         let text = match verdict {
             Verdict::Passed => judged.text(),
-            _ => text::findings(judged, &compared, &notes, (&subject.head, subject.rules_at())),
+            _ => text::findings(judged, &named, &notes, (&subject.head, subject.rules_at())),
         };
         let policy = &self.site.repo.settings.coverage.policy;
         let known = |name: &str, value: Option<u64>| value.map(|value| count(name, value));
@@ -489,43 +495,7 @@ impl Gate<'_> {
             ToolVersion { name: head.about.format.to_string(), version: text::tool(&head.about) },
             ToolVersion { name: "coverage-configuration".to_owned(), version: self.plan.configuration.clone() },
         ];
-        let body = text::body(&self.plan, judged, now, basis.map(|basis| (basis.totals, &basis.sha)), &compared);
+        let body = text::body(&self.plan, judged, now, basis.map(|basis| (basis.totals, &basis.sha)), &named);
         Ok(Found { counts, tools, notes, body, ..Found::new(verdict, text, self.started) })
-    }
-
-    /// Where it changed, as far as the lines of both sides are at hand; and what is not.
-    async fn compare(&self, head: &Measurement, basis: Option<&Basis>) -> (Comparison, Vec<String>) {
-        let subject = self.site.subject;
-        let mut troubles = Vec::new();
-        let mut compared = Comparison::default();
-        if let Some(basis) = basis {
-            match (&basis.lines, self.changed(&basis.sha).await) {
-                (Some(before), Ok(since)) => {
-                    compared = Comparison::of(&before.coverage, &head.coverage, &since.changes, &since.gone);
-                }
-                (None, _) => {
-                    troubles.push("which lines the baseline covered is not kept: only totals are compared".to_owned())
-                }
-                (_, Err(why)) => troubles.push(format!("which lines changed since the baseline is not known: {why}")),
-            }
-        }
-        let base = match &subject.base {
-            None => return (compared, troubles),
-            Some(base) => self.site.git.merge_base(base, &subject.head).await,
-        };
-        let brought = match base {
-            Ok(Some(base)) => self.changed(&base).await,
-            Ok(None) => Err("base and head share no history".to_owned()),
-            Err(error) => Err(error.to_string()),
-        };
-        match brought {
-            Ok(brought) => compared = compared.with_added(&head.coverage, &brought.changes),
-            Err(why) => troubles.push(format!("which lines the branch adds is not known: {why}")),
-        }
-        (compared, troubles)
-    }
-
-    async fn changed(&self, since: &CommitSha) -> Result<ChangedLines, String> {
-        self.site.git.changed_lines(since, &self.site.subject.head).await.map_err(|error| error.to_string())
     }
 }

@@ -6,6 +6,7 @@
 use orch_domain::coverage::{About, Comparison, FileDelta, Judgement, Totals, percent, percent_pair};
 use orch_domain::ids::CommitSha;
 
+use super::named::Named;
 use super::plan::Plan;
 use crate::gates::conclude::fenced;
 
@@ -45,6 +46,16 @@ pub(super) fn vanished(compared: &Comparison) -> Option<String> {
     (!all.is_empty()).then(|| format!("measured before and not any more, although it is still there: {named}{more}"))
 }
 
+/// Changed files of which only totals are compared.
+pub(super) fn unmapped(compared: &Comparison) -> Option<String> {
+    let all: Vec<&str> = compared.unmapped.iter().map(|path| path.as_str()).collect();
+    let more = all.len().saturating_sub(MOST_FILES);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let named = all.iter().take(MOST_FILES).copied().collect::<Vec<_>>().join(", ");
+    let text = "changed, and not compared line by line since they are binary or too large";
+    (!all.is_empty()).then(|| format!("{text}: {named}{more}"))
+}
+
 /// What to do about a missing report.
 pub(super) fn no_report(plan: &Plan) -> String {
     format!(
@@ -60,20 +71,21 @@ pub(super) fn command(plan: &Plan) -> String {
 
 /// What the next prompt says; the first line is what people see in passing. `on`: the measured commit, and what it stands
 /// on.
-pub(super) fn findings(
-    judged: &Judgement,
-    compared: &Comparison,
-    notes: &[String],
-    on: (&CommitSha, &CommitSha),
-) -> String {
+pub(super) fn findings(judged: &Judgement, named: &Named, notes: &[String], on: (&CommitSha, &CommitSha)) -> String {
+    let compared = &named.compared;
     let mut text = format!("Line coverage: {}.\n", judged.text());
     let lost: Vec<&FileDelta> = compared.files.iter().filter(|file| file.lost.count() > 0).collect();
     if !lost.is_empty() {
-        text.push_str("\nLines that were covered and are not any more:\n");
+        let since = since(named).map_or_else(String::new, |since| format!(" ({since})"));
+        text.push_str(&format!("\nLines that were covered{since} and are not any more:\n"));
         text.push_str(&list(&lost, |file| match file.vanished {
             true => format!("{}: not measured any more ({} lines were covered)", file.path, file.lost.count()),
             false => format!("{}: {} (now {}, before {})", file.path, file.lost, file.after, file.before),
         }));
+    }
+    if lost.is_empty() && !named.troubles.is_empty() {
+        text.push_str("\nWhich lines fell is not known:\n");
+        text.push_str(&list(&named.troubles, Clone::clone));
     }
     if !compared.uncovered_added.is_empty() {
         text.push_str("\nAdded lines that no test runs:\n");
@@ -88,6 +100,10 @@ pub(super) fn findings(
     text.push_str(&format!("\nMeasured on {head}, which stands on {base} of main. "));
     text.push_str("Add tests for what lost coverage, or bring back tests that went.");
     text
+}
+
+fn since(named: &Named) -> Option<String> {
+    named.since.as_ref().map(|sha| format!("at {}", sha.short()))
 }
 
 fn list<T>(all: &[T], one: impl Fn(&T) -> String) -> String {
@@ -108,25 +124,15 @@ pub(super) fn body(
     judged: &Judgement,
     now: Totals,
     before: Option<(Totals, &CommitSha)>,
-    compared: &Comparison,
+    named: &Named,
 ) -> String {
+    let compared = &named.compared;
     let mut body = command(plan);
     body.push_str(&format!("{}\n", fenced(&judged.text())));
-    body.push_str("| | covered | counted | share |\n| --- | --- | --- | --- |\n");
-    let row = |what: &str, totals: Totals, share: &str| {
-        format!("| {what} | {} | {} | {share} |\n", totals.covered(), totals.total())
-    };
-    match before {
-        None => body.push_str(&row("head", now, &percent(now))),
-        Some((totals, sha)) => {
-            let (share, share_before) = percent_pair(now, totals);
-            body.push_str(&row("head", now, &share));
-            body.push_str(&row(&format!("compared with {}", sha.short()), totals, &share_before));
-        }
-    }
-    body.push_str(&row("added lines", compared.added, &percent(compared.added)));
+    body.push_str(&table(judged, now, before, compared.added));
     if !compared.files.is_empty() {
-        body.push_str("\nFiles that changed most:\n\n");
+        let since = since(named).map_or_else(String::new, |since| format!(" (before: {since})"));
+        body.push_str(&format!("\nFiles that changed most{since}:\n\n"));
         let files = list(&compared.files, |file| {
             let lost = match (file.vanished, file.lost.count()) {
                 (true, _) => "; not measured any more".to_owned(),
@@ -149,4 +155,68 @@ pub(super) fn body(
         body.push_str(&fenced(&added(compared)));
     }
     body
+}
+
+/// The totals, with shares written as the sentence above them writes them.
+fn table(judged: &Judgement, now: Totals, before: Option<(Totals, &CommitSha)>, added: Totals) -> String {
+    let row = |what: &str, totals: Totals, share: &str| {
+        format!("| {what} | {} | {} | {share} |\n", totals.covered(), totals.total())
+    };
+    let rows = match before {
+        None => row("head", now, &percent(now)),
+        Some((totals, sha)) => {
+            let (share, share_before) = judged.shares(now, totals);
+            row("head", now, &share) + &row(&format!("compared with {}", sha.short()), totals, &share_before)
+        }
+    };
+    let added = row("added lines", added, &percent(added));
+    format!("| | covered | counted | share |\n| --- | --- | --- | --- |\n{rows}{added}")
+}
+
+#[cfg(test)]
+mod tests {
+    use orch_domain::coverage::{CoveragePolicy, Reason, judge};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The share in a row of the table, in points with 30 decimals.
+    fn shown(table: &str, row: &str) -> u128 {
+        let line = table.lines().find(|line| line.starts_with(&format!("| {row}"))).expect("a row");
+        let share = line.split('|').nth(4).expect("a share").trim().trim_end_matches(" %");
+        let (whole, part) = share.split_once('.').expect("decimals");
+        format!("{whole}{part:0<30}").parse().expect("digits")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Whoever reads only the table, or only the findings, comes to the verdict.
+        #[test]
+        fn table_and_findings_lead_to_the_verdict_of_the_sentence(
+            (covered, total) in (1..2_000_000_u64).prop_flat_map(|total| (0..=total, Just(total))),
+            other in 1..2_000_000_u64,
+            epsilon_bp in 0..300_u32,
+            off in 0..5_i64,
+        ) {
+            // As near to the limit as whole lines allow.
+            let limit = u128::from(covered) * u128::from(other) / u128::from(total);
+            let limit = limit.saturating_sub(u128::from(epsilon_bp) * u128::from(other) / 10_000);
+            let near = u64::try_from(limit).expect("not above all lines").saturating_add_signed(off - 2).min(other);
+            let totals = |covered, total| Totals::new(covered, total).expect("possible");
+            let (now, before) = (totals(near, other), totals(covered, total));
+            let judged = judge(&CoveragePolicy { epsilon_bp, ..CoveragePolicy::default() }, now, Some(before));
+            let sha = "a".repeat(40).parse().expect("hex");
+            let table = table(&judged, now, Some((before, &sha)), Totals::default());
+            let (share, share_before) = (shown(&table, "head"), shown(&table, "compared"));
+            let fails = share_before > share + u128::from(epsilon_bp) * 10_u128.pow(28);
+            prop_assert_eq!(fails, !judged.passes(), "{}{}", table, judged.text());
+            let findings = findings(&judged, &Named::default(), &[], (&sha, &sha));
+            for reason in judged.reasons.iter().filter(|reason| !matches!(reason, Reason::NoBaseline)) {
+                prop_assert!(findings.contains(&reason.text()), "{findings}");
+            }
+            let (now, before) = judged.shares(now, before);
+            prop_assert!(findings.contains(&now) && findings.contains(&before), "{findings}{table}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Which lines differ between two commits, for whoever maps line numbers from one to the other.
 //!
-//! Owns the diff without context, with renames followed. Opens only our own repositories. Invariant: what was not
-//! compared (binary, too large, a name that no path of ours can be) is left out and counted, never guessed.
+//! Owns the diff without context, with renames followed. Opens only our own repositories. Invariant: of what was not
+//! compared (binary, too large) it is said that its lines are not known, never guessed. A name that no path of ours can be
+//! is left out: nothing is measured under it either.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -27,8 +28,6 @@ pub struct ChangedLines {
     pub changes: Changes,
     /// Paths that the second commit does not have any more.
     pub gone: BTreeSet<RepoPath>,
-    /// How many changed files were not compared.
-    pub left_out: u64,
 }
 
 impl RepoGit {
@@ -58,15 +57,9 @@ impl RepoGit {
                 if matches!(delta.status(), Delta::Deleted | Delta::Renamed) {
                     found.gone.extend(before.clone());
                 }
-                match (delta.status(), after) {
-                    (Delta::Deleted, _) => {}
-                    (Delta::Added, Some(after)) => {
-                        found.changes.insert(after, Change { old: None, hunks: Vec::new() });
-                    }
-                    (_, Some(after)) => {
-                        found.changes.insert(after, Change { old: before, hunks: Vec::new() });
-                    }
-                    (_, None) => found.left_out += 1,
+                let old = before.filter(|_| delta.status() != Delta::Added);
+                if let Some(after) = after.filter(|_| delta.status() != Delta::Deleted) {
+                    found.changes.insert(after, Change { old, hunks: Some(Vec::new()) });
                 }
                 true
             };
@@ -78,17 +71,17 @@ impl RepoGit {
                     new_lines: hunk.new_lines(),
                 };
                 let mut found = found.borrow_mut();
-                if let Some(change) = path(&delta.new_file()).and_then(|path| found.changes.get_mut(&path)) {
-                    change.hunks.push(here);
+                let change = path(&delta.new_file()).and_then(|path| found.changes.get_mut(&path));
+                if let Some(hunks) = change.and_then(|change| change.hunks.as_mut()) {
+                    hunks.push(here);
                 }
                 true
             };
             let mut binary = |delta: git2::DiffDelta<'_>, _: git2::DiffBinary<'_>| {
                 let mut found = found.borrow_mut();
-                if let Some(path) = path(&delta.new_file()) {
-                    found.changes.remove(&path);
+                if let Some(change) = path(&delta.new_file()).and_then(|path| found.changes.get_mut(&path)) {
+                    change.hunks = None;
                 }
-                found.left_out += 1;
                 true
             };
             diff.foreach(&mut file, Some(&mut binary), Some(&mut hunk), None).map_err(fail())?;

@@ -34,16 +34,21 @@ pub struct Hunk {
 pub struct Change {
     /// Where it was before; `None`: it is new.
     pub old: Option<RepoPath>,
-    /// Its changed places, rising.
-    pub hunks: Vec<Hunk>,
+    /// Its changed places, rising; `None`: it was not compared line by line (binary, or too large).
+    pub hunks: Option<Vec<Hunk>>,
 }
 
 impl Change {
+    /// Whether it is known which lines are new and which were there before.
+    const fn is_mapped(&self) -> bool {
+        self.old.is_none() || self.hunks.is_some()
+    }
+
     /// The number that a line had before; `None`: it is new.
     fn before(&self, line: u32) -> Option<u32> {
         self.old.as_ref()?;
         let mut shift = 0_i64;
-        for hunk in &self.hunks {
+        for hunk in self.hunks.iter().flatten() {
             let first = |start: u32, lines: u32| i64::from(start) + i64::from(lines == 0);
             let (old, new) = (first(hunk.old_start, hunk.old_lines), first(hunk.new_start, hunk.new_lines));
             if i64::from(line) < new {
@@ -134,6 +139,8 @@ pub struct Comparison {
     pub uncovered_added: Vec<(RepoPath, Ranges)>,
     /// Over all added lines that count.
     pub added: Totals,
+    /// Files that changed and were not compared line by line: of them only totals are known.
+    pub unmapped: BTreeSet<RepoPath>,
 }
 
 /// Changed files by where they are now. A file that is not in it is the same in both commits.
@@ -144,7 +151,7 @@ impl Comparison {
     /// does not have any more.
     #[must_use]
     pub fn of(before: &Coverage, after: &Coverage, since: &Changes, gone: &BTreeSet<RepoPath>) -> Self {
-        let mut files = Vec::new();
+        let (mut files, mut unmapped) = (Vec::new(), BTreeSet::new());
         let mut seen: BTreeSet<&RepoPath> = BTreeSet::new();
         for (path, lines) in &after.files {
             let change = since.get(path);
@@ -152,7 +159,11 @@ impl Comparison {
             let earlier = old.and_then(|old| before.files.get_key_value(old));
             seen.extend(earlier.map(|(old, _)| old));
             let mut lost = Ranges::default();
-            if let Some((_, earlier)) = earlier {
+            let mapped = change.is_none_or(Change::is_mapped);
+            if !mapped {
+                unmapped.insert(path.clone());
+            }
+            if let Some((_, earlier)) = earlier.filter(|_| mapped) {
                 let was = |line| change.map_or(Some(line), |change| change.before(line));
                 let mut after = None;
                 for (line, covered) in lines.iter() {
@@ -168,17 +179,21 @@ impl Comparison {
                 files.push(delta);
             }
         }
+        let moved: BTreeMap<&RepoPath, &RepoPath> =
+            since.iter().filter_map(|(new, change)| Some((change.old.as_ref()?, new))).collect();
         for (path, lines) in before.files.iter().filter(|(path, lines)| !seen.contains(path) && !lines.is_empty()) {
+            // Where it is now; also when it was moved out of what is measured.
+            let now = if gone.contains(path) { moved.get(path).copied() } else { Some(path) };
             files.push(FileDelta {
-                path: path.clone(),
+                path: now.unwrap_or(path).clone(),
                 before: before.totals_of(path),
                 after: Totals::default(),
-                lost: if gone.contains(path) { Ranges::default() } else { covered(lines) },
-                vanished: !gone.contains(path),
+                lost: now.map_or_else(Ranges::default, |_| covered(lines)),
+                vanished: now.is_some(),
             });
         }
         files.sort_by(|a, b| b.weight().cmp(&a.weight()).then_with(|| a.path.cmp(&b.path)));
-        Self { files, ..Self::default() }
+        Self { files, unmapped, ..Self::default() }
     }
 
     /// With the added lines of a branch: `brought` is what changed from base.
@@ -187,6 +202,10 @@ impl Comparison {
         let (mut covered, mut total) = (0, 0);
         for (path, change) in brought {
             let Some(lines) = after.files.get(path) else { continue };
+            if !change.is_mapped() {
+                self.unmapped.insert(path.clone());
+                continue;
+            }
             let (mut uncovered, mut after) = (Ranges::default(), None);
             for (line, ran) in lines.iter() {
                 if change.before(line).is_none() {

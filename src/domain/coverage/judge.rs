@@ -74,6 +74,11 @@ pub enum Reason {
         /// What it is compared with.
         baseline: Totals,
     },
+    /// No line counts, although a share of them is demanded.
+    NothingForMinimum {
+        /// The least share.
+        min_bp: u32,
+    },
     /// The absolute rule holds.
     AtLeast {
         /// The head.
@@ -128,16 +133,39 @@ impl Reason {
     /// Whether it fails the gate.
     #[must_use]
     pub const fn fails(&self) -> bool {
-        matches!(self, Self::NothingLeft { .. } | Self::BelowMinimum { .. } | Self::BelowBaseline { .. })
+        matches!(
+            self,
+            Self::NothingLeft { .. }
+                | Self::NothingForMinimum { .. }
+                | Self::BelowMinimum { .. }
+                | Self::BelowBaseline { .. }
+        )
+    }
+
+    /// Head and baseline as its sentence writes them, where it compares them.
+    fn shares(&self) -> Option<(String, String)> {
+        match self {
+            Self::WithinEpsilon { head, baseline, epsilon_bp } | Self::BelowBaseline { head, baseline, epsilon_bp } => {
+                Some(percent_apart(*head, *baseline, *epsilon_bp))
+            }
+            Self::NotBelow { head, baseline } | Self::Removal { head, baseline } => {
+                Some(percent_pair(*head, *baseline))
+            }
+            _ => None,
+        }
     }
 
     /// One sentence with the numbers; shares are rounded down.
     #[must_use]
     pub fn text(&self) -> String {
+        let (now, before) = self.shares().unwrap_or_default();
         match self {
             Self::NothingToMeasure => "nothing to measure: the report holds no line that counts".to_owned(),
             Self::NothingLeft { baseline } => {
                 format!("the report holds no line that counts, and the baseline has {}", baseline.total())
+            }
+            Self::NothingForMinimum { min_bp } => {
+                format!("the report holds no line that counts, and the minimum is {} %", points(*min_bp))
             }
             Self::AtLeast { head, min_bp } => {
                 format!("{} ({head}) is at least the minimum of {} %", percent(*head), points(*min_bp))
@@ -147,22 +175,18 @@ impl Reason {
             }
             Self::NoBaseline => "there is no baseline yet".to_owned(),
             Self::NotBelow { head, baseline } => {
-                let (now, before) = percent_pair(*head, *baseline);
                 format!("{now} ({head}) is not below the baseline of {before} ({baseline})")
             }
             Self::WithinEpsilon { head, baseline, epsilon_bp } => {
-                let (now, before) = percent_apart(*head, *baseline, *epsilon_bp);
                 let epsilon = points(*epsilon_bp);
                 format!("{now} ({head}) is below the baseline of {before} ({baseline}) by at most {epsilon} points")
             }
             Self::Removal { head, baseline } => {
-                let (now, before) = percent_pair(*head, *baseline);
                 format!(
                     "{now} ({head}) is below the baseline of {before} ({baseline}), but fewer lines are left and no more are uncovered (removal rule)"
                 )
             }
             Self::BelowBaseline { head, baseline, epsilon_bp } => {
-                let (now, before) = percent_apart(*head, *baseline, *epsilon_bp);
                 let epsilon = points(*epsilon_bp);
                 format!("{now} ({head}) is below the baseline of {before} ({baseline}) by more than {epsilon} points")
             }
@@ -192,6 +216,12 @@ impl Judgement {
         self.passes() && self.reasons.iter().any(|reason| matches!(reason, Reason::Removal { .. }))
     }
 
+    /// Head and what it was compared with, as the sentences write them: for whoever writes them again beside.
+    #[must_use]
+    pub fn shares(&self, head: Totals, baseline: Totals) -> (String, String) {
+        self.reasons.iter().find_map(Reason::shares).unwrap_or_else(|| percent_pair(head, baseline))
+    }
+
     /// The sentences, failing ones first.
     #[must_use]
     pub fn text(&self) -> String {
@@ -200,18 +230,26 @@ impl Judgement {
     }
 }
 
-/// Judges the head. Without a baseline only the absolute rule holds, in every mode.
+/// Judges the head. Without a baseline only the absolute rule holds, in every mode; a baseline of no lines is none. Where
+/// no line counts there is no share, so no minimum above zero is reached.
 #[must_use]
 pub fn judge(policy: &CoveragePolicy, head: Totals, baseline: Option<Totals>) -> Judgement {
     let compared = policy.mode != CoverageMode::Absolute;
     let mut reasons = Vec::new();
     let mut close = false;
+    let baseline = baseline.filter(|baseline| baseline.total() > 0);
+    let minimum = policy.mode != CoverageMode::Baseline || baseline.is_none();
     if head.total() == 0 {
-        let lost = baseline.filter(|baseline| compared && baseline.total() > 0);
-        reasons.push(lost.map_or(Reason::NothingToMeasure, |baseline| Reason::NothingLeft { baseline }));
+        reasons.extend(baseline.filter(|_| compared).map(|baseline| Reason::NothingLeft { baseline }));
+        if minimum && policy.min_bp > 0 {
+            reasons.push(Reason::NothingForMinimum { min_bp: policy.min_bp });
+        }
+        if reasons.is_empty() {
+            reasons.push(Reason::NothingToMeasure);
+        }
         return Judgement { reasons, close };
     }
-    if policy.mode != CoverageMode::Baseline || baseline.is_none() {
+    if minimum {
         reasons.push(absolute(policy, head));
     }
     match baseline.filter(|_| compared) {

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// Lines in one block.
 const BLOCK: u32 = u64::BITS;
 
+/// Most blocks of one measurement: sixty million lines where they lie close, still a million where none is near another.
+pub const MOST_BLOCKS: usize = 1_000_000;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Block {
     counted: u64,
@@ -37,13 +40,44 @@ impl Lines {
         self.blocks.len() > before
     }
 
-    /// Takes a line out: it does not count after all.
-    pub fn remove(&mut self, line: u32) {
-        if let Some(block) = self.blocks.get_mut(&(line / BLOCK)) {
-            let mask = !(1_u64 << (line % BLOCK));
-            block.counted &= mask;
-            block.covered &= mask;
+    /// Adds all lines from `first` to `last`, a block at a time. `None`, and nothing is added: they are no range, or need
+    /// more than `room` new blocks.
+    pub fn add_range(&mut self, first: u32, last: u32, covered: bool, room: usize) -> Option<()> {
+        let (from, to) = (first / BLOCK, last / BLOCK);
+        if first == 0 || first > last {
+            return None;
         }
+        let all = (to - from) as usize + 1;
+        if all > room + self.blocks.len() || all - self.blocks.range(from..=to).count() > room {
+            return None;
+        }
+        for at in from..=to {
+            let low = if at == from { first % BLOCK } else { 0 };
+            let high = if at == to { last % BLOCK } else { BLOCK - 1 };
+            let bits = (u64::MAX << low) & (u64::MAX >> (BLOCK - 1 - high));
+            let block = self.blocks.entry(at).or_default();
+            block.counted |= bits;
+            if covered {
+                block.covered |= bits;
+            }
+        }
+        Some(())
+    }
+
+    /// Takes all lines of another set out: they do not count after all.
+    pub fn remove_all(&mut self, other: &Self) {
+        for (at, out) in &other.blocks {
+            if let Some(block) = self.blocks.get_mut(at) {
+                block.counted &= !out.counted;
+                block.covered &= !out.counted;
+            }
+        }
+    }
+
+    /// How many blocks it takes: its size.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
     }
 
     /// Takes in all lines of another set: of two words about one line, covered stands.

@@ -18,7 +18,7 @@ mod stored;
 
 pub use compare::{Change, Changes, Comparison, FileDelta, Hunk, Ranges};
 pub use judge::{CoverageMode, CoveragePolicy, Judgement, Reason, judge};
-pub use lines::Lines;
+pub use lines::{Lines, MOST_BLOCKS};
 pub use model::{Coverage, Format, MOST_LINES, Totals, TotalsError};
 pub use ratchet::{Because, Landed, Mark, Rebase, Standing, Step, ratchet};
 pub use show::{percent, percent_apart, percent_pair, points};

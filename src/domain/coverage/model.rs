@@ -117,7 +117,8 @@ impl Totals {
         self.total - self.covered
     }
 
-    /// Whether its share of covered lines is above another's. Nothing that counts is above nothing.
+    /// Whether its share of covered lines is above another's. Where no line counts there is no share: it is above no other,
+    /// and none is above it.
     #[must_use]
     pub fn is_above(self, other: Self) -> bool {
         u128::from(self.covered) * u128::from(other.total) > u128::from(other.covered) * u128::from(self.total)

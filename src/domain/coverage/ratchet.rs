@@ -130,14 +130,15 @@ impl Step {
     }
 }
 
-/// Decides what a landing does to the baseline that stands now.
+/// Decides what a landing does to the baseline that stands now. One of no lines is none.
 #[must_use]
 pub fn ratchet(standing: Option<&Standing>, landed: &Landed) -> Step {
     // Nothing measured is no mark to be held to.
     if landed.totals.total() == 0 {
         return Step::Kept;
     }
-    let Some(standing) = standing else { return Step::First };
+    // And holds nobody to anything: else it would stand for ever, since no share is above it.
+    let Some(standing) = standing.filter(|standing| standing.totals.total() > 0) else { return Step::First };
     if let Some(rebase) = landed.rebase.as_ref().filter(|rebase| rebase.revision == standing.revision) {
         return match rebase.because {
             Because::Removal => Step::Removal,

@@ -7,7 +7,8 @@
 use crate::job::JobEnd;
 use crate::testcount::{Counts, plain};
 
-/// What a runner prints (lower case) when a part that it needs is not there. Both halves must be in one line.
+/// What a runner prints (lower case) when a part that it needs is not there. Both halves must be in one line, the second
+/// as a word of its own: a file of the project's that is missing may be called nearly so.
 const SIGNS: [(&str, &str); 12] = [
     // pytest without pytest-cov
     ("unrecognized arguments", "--cov"),
@@ -17,10 +18,10 @@ const SIGNS: [(&str, &str); 12] = [
     // cargo without cargo-llvm-cov, and that without llvm-tools
     ("no such command", "llvm-cov"),
     ("no such subcommand", "llvm-cov"),
-    ("failed to find llvm-tools-preview", ""),
+    ("failed to find", "llvm-tools-preview"),
     // npm, npx, pnpm, yarn without c8 or nyc
-    ("could not determine executable to run", ""),
-    ("canceled due to missing packages", ""),
+    ("could not determine executable", "run"),
+    ("canceled due to missing", "packages"),
     ("cannot find module", "c8"),
     ("command not found", "c8"),
     ("command not found", "nyc"),
@@ -45,10 +46,19 @@ pub fn did_not_start(end: &JobEnd, counts: Option<Counts>, output: &str) -> Opti
     }
     let sign = |line: &str| {
         let lower = line.to_lowercase();
-        SIGNS.iter().any(|(one, other)| lower.contains(one) && lower.contains(other))
+        SIGNS.iter().any(|(one, other)| lower.contains(one) && has_word(&lower, other))
     };
     output.lines().map(plain).find(|line| sign(line)).map(|line| {
         let shown: String = line.trim().chars().take(200).collect();
         format!("exit code {code}: {shown}")
+    })
+}
+
+/// Whether a text has a word with neither a letter, a digit nor `_` beside it.
+fn has_word(text: &str, word: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (text[..at].chars().next_back(), text[at + word.len()..].chars().next());
+        !before.is_some_and(plain) && !after.is_some_and(plain)
     })
 }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::lines::Lines;
+use super::lines::{Lines, MOST_BLOCKS};
 use super::model::{Coverage, Format};
 use crate::ids::CommitSha;
 use crate::names::{RepoName, RepoPath};
@@ -126,14 +126,19 @@ impl Measurement {
         }
         let mut coverage = Coverage { excluded: first.excluded, ..Coverage::default() };
         let mut line = next()?.ok_or_else(|| broken("it has no digest"))?;
+        let mut blocks = 0;
         // All but the last are files.
         while let Some(after) = next()? {
             digest.update(line.as_bytes());
             let (path, covered, uncovered): (RepoPath, String, String) =
                 serde_json::from_str(&line).map_err(|error| broken(&error.to_string()))?;
             let mut all = Lines::default();
-            read_runs(&covered, true, &mut all).ok_or_else(|| broken("a range is none"))?;
-            read_runs(&uncovered, false, &mut all).ok_or_else(|| broken("a range is none"))?;
+            for (runs, covered) in [(&covered, true), (&uncovered, false)] {
+                // Before the digest is known to be right: so never more than any report has.
+                let read = read_runs(runs, covered, MOST_BLOCKS - blocks, &mut all);
+                read.ok_or_else(|| broken("a range is none, or all of them are too many"))?;
+            }
+            blocks += all.blocks();
             coverage.files.insert(path, all);
             line = after;
         }
@@ -162,13 +167,11 @@ fn runs(lines: &Lines, which: bool) -> String {
     all.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
-fn read_runs(text: &str, covered: bool, into: &mut Lines) -> Option<()> {
+fn read_runs(text: &str, covered: bool, room: usize, into: &mut Lines) -> Option<()> {
     for run in text.split(',').filter(|run| !run.is_empty()) {
         let (first, last) = run.split_once('-').unwrap_or((run, run));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        for line in first..=last {
-            into.add(line, covered);
-        }
+        let room = room.checked_sub(into.blocks())?;
+        into.add_range(first.parse().ok()?, last.parse().ok()?, covered, room)?;
     }
     Some(())
 }

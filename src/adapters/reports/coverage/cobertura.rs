@@ -1,20 +1,25 @@
 //! Cobertura's XML.
 //!
 //! Owns the reading of `class` elements with their `line` elements, and of `source` folders, as a stream. Rates are not
-//! read: they have four decimals. A document type is skipped and never fetched; one that declares entities of its own is
+//! read: they have four decimals. Names are relative to a `source`, so those come first; a name that fits two of them is
+//! refused, for nobody knows which file it means. A document type is skipped and never fetched; one that declares entities of its own is
 //! refused, as are documents that are cut off or nested beyond reason.
 
 use std::io::BufRead;
 
 use quick_xml::Reader;
+use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesStart, Event};
 
 use super::gather::{Gathered, Rationed};
+use super::owned::Look;
 
 /// Deepest nesting of elements.
 const MOST_DEPTH: usize = 64;
 /// Most `source` folders.
 const MOST_SOURCES: usize = 100;
+/// Longest of them: a path can have no more bytes.
+const MOST_SOURCE: usize = 4_096;
 
 struct State {
     gathered: Gathered,
@@ -27,10 +32,10 @@ struct State {
 }
 
 /// Reads a report.
-pub(super) fn read(from: impl BufRead) -> Result<Gathered, String> {
+pub(super) fn read(from: impl BufRead, look: Look) -> Result<Gathered, String> {
     let mut reader = Reader::from_reader(Rationed::new(from));
     let mut buffer = Vec::new();
-    let mut state = State { gathered: Gathered::default(), depth: 0, class: None, source: None, root: false };
+    let mut state = State { gathered: Gathered::new(look), depth: 0, class: None, source: None, root: false };
     loop {
         buffer.clear();
         reader.get_mut().refill();
@@ -48,13 +53,23 @@ pub(super) fn read(from: impl BufRead) -> Result<Gathered, String> {
                     source.push_str(&text);
                 }
             }
+            Event::CData(text) => {
+                if let Some(source) = &mut state.source {
+                    source.push_str(&text);
+                }
+            }
+            Event::GeneralRef(reference) => {
+                if let Some(source) = &mut state.source {
+                    let number = reference.resolve_char_ref().map_err(|error| broken(error.to_string()))?;
+                    match (number, resolve_predefined_entity(&reference)) {
+                        (Some(character), _) => source.push(character),
+                        (None, Some(text)) => source.push_str(text),
+                        (None, None) => return Err(broken(format!("`&{};` is not known", short(&reference)))),
+                    }
+                }
+            }
             Event::Eof => break,
-            Event::DocType(_)
-            | Event::CData(_)
-            | Event::Comment(_)
-            | Event::Decl(_)
-            | Event::PI(_)
-            | Event::GeneralRef(_) => {}
+            Event::DocType(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
         }
     }
     match (state.root, state.depth) {
@@ -108,11 +123,14 @@ impl State {
         self.class_ends_at(self.depth);
         if let Some(source) = self.source.take() {
             let source = source.trim().to_owned();
-            if self.gathered.sources.len() >= MOST_SOURCES {
+            if self.gathered.sources() >= MOST_SOURCES {
                 return Err(format!("more than {MOST_SOURCES} `source` folders"));
             }
+            if source.len() > MOST_SOURCE {
+                return Err(format!("a `source` of {} bytes", source.len()));
+            }
             if !source.is_empty() {
-                self.gathered.sources.push(source);
+                self.gathered.source(source)?;
             }
         }
         Ok(())

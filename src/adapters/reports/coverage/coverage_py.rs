@@ -11,10 +11,11 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::gather::{Gathered, ShortStrings};
+use super::owned::Look;
 
 /// Reads a report.
-pub(super) fn read(from: impl Read) -> Result<Gathered, String> {
-    let mut gathered = Gathered::default();
+pub(super) fn read(from: impl Read, look: Look) -> Result<Gathered, String> {
+    let mut gathered = Gathered::new(look);
     // This format always tells.
     gathered.excluded = Some(0);
     let mut whole = Whole { gathered: &mut gathered, files: false, stated: None };
@@ -26,10 +27,9 @@ pub(super) fn read(from: impl Read) -> Result<Gathered, String> {
     if !files {
         return Err("it is JSON without `files`, so not coverage.py's".to_owned());
     }
-    let sum = |of: fn(&orch_domain::coverage::Lines) -> u64| gathered.files.values().map(of).sum::<u64>();
-    let counted = (sum(|lines| lines.covered()), sum(|lines| lines.total()));
-    if let Some(stated) = stated.filter(|stated| *stated != counted) {
-        let (covered, total) = stated;
+    if let Some(((covered, total), counted)) =
+        stated.zip(gathered.whole()).filter(|(stated, counted)| stated != counted)
+    {
         gathered
             .notes
             .push(format!("its own totals say {covered} of {total} lines; counted are {} of {}", counted.0, counted.1));
@@ -133,7 +133,7 @@ impl<'de> Visitor<'de> for OneFile<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = 0;
+        let (mut executed, mut missing) = (0, 0);
         while let Some(key) = map.next_key::<String>()? {
             let what = match key.as_str() {
                 "executed_lines" => What::Executed,
@@ -145,12 +145,13 @@ impl<'de> Visitor<'de> for OneFile<'_> {
                     continue;
                 }
             };
-            seen += i32::from(what != What::Excluded);
+            executed += i32::from(what == What::Executed);
+            missing += i32::from(what == What::Missing);
             map.next_value_seed(LineList { gathered: &mut *self.gathered, what })?;
         }
-        match seen {
-            2 => Ok(()),
-            _ => Err(A::Error::custom("a file without `executed_lines` and `missing_lines`")),
+        match (executed, missing) {
+            (1, 1) => Ok(()),
+            _ => Err(A::Error::custom("a file must have `executed_lines` and `missing_lines`, each once")),
         }
     }
 }
@@ -187,7 +188,7 @@ impl<'de> Visitor<'de> for LineList<'_> {
             match self.what {
                 What::Executed => self.gathered.line(line, true).map_err(A::Error::custom)?,
                 What::Missing => self.gathered.line(line, false).map_err(A::Error::custom)?,
-                What::Excluded => self.gathered.exclude(line),
+                What::Excluded => self.gathered.exclude(line).map_err(A::Error::custom)?,
             }
         }
         Ok(())

@@ -1,75 +1,199 @@
-//! What a parser has read so far, in the report's own words.
+//! What a parser has read so far.
 //!
-//! Owns the caps that keep a report, whatever it holds, from filling the memory: files, the length of their names, and
-//! blocks of lines. Refuses to look at the disk: whether a file belongs here is asked afterwards.
+//! Owns the caps that keep a report, whatever it holds, from filling the memory: a name is looked up in the commit when it
+//! is read, and of what is not there nothing is kept but a count and one example; a file has no more lines than its bytes
+//! let it have; blocks of lines are counted. So what is kept is bounded by the commit, not by the report. Refuses to
+//! open anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read};
 
-use orch_domain::coverage::Lines;
+use orch_domain::coverage::{Coverage, Lines, MOST_BLOCKS};
 
-/// Most files of one report.
-const MOST_FILES: usize = 200_000;
-/// Longest name of a file.
-const MOST_NAME: usize = 4_096;
-/// Most blocks of 64 lines: a hundred million lines where they lie close, still two million where none is near another.
-const MOST_BLOCKS: usize = 2_000_000;
+use super::owned::{Id, Look, Means};
 
 /// A report as it was read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gathered {
-    /// By name as the report gives it.
-    pub(super) files: BTreeMap<String, Lines>,
+    look: Look,
+    files: BTreeMap<Id, Lines>,
+    /// Files with lines that they cannot have, and what is to be said about the first of them.
+    odd: BTreeSet<Id>,
+    odd_example: Option<String>,
+    /// Entries about files that are not in the commit, and the name of the first.
+    outside: u64,
+    example: Option<String>,
+    sources: Vec<String>,
+    open: Option<Open>,
+    began: bool,
+    /// Blocks of all files that are kept, without those of the open one.
+    blocks: usize,
     /// Lines told not to count, as far as the format tells.
     pub(super) excluded: Option<u64>,
     /// The tool, as far as it says.
     pub(super) tool: Option<String>,
-    /// Folders that names are relative to, in order; none: the checkout.
-    pub(super) sources: Vec<String>,
     /// Remarks.
     pub(super) notes: Vec<String>,
-    open: Option<(String, Lines)>,
-    blocks: usize,
+}
+
+/// The file whose lines are being read.
+#[derive(Debug)]
+struct Open {
+    means: Means,
+    name: String,
+    lines: Lines,
+    excluded: Lines,
+    /// The highest line that it can have.
+    most: u32,
+    beyond: Option<u32>,
 }
 
 impl Gathered {
+    pub(super) fn new(look: Look) -> Self {
+        Self {
+            look,
+            files: BTreeMap::new(),
+            odd: BTreeSet::new(),
+            odd_example: None,
+            outside: 0,
+            example: None,
+            sources: Vec::new(),
+            open: None,
+            began: false,
+            blocks: 0,
+            excluded: None,
+            tool: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// A folder that the names after it may be relative to.
+    pub(super) fn source(&mut self, folder: String) -> Result<(), String> {
+        if self.began {
+            return Err("a `source` after the files, whose names were to be relative to it".to_owned());
+        }
+        self.sources.push(folder);
+        Ok(())
+    }
+
+    /// How many sources there are.
+    pub(super) fn sources(&self) -> usize {
+        self.sources.len()
+    }
+
     /// Begins a file, or goes on with one that was named before.
     pub(super) fn begin(&mut self, name: &str) -> Result<(), String> {
         self.end();
-        if name.is_empty() || name.len() > MOST_NAME {
-            return Err(format!("a file's name has {} bytes; 1 to {MOST_NAME} are read", name.len()));
+        self.began = true;
+        if name.is_empty() {
+            return Err("a file without a name".to_owned());
         }
-        let lines = self.files.remove(name).unwrap_or_default();
-        if self.files.len() >= MOST_FILES {
-            return Err(format!("it names more than {MOST_FILES} files"));
+        let means = self.look.file(name, &self.sources);
+        let mut open = Open {
+            means,
+            name: String::new(),
+            lines: Lines::default(),
+            excluded: Lines::default(),
+            most: u32::MAX,
+            beyond: None,
+        };
+        match means {
+            Means::File(id) => {
+                open.lines = self.files.remove(&id).unwrap_or_default();
+                self.blocks -= open.lines.blocks();
+                let most = self.look.size(id).map(|size| size.saturating_add(1));
+                open.most = most.and_then(|most| u32::try_from(most).ok()).unwrap_or(u32::MAX);
+            }
+            Means::Either(..) => open.name = name.chars().take(200).collect(),
+            Means::Nothing => {
+                self.outside += 1;
+                self.example.get_or_insert_with(|| name.chars().take(200).collect());
+            }
         }
-        self.open = Some((name.to_owned(), lines));
+        self.open = Some(open);
         Ok(())
     }
 
     /// A line of the file that was begun.
     pub(super) fn line(&mut self, line: u32, covered: bool) -> Result<(), String> {
-        let (_, lines) = self.open.as_mut().ok_or("a line without a file")?;
-        self.blocks += usize::from(lines.add(line, covered));
-        match self.blocks > MOST_BLOCKS {
+        let open = self.open.as_mut().ok_or("a line without a file")?;
+        match open.means {
+            Means::Nothing => return Ok(()),
+            Means::Either(one, other) => {
+                let (one, other) = (self.look.path(one), self.look.path(other));
+                return Err(format!(
+                    "`{}` may be {one} or {other}, both below its `source` folders; have coverage written as JSON or LCOV",
+                    open.name
+                ));
+            }
+            Means::File(_) => {}
+        }
+        if line > open.most {
+            open.beyond.get_or_insert(line);
+            return Ok(());
+        }
+        open.lines.add(line, covered);
+        self.within()
+    }
+
+    /// A line of it that does not count, whatever else is said about it.
+    pub(super) fn exclude(&mut self, line: u32) -> Result<(), String> {
+        let open = self.open.as_mut().ok_or("a line without a file")?;
+        if matches!(open.means, Means::File(_)) && line <= open.most {
+            open.excluded.add(line, true);
+        }
+        self.within()
+    }
+
+    fn within(&self) -> Result<(), String> {
+        let open = self.open.as_ref().map_or(0, |open| open.lines.blocks() + open.excluded.blocks());
+        match self.blocks + open > MOST_BLOCKS {
             true => Err(format!("it needs more than {MOST_BLOCKS} blocks of lines")),
             false => Ok(()),
         }
     }
 
-    /// A line of it that does not count.
-    pub(super) fn exclude(&mut self, line: u32) {
-        if let Some((_, lines)) = &mut self.open {
-            lines.remove(line);
-            self.excluded = Some(self.excluded.unwrap_or(0) + 1);
-        }
-    }
-
     /// Ends the file that was begun.
     pub(super) fn end(&mut self) {
-        if let Some((name, lines)) = self.open.take() {
-            self.files.insert(name, lines);
+        let Some(Open { means: Means::File(id), mut lines, excluded, beyond, .. }) = self.open.take() else { return };
+        if let Some(line) = beyond {
+            self.odd.insert(id);
+            let (path, size) = (self.look.path(id), self.look.size(id).unwrap_or(0));
+            self.odd_example.get_or_insert_with(|| format!("line {line} of {path}, which has {size} bytes"));
         }
+        lines.remove_all(&excluded);
+        if let Some(count) = self.excluded.as_mut() {
+            *count += excluded.total();
+        }
+        self.blocks += lines.blocks();
+        self.files.insert(id, lines);
+    }
+
+    /// Covered lines and lines that count, when nothing that the report names was left out.
+    pub(super) fn whole(&self) -> Option<(u64, u64)> {
+        let sum = |of: fn(&Lines) -> u64| self.files.values().map(of).sum::<u64>();
+        (self.outside == 0 && self.odd.is_empty()).then(|| (sum(Lines::covered), sum(Lines::total)))
+    }
+
+    /// Takes over what belongs to the commit, with remarks about the rest; or says why the report belongs elsewhere.
+    pub(super) fn take(self) -> Result<(Coverage, Vec<String>), String> {
+        let Self { look, mut files, odd, odd_example, outside, example, excluded, mut notes, .. } = self;
+        files.retain(|id, _| !odd.contains(id));
+        if let Some(example) = odd_example {
+            // Some tools are wrong about generated code. Wrong about most files: it was another checkout.
+            if odd.len() > files.values().filter(|lines| !lines.is_empty()).count() {
+                return Err(format!("it names {example}"));
+            }
+            notes.push(format!("{} files are left out: it names lines that they do not have, {example}", odd.len()));
+        }
+        if let Some(example) = example {
+            if files.is_empty() {
+                return Err(format!("none of its {outside} files is in the commit, such as {example}"));
+            }
+            notes.push(format!("{outside} measured files are not in the commit and do not count, such as {example}"));
+        }
+        let files = files.into_iter().map(|(id, lines)| (look.path(id).clone(), lines)).collect();
+        Ok((Coverage { files, excluded }, notes))
     }
 }
 

@@ -7,14 +7,15 @@
 use std::io::{BufRead, Read};
 
 use super::gather::Gathered;
+use super::owned::Look;
 
 /// Longest line.
 const MOST_LINE: u64 = 1 << 16;
 
 /// Reads a report.
-pub(super) fn read(mut from: impl BufRead) -> Result<Gathered, String> {
-    let mut gathered = Gathered::default();
-    let (mut number, mut inside, mut records, mut odd) = (0_u64, false, 0_u64, 0_u64);
+pub(super) fn read(mut from: impl BufRead, look: Look) -> Result<Gathered, String> {
+    let mut gathered = Gathered::new(look);
+    let (mut number, mut inside, mut records, mut odd, mut good) = (0_u64, false, 0_u64, 0_u64, 0_u64);
     let mut buffer = Vec::new();
     loop {
         buffer.clear();
@@ -37,7 +38,10 @@ pub(super) fn read(mut from: impl BufRead) -> Result<Gathered, String> {
                 return Err(broken("a line of no file".to_owned()));
             }
             match data(rest) {
-                Some((line, covered)) => gathered.line(line, covered).map_err(broken)?,
+                Some((line, covered)) => {
+                    good += 1;
+                    gathered.line(line, covered).map_err(broken)?;
+                }
                 None => odd += 1,
             }
         } else if line == b"end_of_record" {
@@ -52,6 +56,10 @@ pub(super) fn read(mut from: impl BufRead) -> Result<Gathered, String> {
         (true, _) => Err("it ends in the middle of a record".to_owned()),
         (false, 0) => Err("it holds no record".to_owned()),
         (false, _) => {
+            // Else whoever wrote it means something else by them, and nothing to measure is no answer.
+            if odd > good {
+                return Err(format!("{odd} of {} `DA` lines could not be read", odd + good));
+            }
             if odd > 0 {
                 gathered.notes.push(format!("{odd} `DA` lines could not be read and do not count"));
             }
@@ -61,7 +69,7 @@ pub(super) fn read(mut from: impl BufRead) -> Result<Gathered, String> {
 }
 
 fn starts_like_a_record(line: &[u8]) -> bool {
-    line.starts_with(b"TN:") || line.starts_with(b"#") || line.starts_with(b"\xef\xbb\xbf")
+    line.starts_with(b"TN:") || line.starts_with(b"#")
 }
 
 /// `LINE,COUNT[,CHECKSUM]`. A count is a number of any size; some tools write negative ones for what they do not know.

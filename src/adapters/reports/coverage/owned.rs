@@ -1,116 +1,139 @@
-//! Which files of a report belong to the checkout.
+//! Which file of the commit a name in a report means.
 //!
-//! Owns the way from a name in a report to a path in the repository. Invariants: every path that comes out is a plain file
-//! below the checkout, reached through no link; a report of which no file is there, or that names lines which a file
-//! cannot have, belongs to another checkout.
+//! Owns the way from a name to a path of the commit's tree. Names are text: they are folded and looked up in the list of
+//! the commit's files, and the disk is not asked, so that neither what else lies in the checkout nor how long or deep a
+//! name is makes a difference. Invariants: every path that comes out is a plain file of the commit; a name that may mean
+//! two of them is told apart from both.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use orch_domain::coverage::{Coverage, Lines};
 use orch_domain::names::RepoPath;
 
-use super::gather::Gathered;
+/// Longest name that is looked up: a path can have no more bytes.
+const MOST_NAME: usize = 4_096;
 
-/// Takes over what belongs to the checkout, with remarks about the rest; or says why the report belongs elsewhere.
-pub(super) fn take(gathered: Gathered, checkout: &Path) -> Result<(Coverage, Vec<String>), String> {
-    let mut roots = vec![checkout.to_owned()];
-    roots.extend(fs::canonicalize(checkout).ok().filter(|real| real != checkout));
-    let sources: Vec<PathBuf> = gathered.sources.iter().map(PathBuf::from).collect();
-    let mut look = Look { checkout, roots, sources, folders: BTreeMap::new() };
-    let mut coverage = Coverage { excluded: gathered.excluded, ..Coverage::default() };
-    let (mut outside, mut example) = (0_u64, None);
-    for (name, lines) in gathered.files {
-        match look.file(&name) {
-            Some((path, size)) => {
-                if let Some(last) = lines.last().filter(|last| u64::from(*last) > size.saturating_add(1)) {
-                    return Err(format!("it names line {last} of {path}, which has {size} bytes"));
+/// The files of a commit: what a report of its tree can be about.
+#[derive(Clone, Debug, Default)]
+pub struct CommitFiles {
+    plain: Arc<[RepoPath]>,
+    /// Links and submodules: they are no measured files, but what lies there is the commit's too.
+    others: Arc<[RepoPath]>,
+}
+
+impl CommitFiles {
+    /// From the paths of a commit, each with whether it is a plain file. Paths that no [`RepoPath`] can be are left out.
+    #[must_use]
+    pub fn new(paths: impl IntoIterator<Item = (String, bool)>) -> Self {
+        let (mut plain, mut others) = (Vec::new(), Vec::new());
+        for (path, is_plain) in paths {
+            let Ok(path) = RepoPath::try_from(path) else { continue };
+            if is_plain { plain.push(path) } else { others.push(path) }
+        }
+        plain.sort_unstable();
+        others.sort_unstable();
+        Self { plain: plain.into(), others: others.into() }
+    }
+
+    /// Whether the commit has anything but a folder at a path.
+    #[must_use]
+    pub fn holds(&self, path: &str) -> bool {
+        let among = |all: &[RepoPath]| all.binary_search_by(|known| known.as_str().cmp(path)).is_ok();
+        among(&self.plain) || among(&self.others)
+    }
+
+    fn find(&self, path: &str) -> Option<Id> {
+        self.plain.binary_search_by(|known| known.as_str().cmp(path)).ok().map(Id)
+    }
+
+    pub(super) fn path(&self, id: Id) -> &RepoPath {
+        &self.plain[id.0]
+    }
+}
+
+/// A plain file of the commit, by its place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Id(usize);
+
+/// What a name means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Means {
+    /// This file.
+    File(Id),
+    /// One of these two, if not of more.
+    Either(Id, Id),
+    /// None of the commit.
+    Nothing,
+}
+
+/// Where names are looked up.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    files: CommitFiles,
+    checkout: PathBuf,
+    /// The checkout under each of its names, folded.
+    roots: Vec<String>,
+}
+
+impl Look {
+    pub(super) fn new(checkout: &Path, files: &CommitFiles) -> Self {
+        let mut roots: Vec<String> = folded(&checkout.to_string_lossy()).into_iter().collect();
+        let real = std::fs::canonicalize(checkout).ok().and_then(|real| folded(&real.to_string_lossy()));
+        roots.extend(real.filter(|real| !roots.contains(real)));
+        Self { files: files.clone(), checkout: checkout.to_owned(), roots }
+    }
+
+    pub(super) fn path(&self, id: Id) -> &RepoPath {
+        self.files.path(id)
+    }
+
+    /// The file that a name means. `sources`: what it may be relative to; the checkout if it is in none of them.
+    pub(super) fn file(&self, name: &str, sources: &[String]) -> Means {
+        if name.len() > MOST_NAME {
+            return Means::Nothing;
+        }
+        if !name.starts_with('/') {
+            let mut found = None;
+            for id in sources.iter().filter_map(|source| self.one(&format!("{source}/{name}"))) {
+                match found {
+                    Some(first) if first != id => return Means::Either(first, id),
+                    _ => found = Some(id),
                 }
-                merge(&mut coverage, path, lines);
             }
-            None => {
-                outside += 1;
-                example.get_or_insert(name);
+            if let Some(id) = found {
+                return Means::File(id);
             }
         }
+        self.one(name).map_or(Means::Nothing, Means::File)
     }
-    let mut notes = gathered.notes;
-    if let Some(example) = example {
-        if coverage.files.is_empty() {
-            return Err(format!("none of its {outside} files is in it, such as {example}"));
+
+    fn one(&self, name: &str) -> Option<Id> {
+        if let Some(id) = self.files.find(name) {
+            return Some(id);
         }
-        notes.push(format!("{outside} measured files are not in the checkout and do not count, such as {example}"));
+        let whole = folded(name)?;
+        if !name.starts_with('/') {
+            return self.files.find(&whole);
+        }
+        self.roots.iter().find_map(|root| self.files.find(whole.strip_prefix(root.as_str())?.strip_prefix('/')?))
     }
-    Ok((coverage, notes))
+
+    /// The bytes of a file as it lies in the checkout now, if it does.
+    pub(super) fn size(&self, id: Id) -> Option<u64> {
+        let meta = std::fs::symlink_metadata(self.checkout.join(self.path(id).as_str())).ok()?;
+        meta.is_file().then(|| meta.len())
+    }
 }
 
-fn merge(coverage: &mut Coverage, path: RepoPath, lines: Lines) {
-    match coverage.files.get_mut(&path) {
-        Some(known) => known.merge(&lines),
-        None => drop(coverage.files.insert(path, lines)),
+/// A path without `.`, `..` and empty parts, by its text alone; `None`: it leaves where it begins.
+fn folded(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
     }
-}
-
-struct Look<'c> {
-    checkout: &'c Path,
-    /// The checkout under each of its names.
-    roots: Vec<PathBuf>,
-    /// Where names are relative to.
-    sources: Vec<PathBuf>,
-    /// Folders that were looked at: whether they are in the checkout, with no link on the way.
-    folders: BTreeMap<PathBuf, bool>,
-}
-
-impl Look<'_> {
-    /// The path of a name and the file's size, if it is a plain file of the checkout.
-    fn file(&mut self, name: &str) -> Option<(RepoPath, u64)> {
-        let name = Path::new(name);
-        let mut tries: Vec<PathBuf> = Vec::new();
-        if name.is_absolute() {
-            tries.push(name.to_owned());
-        } else {
-            tries.extend(self.sources.iter().map(|source| source.join(name)));
-            tries.push(name.to_owned());
-        }
-        tries.iter().find_map(|path| {
-            let relative = match path.is_absolute() {
-                true => self.roots.iter().find_map(|root| path.strip_prefix(root).ok())?.to_owned(),
-                false => path.clone(),
-            };
-            self.plain(&relative)
-        })
-    }
-
-    fn plain(&mut self, relative: &Path) -> Option<(RepoPath, u64)> {
-        let mut parts = Vec::new();
-        for part in relative.components() {
-            match part {
-                Component::Normal(part) => parts.push(part.to_str()?),
-                Component::CurDir => {}
-                Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
-            }
-        }
-        let path: RepoPath = parts.join("/").parse().ok()?;
-        let whole = self.checkout.join(path.as_str());
-        if !self.is_ours(whole.parent()?) {
-            return None;
-        }
-        let meta = fs::symlink_metadata(&whole).ok()?;
-        meta.is_file().then_some((path, meta.len()))
-    }
-
-    /// Whether a folder is the checkout or a real folder below it.
-    fn is_ours(&mut self, folder: &Path) -> bool {
-        if folder == self.checkout {
-            return true;
-        }
-        if let Some(known) = self.folders.get(folder) {
-            return *known;
-        }
-        let real = folder.parent().is_some_and(|parent| self.is_ours(parent))
-            && fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir());
-        self.folders.insert(folder.to_owned(), real);
-        real
-    }
+    Some(parts.join("/"))
 }

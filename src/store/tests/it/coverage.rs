@@ -26,7 +26,14 @@ fn measured(covered: u64, total: u64) -> Landed {
 
 fn by_hand(replaces: Option<u64>, covered: u64, total: u64) -> NewBaseline {
     let reason = "an old module was thrown out".to_owned();
-    NewBaseline { replaces, totals: totals(covered, total), sha: sha('d'), set_by: "ann".to_owned(), reason }
+    NewBaseline {
+        replaces,
+        totals: totals(covered, total),
+        sha: sha('d'),
+        set_by: "ann".to_owned(),
+        reason,
+        taken: None,
+    }
 }
 
 /// Lands through a window, as the lane does.
@@ -122,17 +129,41 @@ async fn what_landed_counts_although_its_task_was_stopped_and_a_person_may_have_
     assert_eq!(store.coverage_history(&repo(), None, 9).await.unwrap().len(), 2);
 }
 
+#[tokio::test]
+async fn what_landed_last_is_found_behind_any_number_of_settings_and_its_lines_are_kept() {
+    let (_dir, store) = fresh();
+    assert_eq!(store.last_measured_landing(&repo()).await.unwrap(), None);
+    land(&store, 1, Some(measured(80, 100))).await;
+    land(&store, 2, Some(measured(79, 100))).await;
+    assert_eq!(store.kept_measurements().await.unwrap(), ["m79", "m80"], "the baseline's, and of what landed last");
+    for n in 1..40 {
+        store.set_baseline(&repo(), by_hand(Some(n), n, 100), at(5)).await.unwrap();
+    }
+    let last = store.last_measured_landing(&repo()).await.unwrap().expect("one");
+    assert_eq!((last.set_by.as_str(), last.measurement.as_deref()), ("ORC-2", Some("m79")));
+    // A person takes over what was measured then, with its lines; it is compared with any tool.
+    let taken = NewBaseline { taken: Some(last), ..by_hand(Some(40), 79, 100) };
+    assert_eq!(store.set_baseline(&repo(), taken, at(6)).await.unwrap(), BaselineSet::Set(41));
+    let now = store.baseline(&repo()).await.unwrap().unwrap();
+    assert_eq!((now.measurement.as_deref(), now.measured_by, now.excluded), (Some("m79"), None, Some(3)));
+    assert_eq!((now.tool.as_deref(), now.configuration.as_deref()), (Some("coverage.py 7.17.3"), Some("conf")));
+}
+
 /// What may happen to two landings of one repository, in any order.
 #[derive(Clone, Copy, Debug)]
 enum Act {
-    /// The first or the second opens its window.
+    /// The first or the second opens its window; what it was judged against is what stands then.
     Open(usize),
     /// It is closed as landed, by whoever holds the lease now; repeated, it must change nothing.
     Close(usize),
+    /// It is closed without a landing: the push was refused.
+    Refuse(usize),
     /// A person merged it.
     Merged(usize),
     /// Its task is stopped.
     Stop(usize),
+    /// A person sets the baseline to so many of a hundred lines.
+    Set(u64),
     /// The supervisor dies and starts again.
     Crash,
 }
@@ -140,63 +171,158 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let which = 0..2_usize;
     prop_oneof![
-        which.clone().prop_map(Act::Open),
-        which.clone().prop_map(Act::Close),
-        which.clone().prop_map(Act::Close),
-        which.clone().prop_map(Act::Merged),
-        which.prop_map(Act::Stop),
-        Just(Act::Crash),
+        3 => which.clone().prop_map(Act::Open),
+        3 => which.clone().prop_map(Act::Close),
+        1 => which.clone().prop_map(Act::Refuse),
+        1 => which.clone().prop_map(Act::Merged),
+        1 => which.prop_map(Act::Stop),
+        2 => (0..=100_u64).prop_map(Act::Set),
+        1 => Just(Act::Crash),
     ]
 }
 
+/// How a landing was judged.
+#[derive(Clone, Copy, Debug)]
+enum Right {
+    /// As usual.
+    None,
+    /// By the removal rule.
+    Removal,
+    /// By another tool, base measured again at so many of a hundred lines.
+    Again(u64),
+}
+
+fn right() -> impl Strategy<Value = Right> {
+    prop_oneof![Just(Right::None), Just(Right::Removal), (0..=100_u64).prop_map(Right::Again)]
+}
+
+/// The baseline as it has to be: revision, numbers, and by what it was measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Model(Option<(u64, Totals, Option<String>)>);
+
+impl Model {
+    fn revision(&self) -> u64 {
+        self.0.as_ref().map_or(0, |(revision, ..)| *revision)
+    }
+
+    /// Said once more, as plainly as it can be: up by itself, down only by a right that was given against what stands.
+    fn land(&mut self, landed: &Landed) {
+        let next = match &self.0 {
+            None => Some(landed.totals),
+            Some((revision, standing, by)) => match &landed.rebase {
+                Some(rebase) if rebase.revision == *revision => {
+                    let floor = rebase.floor.as_ref().map(|floor| floor.totals);
+                    Some(floor.filter(|floor| floor.is_above(landed.totals)).unwrap_or(landed.totals))
+                }
+                _ if by.as_ref().is_some_and(|by| *by != landed.measured_by) => None,
+                _ => Some(landed.totals).filter(|totals| totals.is_above(*standing)),
+            },
+        };
+        if let Some(totals) = next {
+            self.0 = Some((self.revision() + 1, totals, Some(landed.measured_by.clone())));
+        }
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn the_baseline_never_decreases_and_each_landing_counts_once_in_any_order(
+    fn the_baseline_moves_as_the_rules_say_and_each_landing_counts_once_in_any_order(
         acts in proptest::collection::vec(act(), 1..24),
         shares in proptest::array::uniform2((0..=50_u64, 50..=60_u64)),
+        rights in proptest::array::uniform2(right()),
         before in proptest::option::of(0..=50_u64),
     ) {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let mut store = Store::open(&config(&dir).inline()).unwrap();
+            let mut model = Model::default();
             if let Some(covered) = before {
                 store.set_baseline(&repo(), by_hand(None, covered, 55), at(1)).await.unwrap();
+                model.0 = Some((1, totals(covered, 55), None));
             }
             let tasks = [owned(&store, "task0", "ORC-0").await, owned(&store, "task1", "ORC-1").await];
-            let landings = [0, 1].map(|n| NewLanding {
-                coverage: Some(measured(shares[n].0, shares[n].1)),
-                ..landing(&tasks[n])
-            });
+            let judged = |n: usize, against: &Model| {
+                let plain = measured(shares[n].0, shares[n].1);
+                let revision = against.revision();
+                let (because, floor, by) = match rights[n] {
+                    _ if revision == 0 => return plain,
+                    Right::None => return plain,
+                    Right::Removal => (Because::Removal, None, "by"),
+                    Right::Again(covered) => {
+                        let mark = Mark { totals: totals(covered, 100), sha: sha('e'), measurement: "base".to_owned() };
+                        (Because::MeasuredAgain, Some(mark), "other")
+                    }
+                };
+                Landed { rebase: Some(Rebase { because, revision, floor }), measured_by: by.to_owned(), ..plain }
+            };
+            let mut pending = [judged(0, &Model::default()), judged(1, &Model::default())];
             let mut epoch = acquire(&store, "landing").await;
-            let mut last = store.baseline(&repo()).await.unwrap();
-            let mut landed = [false; 2];
+            let (mut opened, mut windows) = (0, [None::<String>, None]);
+            let (mut landed, mut stopped, mut set) = ([false; 2], [false; 2], 0);
             for act in acts {
                 match act {
                     Act::Open(n) => {
-                        let opened = store.open_window(window(&format!("win{n}"), WindowKind::Land, &tasks[n], epoch), at(2)).await;
-                        let refused = matches!(
-                            opened,
-                            Err(WindowError::AlreadyOpen { .. } | WindowError::AlreadyLanded | WindowError::StopRecorded | WindowError::Store(_))
-                        );
-                        prop_assert!(opened.is_ok() || refused, "{:?}", opened);
-                    }
-                    Act::Close(n) => {
-                        let closed = store.close_window(close(&format!("win{n}"), epoch, Some(landings[n].clone())), at(3)).await;
-                        if let Ok(closed) = closed {
-                            prop_assert!(!landed[n] && closed.coverage.is_some());
-                            landed[n] = true;
+                        opened += 1;
+                        let id = format!("win{opened}");
+                        let result = store.open_window(window(&id, WindowKind::Land, &tasks[n], epoch), at(2)).await;
+                        match result {
+                            Ok(_) => {
+                                prop_assert!(!landed[n] && !stopped[n] && windows[n].is_none(), "opened");
+                                windows[n] = Some(id);
+                                pending[n] = judged(n, &model);
+                            }
+                            Err(WindowError::AlreadyOpen { .. }) => prop_assert!(windows[n].is_some()),
+                            Err(WindowError::AlreadyLanded) => prop_assert!(landed[n]),
+                            Err(WindowError::StopRecorded) => prop_assert!(stopped[n]),
+                            Err(other) => prop_assert!(false, "{other:?}"),
                         }
                     }
+                    Act::Close(n) | Act::Refuse(n) => {
+                        let Some(id) = windows[n].clone() else { continue };
+                        let lands = matches!(act, Act::Close(_));
+                        let landing = NewLanding { coverage: Some(pending[n].clone()), ..landing(&tasks[n]) };
+                        let closed = store.close_window(close(&id, epoch, lands.then_some(landing)), at(3)).await;
+                        match closed {
+                            Ok(closed) if lands => {
+                                prop_assert!(!landed[n] && closed.coverage.is_some());
+                                landed[n] = true;
+                                model.land(&pending[n]);
+                                windows[n] = None;
+                            }
+                            Ok(closed) => {
+                                prop_assert!(closed.coverage.is_none());
+                                windows[n] = None;
+                            }
+                            Err(error) => prop_assert!(lands && landed[n], "{error:?}"),
+                        }
+                        // Whoever closes it once more changes nothing.
+                        let again = NewLanding { coverage: Some(pending[n].clone()), ..self::landing(&tasks[n]) };
+                        prop_assert!(windows[n].is_some() || store.close_window(close(&id, epoch, Some(again)), at(3)).await.is_err());
+                    }
                     Act::Merged(n) => {
-                        let appended = store.append_landing(&repo(), landings[n].clone(), at(4)).await.unwrap();
+                        let landing = NewLanding { coverage: Some(pending[n].clone()), ..landing(&tasks[n]) };
+                        let appended = store.append_landing(&repo(), landing, at(4)).await.unwrap();
                         prop_assert_eq!(appended, !landed[n]);
+                        if appended {
+                            model.land(&pending[n]);
+                        }
                         landed[n] = true;
                     }
                     Act::Stop(n) => {
-                        let stopped = store.record_stop(&tasks[n].task.id, stop("ann", 5)).await;
-                        prop_assert!(stopped.is_ok(), "{:?}", stopped.map(drop));
+                        let result = store.record_stop(&tasks[n].task.id, stop("ann", 5)).await;
+                        prop_assert!(result.is_ok(), "{:?}", result.map(drop));
+                        stopped[n] = true;
+                    }
+                    Act::Set(covered) => {
+                        let wrong = store.set_baseline(&repo(), by_hand(Some(model.revision() + 7), 1, 2), at(5)).await;
+                        prop_assert!(matches!(wrong, Ok(BaselineSet::Moved(_))));
+                        let replaces = Some(model.revision()).filter(|revision| *revision > 0);
+                        let result = store.set_baseline(&repo(), by_hand(replaces, covered, 100), at(5)).await.unwrap();
+                        prop_assert_eq!(result, BaselineSet::Set(model.revision() + 1));
+                        model.0 = Some((model.revision() + 1, totals(covered, 100), None));
+                        set += 1;
                     }
                     Act::Crash => {
                         drop(store);
@@ -206,21 +332,13 @@ proptest! {
                     }
                 }
                 let now = store.baseline(&repo()).await.unwrap();
-                if let (Some(before), Some(now)) = (&last, &now) {
-                    prop_assert!(!before.totals.is_above(now.totals), "{} after {}", now.totals, before.totals);
-                    prop_assert!(now.revision >= before.revision);
-                }
-                prop_assert!(last.is_none() || now.is_some());
-                last = now;
+                let now = Model(now.map(|now| (now.revision, now.totals, now.measured_by)));
+                prop_assert_eq!(&now, &model, "after {:?}", act);
             }
             let lines = store.coverage_history(&repo(), None, 99).await.unwrap();
             let of_landings = lines.iter().filter(|line| line.task.is_some()).count();
             prop_assert_eq!(of_landings, landed.iter().filter(|landed| **landed).count());
-            // Whatever the order was, the best of all stands.
-            let best = lines.iter().map(|line| line.totals).reduce(|a, b| if b.is_above(a) { b } else { a });
-            if let (Some(best), Some(now)) = (best, last) {
-                prop_assert!(!best.is_above(now.totals), "{best} landed, {} stands", now.totals);
-            }
+            prop_assert_eq!(lines.len() - of_landings, set + usize::from(before.is_some()));
             Ok(())
         })?;
     }

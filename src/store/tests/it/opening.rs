@@ -236,7 +236,7 @@ async fn a_backup_is_complete_verified_and_restorable() {
     let first = owned(&store, "task1", "ORC-1").await;
     let to = dir.path().join("backups").join("one.db");
     let report = store.backup(to.clone()).await.unwrap();
-    assert_eq!((report.schema, report.seq), (7, Seq(1)));
+    assert_eq!((report.schema, report.seq), (8, Seq(1)));
     assert_eq!(mode(&to), 0o600);
     assert!(matches!(store.backup(to.clone()).await, Err(StoreError::Refused { .. })), "never over an existing file");
     store.commit(forward(&first.task, first.version, first.epoch)).await.unwrap();
