@@ -9,7 +9,7 @@ use orch_domain::stop::StopStep;
 use orch_domain::task::Status;
 use sha2::{Digest as _, Sha256};
 
-use crate::world::{Setup, World, commit_file, git, git_init};
+use crate::world::{GREEN, Setup, World, commit_file, git, git_init};
 
 /// A made-up token in a well-known format.
 fn token() -> String {
@@ -213,6 +213,38 @@ async fn a_report_that_is_changed_between_verdict_and_landing_lands_nothing() {
         assert_eq!(gate["report_sha256"], hex(&text));
         assert!(!text.contains("All is well."), "{text}");
     }
+    world.close().await;
+}
+
+/// Neither side has the whole of it; the file that the catch-up makes of both does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_catch_up_puts_together_goes_back_before_anything_lands() {
+    let script = "attempts:
+- - append: {path: notes.txt, content: \"END OF KEY\\n\"}
+  - commit: {message: Add the second half}
+- - expect_prompt: does not pass the security gate
+  - expect_prompt: \"`notes.txt`\"
+  - run: {cmd: git reset --quiet --soft origin/main}
+  - run: {cmd: git checkout --quiet origin/main -- notes.txt}
+  - write: {path: other.txt, content: x}
+  - commit: {message: Do without it}
+";
+    let world = Setup::default().agent("half", script).tests_wait_for("go", GREEN).open_bare().await;
+    let rule = "[[rules]]\nid = \"whole-key\"\nregex = '''BEGIN[ ]OF KEY[\\s\\S]{1,200}END[ ]OF KEY'''\n";
+    world.person_pushes(".gitleaks.toml", rule, "Name what a key looks like");
+    let lines: String = (1..10).map(|n| format!("line {n}\n")).collect();
+    world.person_pushes("notes.txt", &lines, "Take notes");
+    let task = world.submit("Add a half").await;
+    world.until_test_run(&task, 1).await;
+    let theirs = world.person_pushes("notes.txt", &format!("BEGIN OF KEY\n{lines}"), "Add the first half");
+    world.give("go");
+    let done = world.expect_status(&task, Status::Done).await;
+    assert_eq!(done.task.attempts.developer_retries, 1);
+    world.expect_journal(&task, &["sent-back: sent back from deploy to development", "security gate"]).await;
+    assert!(!world.git(&["log", "--patch", "--all"]).contains("END OF KEY"), "the half is nowhere at the forge");
+    let notes = world.git(&["show", "main:notes.txt"]);
+    assert!(notes.starts_with("BEGIN OF KEY") && notes.ends_with("line 9"), "{notes}");
+    assert_eq!(world.git(&["rev-parse", "main^"]), theirs);
     world.close().await;
 }
 
