@@ -8,6 +8,7 @@ mod cut;
 mod direct;
 mod error;
 mod exec;
+mod handles;
 mod import;
 mod lines;
 mod pass;

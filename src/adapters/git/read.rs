@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use git2::{Delta, DiffOptions, ErrorCode, ObjectType, Oid, Repository, Sort};
 use orch_domain::ids::CommitSha;
 use orch_domain::names::RepoPath;
+use tokio::time::Instant;
 
 use super::cut::Cut;
 use super::error::GitError;
@@ -152,14 +153,29 @@ pub(super) fn patch_id(repo: &Repository, commit: &git2::Commit<'_>) -> Result<S
 }
 
 impl RepoGit {
-    /// Runs a read on the blocking pool with a handle of its own.
+    /// Runs a read on the blocking pool with a handle of its own; that on one of our three is kept for the next.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         path: PathBuf,
         ask: impl FnOnce(&Repository) -> Result<T, GitError> + Send + 'static,
     ) -> Result<T, GitError> {
-        let answer = tokio::task::spawn_blocking(move || ask(&open(&path)?)).await;
-        answer.unwrap_or_else(|err| Err(GitError::Read { what: "a repository".to_owned(), why: err.to_string() }))
+        let kept = Some(self.handles.clone()).filter(|_| path.parent() == Some(self.root.as_path()));
+        let answer = tokio::task::spawn_blocking(move || {
+            let found = kept.as_ref().and_then(|handles| handles.take(&path));
+            let (repo, opened) = match found {
+                Some(found) => found,
+                None => (open(&path)?, Instant::now()),
+            };
+            let answer = ask(&repo)?;
+            Ok((answer, kept.filter(|handles| handles.keep(path, repo, opened))))
+        });
+        let (answer, to_watch) = answer
+            .await
+            .unwrap_or_else(|err| Err(GitError::Read { what: "a repository".to_owned(), why: err.to_string() }))?;
+        if let Some(handles) = to_watch {
+            tokio::spawn(handles.watch());
+        }
+        Ok(answer)
     }
 
     /// Where a ref of one of our repositories points, if it exists.

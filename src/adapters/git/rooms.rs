@@ -15,6 +15,7 @@ use orch_domain::names::{BranchName, RepoName};
 
 use super::error::{GitError, is_refusal, words};
 use super::exec::{Exec, Git, GitCommand, GitOutput, GitSettings, Owner, random_hex, utf8};
+use super::handles::Handles;
 use crate::ports::Remote;
 
 /// Findings of `fsck` that old, honest histories are full of; they hurt nobody and cannot be mended.
@@ -68,6 +69,7 @@ pub struct RepoGit {
     pub(crate) root: PathBuf,
     pub(crate) remote: Remote,
     pub(crate) git: Git,
+    pub(crate) handles: Handles,
 }
 
 /// Folders above which no repository is looked for: none is looked for at all.
@@ -81,7 +83,7 @@ impl RepoGit {
         }
         std::fs::create_dir_all(&root).map_err(GitError::io("cannot create", &root))?;
         git.trust(&trusted(&remote))?;
-        let repo = Self { name, root, remote, git };
+        let repo = Self { name, root, remote, git, handles: Handles::default() };
         repo.make(&repo.upstream(), None).await?;
         repo.make(&repo.work(), Some("../../upstream.git/objects")).await?;
         repo.make(&repo.vault(), Some("../../upstream.git/objects")).await?;

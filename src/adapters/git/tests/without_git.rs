@@ -110,6 +110,33 @@ async fn what_is_much_or_not_whole_in_work_is_fetched_from_the_forge() {
     assert!(upstream_is_whole(&world));
 }
 
+#[tokio::test]
+async fn a_kept_handle_sees_what_came_and_what_was_packed_meanwhile_and_goes_when_nobody_asks() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let tree = world.git.tree_of(&base).await.expect("a tree");
+    assert!(world.git.handles.count() > 0, "nothing is kept");
+    for n in 0..3 {
+        // Another process brings objects and refs, and packs take the place of those that the handle has open.
+        let main = world.main_moves(&format!("{n}.txt"), "x").await;
+        for repo in [world.git.upstream(), world.git.work()] {
+            sh(&repo, &["repack", "--quiet", "-a", "-d"]);
+            sh(&repo, &["pack-refs", "--all"]);
+        }
+        assert_eq!(world.git.fetch_main(&branch("main")).await.expect("main"), main);
+        assert!(world.git.contains(&base, &main).await.expect("known"));
+        assert_eq!(world.git.tree_of(&base).await.expect("a tree"), tree);
+    }
+    let err = world.git.tree_of(&"1".repeat(40).parse().expect("an id")).await.expect_err("no such commit");
+    assert!(matches!(err, GitError::NoSuchCommit { .. }), "{err}");
+    let gone = async {
+        while world.git.handles.count() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.expect("handles are thrown away");
+}
+
 /// The files of a commit: content, and whether it is a program (`Some`) or a link (`None`).
 type Files = BTreeMap<String, (u8, Option<bool>)>;
 
