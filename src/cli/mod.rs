@@ -214,7 +214,8 @@ pub async fn run_to(cli: Cli, env: Env, starter: Arc<dyn EngineStarter>, out: &m
     let context = Context { global: cli.global, env, starter };
     match dispatch(&context, cli.verb, out).await {
         Ok(code) => code,
-        Err(CliError::Closed) => 0,
+        // Nothing to say, and nobody to say it to; a verdict that was not told is none.
+        Err(error @ CliError::Closed) => error.code(),
         Err(error) => {
             out.problem(&error.to_string());
             error.code()

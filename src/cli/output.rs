@@ -1,7 +1,7 @@
 //! The only place that writes to standard output and standard error.
 //!
 //! Owns cleaning (text of tasks and agents is untrusted: no control character reaches a terminal), the live line and the
-//! meaning of a closed pipe: whoever reads us has had enough, which is success.
+//! meaning of a closed pipe: whoever reads us has had enough, which is worth no word, but never success.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -19,7 +19,8 @@ pub enum CliError {
     /// It could not run: bad input, nobody there, no space (2).
     #[error("{0}")]
     CouldNot(String),
-    /// The reader of standard output has gone (0).
+    /// The reader of standard output has gone (141, as of a program that SIGPIPE has ended): what was to be told, a verdict
+    /// perhaps, was not told.
     #[error("standard output was closed")]
     Closed,
 }
@@ -29,7 +30,7 @@ impl CliError {
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
-            Self::Closed => 0,
+            Self::Closed => 141,
             Self::Refused(_) => 1,
             Self::CouldNot(_) => 2,
             Self::Usage(_) => 64,
@@ -187,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_had_enough_is_success() {
+    fn a_reader_that_has_gone_is_no_trouble_and_no_success() {
         let mut out = Output::to(Box::new(Gone), Box::new(Vec::new()), false, false);
         let err = out.line("x").expect_err("closed");
-        assert_eq!((err.clone(), err.code()), (CliError::Closed, 0));
+        assert_eq!((err.clone(), err.code()), (CliError::Closed, 141));
     }
 }

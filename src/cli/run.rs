@@ -1,9 +1,10 @@
 //! `orch run`: one task on a repository, here and now, without any service.
 //!
 //! Owns the data folder's hand-over: whoever owns it does the work, whoever comes second hands its task over and follows,
-//! and takes the folder when the owner goes. Refuses to hand a task to an owner that would work on it with other settings.
+//! and takes the folder when the owner goes. Refuses to hand a task to an owner that would work on it with other settings,
+//! and to go on unasked with what an interrupted run with other settings has left.
 //! Exit codes: 0 done, 1 blocked, cancelled or waiting for a person, 2 could not run, 130 interrupted (the task stays and
-//! goes on with the next run).
+//! goes on with the next run that has the same settings).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -69,6 +70,9 @@ pub struct RunArgs {
     /// Key of the task; minted when left out. A live task of that key is followed, a blocked one goes on
     #[arg(long)]
     pub key: Option<TaskKey>,
+    /// Stop what interrupted runs with other settings have left, instead of refusing to begin
+    #[arg(long)]
+    pub stop_others: bool,
     /// Print the data folder at the end: it holds logs, notes and reports
     #[arg(long)]
     pub keep: bool,
@@ -107,7 +111,8 @@ pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> 
         idempotency_key: Some(format!("run-{}", hex::encode(bytes))),
         ..Submit::default()
     };
-    let mut one = OneRun { context, config, submit, following: None, signals: Signals::new()? };
+    let signals = Signals::new()?;
+    let mut one = OneRun { context, config, submit, stop_others: args.stop_others, following: None, signals };
     let code = one.until_settled(out).await?;
     if args.keep && !out.json {
         out.line(&format!("data     {}", one.config.data_dir.display()))?;
@@ -142,6 +147,7 @@ struct OneRun<'a> {
     context: &'a Context,
     config: Config,
     submit: Submit,
+    stop_others: bool,
     following: Option<Following>,
     signals: Signals,
 }
@@ -160,7 +166,8 @@ impl OneRun<'_> {
         let mut left = LOOKS;
         loop {
             looks.tick().await;
-            let went = match self.context.starter.start(self.config.clone()).await {
+            let (config, key) = (self.config.clone(), self.submit.key.as_ref());
+            let went = match self.context.starter.start_run(config, key, self.stop_others).await {
                 Ok(engine) => self.here(engine.as_ref(), out).await?,
                 Err(StartError::Refused(text)) => return Err(CliError::CouldNot(text)),
                 Err(error @ StartError::Owned { .. }) => {

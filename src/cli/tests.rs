@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use clap::CommandFactory as _;
 use orch_actors::api::Control;
 use orch_domain::gate::Verdict;
+use orch_domain::names::TaskKey;
 use orch_domain::stop::Level;
 
 use super::*;
@@ -60,6 +61,10 @@ impl EngineStarter for FakeStarter {
         std::fs::create_dir_all(&config.data_dir).expect("writable");
         self.told.lock().expect("sound").push("start".to_owned());
         Ok(Box::new(FakeEngine { control: Arc::clone(&self.control), told: Arc::clone(&self.told) }))
+    }
+
+    async fn start_run(&self, config: Config, _: Option<&TaskKey>, _: bool) -> Result<Box<dyn Engine>, StartError> {
+        self.start(config).await
     }
 
     async fn backup(&self, _: &Config, to: &Path) -> Result<String, StartError> {

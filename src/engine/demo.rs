@@ -104,7 +104,7 @@ pub(super) async fn tell(args: &DemoArgs, env: &BTreeMap<String, String>, out: &
             Ok(()) | Err(CliError::Closed) => 0,
             Err(_) => 1,
         },
-        Err(Wrong::Reader) => 0,
+        Err(Wrong::Reader) => CliError::Closed.code(),
         Err(Wrong::Story(why)) => {
             out.problem(&format!("demo: {why} (folder {})", place.display()));
             1

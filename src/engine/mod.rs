@@ -5,6 +5,7 @@
 
 mod demo;
 mod gate;
+mod leftovers;
 mod security;
 mod starter;
 mod tools;
@@ -40,6 +41,7 @@ use orch_domain::time::Millis;
 use orch_store::{OpenError, Store, StoreConfig};
 use sha2::{Digest as _, Sha256};
 
+pub use leftovers::Leftovers;
 pub use starter::Starter;
 
 use crate::config::{AgentConfig, CommandLine, Config, ConfigError, RepoConfig};
@@ -131,7 +133,22 @@ pub async fn start(config: &Config, env: &BTreeMap<String, String>, guard: Guard
     start_on(config, env, guard, Arc::new(SystemDisk)).await
 }
 
-/// The same on a disk that says for itself how much space it has.
+/// The same for one run on an embedded store, which may hold unfinished tasks of earlier runs.
+///
+/// # Errors
+/// As [`start`], and where such tasks were begun with other settings and nobody said what to do with them.
+pub async fn start_run(
+    config: &Config,
+    env: &BTreeMap<String, String>,
+    guard: Guard,
+    asked: &Leftovers,
+) -> Result<Running, StartError> {
+    let ctx = context(config, env, guard, Arc::new(SystemDisk), Purpose::Supervise).await?;
+    leftovers::settle(&ctx.store, &config.data_dir, &config.work_digest(), asked, ctx.clock.now()).await?;
+    begin(ctx).await
+}
+
+/// The same as [`start`] on a disk that says for itself how much space it has.
 ///
 /// # Errors
 /// As [`start`].
@@ -142,6 +159,15 @@ pub async fn start_on(
     disk: Arc<dyn FreeSpace>,
 ) -> Result<Running, StartError> {
     let ctx = context(config, env, guard, disk, Purpose::Supervise).await?;
+    begin(ctx).await
+}
+
+async fn begin(ctx: Context) -> Result<Running, StartError> {
+    // Of supervisors that were killed; a look at one folder, which need not wait for the first round of upkeep.
+    let placement = ctx.runner.placement.clone();
+    if let Ok(gone @ 1..) = tokio::task::spawn_blocking(move || placement.clear_stale_folders()).await {
+        tracing::info!(gone, "runtime folders of killed supervisors were taken away");
+    }
     let system = System::start(Arc::new(ctx)).await.map_err(|e| StartError::Actors(e.to_string()))?;
     Ok(Running { system })
 }

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use orch_actors::api::Control;
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig};
 use orch_adapters::ports::{Clock as _, Placement as _, SystemClock};
+use orch_domain::names::TaskKey;
 use orch_domain::stop::Level;
 use orch_store::{OpenError, Store, StoreConfig};
 
-use super::{Guard, Running, StartError, demo, gate, means, runtime_dir, start};
+use super::{Guard, Leftovers, Running, StartError, demo, gate, means, runtime_dir, start, start_run};
 use crate::cli::{self, DemoArgs, Engine, EngineStarter, GateArgs, GateOutcome, Health, Output, Probe};
 use crate::config::Config;
 
@@ -33,6 +34,14 @@ fn refused(config: &Config, error: OpenError) -> cli::StartError {
     match error {
         OpenError::InUse { owner, .. } => cli::StartError::Owned { data_dir: config.data_dir.clone(), by: owner },
         other => cli::StartError::Refused(other.to_string()),
+    }
+}
+
+fn started(config: &Config, outcome: Result<Running, StartError>) -> Result<Box<dyn Engine>, cli::StartError> {
+    match outcome {
+        Ok(running) => Ok(Box::new(running)),
+        Err(StartError::Owned(error)) => Err(refused(config, error)),
+        Err(error) => Err(cli::StartError::Refused(error.to_string())),
     }
 }
 
@@ -61,11 +70,17 @@ impl Engine for Running {
 #[async_trait]
 impl EngineStarter for Starter {
     async fn start(&self, config: Config) -> Result<Box<dyn Engine>, cli::StartError> {
-        match start(&config, &self.env, Guard::default()).await {
-            Ok(running) => Ok(Box::new(running)),
-            Err(StartError::Owned(error)) => Err(refused(&config, error)),
-            Err(error) => Err(cli::StartError::Refused(error.to_string())),
-        }
+        started(&config, start(&config, &self.env, Guard::default()).await)
+    }
+
+    async fn start_run(
+        &self,
+        config: Config,
+        key: Option<&TaskKey>,
+        stop_others: bool,
+    ) -> Result<Box<dyn Engine>, cli::StartError> {
+        let asked = Leftovers { key: key.cloned(), stop_others };
+        started(&config, start_run(&config, &self.env, Guard::default(), &asked).await)
     }
 
     async fn backup(&self, config: &Config, to: &Path) -> Result<String, cli::StartError> {

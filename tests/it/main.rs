@@ -3,6 +3,7 @@
 //! One binary, one file per behaviour; each test reads like a story told to the [`world`].
 
 mod adopt;
+mod as_user;
 mod board;
 mod by_hand;
 mod chaos;
@@ -14,6 +15,7 @@ mod deploy;
 mod full;
 mod image;
 mod input;
+mod interrupted;
 mod lane;
 mod lease;
 mod merge_gate;

@@ -12,14 +12,17 @@ use crate::world::{commit_file, git, git_init};
 const COUNT: &str = "echo '2 passed, 0 failed'\n";
 const WORK: &str = "echo made > made.txt; git add made.txt; git commit -q -m 'Make it'";
 
+/// How long the demo may take.
+const DEMO: Duration = Duration::from_secs(30);
+
 /// A folder with a repository, and everything the program may write in folders of its own below it.
-struct Desk {
+pub(crate) struct Desk {
     root: tempfile::TempDir,
-    repo: PathBuf,
+    pub(crate) repo: PathBuf,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = tempfile::Builder::new().prefix("orch-v").tempdir().expect("a temporary folder");
         let repo = root.path().join("repo");
         git_init(&repo);
@@ -30,11 +33,11 @@ impl Desk {
         Self { root, repo }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orch"));
         command.args(args).current_dir(self.root.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
@@ -47,22 +50,22 @@ impl Desk {
         command
     }
 
-    fn orch(&self, args: &[&str]) -> Output {
+    pub(crate) fn orch(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("the program starts")
     }
 
     /// `orch run` on the repository with an agent that does the work.
-    fn run(&self, more: &[&str]) -> Output {
+    pub(crate) fn run(&self, more: &[&str]) -> Output {
         let repo = self.repo.to_string_lossy().into_owned();
         self.orch(&[&["run", "--repo", &repo, "--title", "Make it"], more].concat())
     }
 
-    fn main(&self) -> String {
+    pub(crate) fn main(&self) -> String {
         git(&self.repo, &["rev-parse", "main"])
     }
 
     /// Starts something that goes on until it has made a file appear.
-    fn begin(&self, args: &[&str], until: impl Fn() -> bool) -> Child {
+    pub(crate) fn begin(&self, args: &[&str], until: impl Fn() -> bool) -> Child {
         let log = std::fs::File::create(self.path("child.log")).expect("a log");
         let mut child = self.command(args).stdout(Stdio::null()).stderr(log).spawn().expect("the program starts");
         let begun = Instant::now();
@@ -77,7 +80,7 @@ impl Desk {
     }
 
     /// Nothing runs any more, and nothing temporary is left, not even an empty folder.
-    fn nothing_is_left(&self) {
+    pub(crate) fn nothing_is_left(&self) {
         let left = processes_of(self.root.path());
         assert!(left.is_empty(), "processes were left: {left:?}");
         let left: Vec<_> = std::fs::read_dir(self.path("tmp")).expect("a folder").flatten().map(|e| e.path()).collect();
@@ -85,12 +88,12 @@ impl Desk {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Files below a folder.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -103,7 +106,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The one line that a refusal is: it names the value and the way out.
-fn refused(output: &Output, code: i32, named: &[&str]) {
+pub(crate) fn refused(output: &Output, code: i32, named: &[&str]) {
     let err = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{err}{}", text(&output.stdout));
     assert_eq!(err.lines().count(), 1, "exactly one line: {err}");
@@ -115,9 +118,20 @@ fn refused(output: &Output, code: i32, named: &[&str]) {
 #[test]
 fn the_demo_ends_well_in_time_and_leaves_nothing() {
     let desk = Desk::new();
-    let begun = Instant::now();
-    let output = desk.orch(&["demo", "--headless"]);
-    assert!(begun.elapsed() < Duration::from_secs(60), "it took {:?}", begun.elapsed());
+    // The promise is about the demo, not about what else this machine has to do: the quickest of a few counts, and one that is
+    // in time is enough. A demo that is too slow by itself fails all of them.
+    let told_in = || {
+        let begun = Instant::now();
+        (desk.orch(&["demo", "--headless"]), begun.elapsed())
+    };
+    let (mut output, mut took) = told_in();
+    for _ in 0..3 {
+        if took > DEMO {
+            let again = told_in();
+            (output, took) = (again.0, took.min(again.1));
+        }
+    }
+    assert!(took <= DEMO, "it took {took:?}");
     let told = text(&output.stdout);
     assert_eq!(
         (output.status.code(), told.lines().last()),
@@ -324,21 +338,39 @@ fn the_runtime_folder_of_a_killed_supervisor_goes_with_the_clean_up_of_another()
         let entries = std::fs::read_dir(desk.path("tmp")).expect("a folder").flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     };
+    // The other is there before: its start takes away what it finds.
+    let other = desk.begin(&["serve", "--data", "other"], || desk.path("other/http.addr").exists());
+    let own = folders();
     let mut killed = desk.begin(&["serve"], || desk.path("data/http.addr").exists());
     killed.kill().expect("ours");
     killed.wait().expect("ours");
-    let left = folders();
-    assert_eq!(left.len(), 1, "{left:?}");
+    let mut left = folders();
+    left.retain(|folder| !own.contains(folder));
+    assert_eq!((own.len(), left.len()), (1, 1), "{own:?} {left:?}");
 
-    let other = desk.begin(&["serve", "--data", "other"], || desk.path("other/http.addr").exists());
     let plan = desk.orch(&["gc", "--dry-run", "--data", "other"]);
     let said = text(&plan.stdout);
     assert!(said.contains("runtime-folder") && said.contains(&left[0]), "{said}{}", text(&plan.stderr));
     assert!(folders().contains(&left[0]), "shown only");
     let gone = desk.orch(&["gc", "--data", "other"]);
     assert_eq!(gone.status.code(), Some(0), "{}", text(&gone.stderr));
-    let now = folders();
-    assert!(now.len() == 1 && !now.contains(&left[0]), "its own is in use, the other is gone: {now:?}");
+    assert_eq!(folders(), own, "its own is in use, the other is gone");
+    finish(other);
+    desk.nothing_is_left();
+}
+
+#[test]
+fn the_runtime_folder_of_a_killed_supervisor_goes_with_the_start_of_another() {
+    let desk = Desk::new();
+    let settings = format!("http: {{bind: '127.0.0.1:0'}}\nrepos: {{demo: {{path: {}}}}}\n", desk.repo.display());
+    std::fs::write(desk.path("orch.yaml"), settings).expect("written");
+    let mut killed = desk.begin(&["serve"], || desk.path("data/http.addr").exists());
+    killed.kill().expect("ours");
+    killed.wait().expect("ours");
+    let count = || std::fs::read_dir(desk.path("tmp")).expect("a folder").count();
+    assert_eq!(count(), 1);
+    let other = desk.begin(&["serve", "--data", "other"], || desk.path("other/http.addr").exists());
+    assert_eq!(count(), 1, "its own alone");
     finish(other);
     desk.nothing_is_left();
 }
