@@ -50,10 +50,13 @@ pub struct GateProof {
 /// What a check of a proof found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofCheck {
-    /// Where `main` was, as the forge showed it.
-    pub main_at: CommitSha,
+    /// Where `main` was, as the forge showed it; `None`: the repository is not in the settings any more.
+    pub main_at: Option<CommitSha>,
     /// What does not fit; nothing: everything does.
     pub wrong: Vec<String>,
+    /// What fits, and should be known all the same.
+    #[serde(default)]
+    pub remarks: Vec<String>,
 }
 
 /// The proof of one landing.

@@ -1,15 +1,18 @@
 //! The handle's answers about landings: their proofs, and whether they still stand.
 //!
-//! Owns the check of a proof: the chain of lines, the commit on the forge's `main`, its tree and base, and every report
-//! byte for byte. Invariant: what cannot be looked at is said to be wrong, or the whole question fails; nothing is passed
-//! over. Refuses to mend anything.
+//! Owns the check of a proof: the chain of lines, the commit on the forge's `main`, its tree and base, every report byte for
+//! byte, and whether every landing that is known of has a line. Invariant: what cannot be looked at is said to be wrong, or
+//! the whole question fails; nothing is passed over, also not what landed in a repository that has left the settings.
+//! Refuses to mend anything.
 
 use std::str::FromStr as _;
 
 use orch_adapters::git::GitError;
 use orch_domain::gate::{GateName, Verdict};
+use orch_domain::ids::CommitSha;
 use orch_domain::names::RepoName;
-use orch_store::Landing;
+use orch_store::{Landing, MissingLanding};
+use serde_json::Value;
 
 use super::{Handle, store_error};
 use crate::api::{ControlError, GateProof, ProofCheck, ProofQuery, ProofView};
@@ -35,7 +38,8 @@ impl Handle {
                 }
             }
             (None, Some(repo)) => {
-                if self.ctx.repo(repo).is_none() {
+                let landed = self.ctx.store.landed_repos().await.map_err(store_error)?;
+                if self.ctx.repo(repo).is_none() && !landed.contains(repo) {
                     let known: Vec<&str> = self.ctx.repos.keys().map(RepoName::as_str).collect();
                     let text = format!("there is no repository `{repo}`; known: {}", known.join(", "));
                     return Err(ControlError::NotFound(text));
@@ -43,15 +47,18 @@ impl Handle {
                 of_repos.push((repo.clone(), self.lines_of(repo).await?));
             }
             (None, None) => {
-                for repo in self.ctx.repos.keys() {
+                let landed = self.ctx.store.landed_repos().await.map_err(store_error)?;
+                let left = landed.iter().filter(|repo| self.ctx.repo(repo).is_none());
+                for repo in self.ctx.repos.keys().chain(left) {
                     of_repos.push((repo.clone(), self.lines_of(repo).await?));
                 }
             }
         }
+        let whole = asked.task.is_none();
         let mut views = Vec::new();
         for (repo, lines) in of_repos {
-            match asked.verify && !lines.is_empty() {
-                true => views.extend(self.checked(&repo, lines).await?),
+            match asked.verify {
+                true => views.extend(self.checked(&repo, lines, whole).await?),
                 false => views.extend(lines.into_iter().map(ProofView::from)),
             }
         }
@@ -64,39 +71,119 @@ impl Handle {
         Ok(lines)
     }
 
-    async fn checked(&self, name: &RepoName, lines: Vec<Landing>) -> Result<Vec<ProofView>, ControlError> {
-        let Some(repo) = self.ctx.repo(name) else {
-            let text = format!("{name} is not in the settings any more: what landed there cannot be compared with it");
-            return Err(ControlError::Conflict(text));
+    /// Checks these lines; where they are all of a repository's, also whether they are all that there should be.
+    async fn checked(
+        &self,
+        name: &RepoName,
+        lines: Vec<Landing>,
+        whole: bool,
+    ) -> Result<Vec<ProofView>, ControlError> {
+        let missing = match whole {
+            true => self.ctx.store.missing_landings(name).await.map_err(store_error)?,
+            false => Vec::new(),
         };
+        if lines.is_empty() && missing.is_empty() {
+            return Ok(Vec::new());
+        }
         let away = |error: &dyn std::fmt::Display| {
             ControlError::Unavailable(format!("main of {name} cannot be looked at: {error}"))
         };
-        let main = repo.main().await.map_err(|error| away(&error))?;
-        let main_at = repo.git.fetch_main(&main).await.map_err(|error| away(&error))?;
+        let repo = self.ctx.repo(name);
+        let main_at = match repo {
+            Some(repo) => {
+                let main = repo.main().await.map_err(|error| away(&error))?;
+                Some(repo.git.fetch_main(&main).await.map_err(|error| away(&error))?)
+            }
+            None => None,
+        };
         let broken = self.ctx.store.verify_landings(name).await.map_err(store_error)?;
-        let mut views = Vec::new();
+        let mut views: Vec<ProofView> = missing.into_iter().map(|missing| without_line(name, missing, &main_at)).collect();
         for line in lines {
             let mut wrong = Vec::new();
             if broken == Some(line.id) {
                 wrong.push("the chain of proofs does not fit here: this line or one before it was changed".to_owned());
             }
             let view = ProofView::from(line);
-            compared(repo, &view, &main_at, &mut wrong).await.map_err(|error| away(&error))?;
+            match (repo, &main_at) {
+                (Some(repo), Some(main_at)) => {
+                    compared(repo, &view, main_at, &mut wrong).await.map_err(|error| away(&error))?;
+                }
+                _ => wrong.push(format!(
+                    "repository {name} is not in the settings any more: what landed there cannot be compared with it"
+                )),
+            }
+            wrong.extend(judges_are_wrong(&view));
             for gate in &view.gates {
                 wrong.extend(report_is_wrong(&view, gate).await);
             }
-            views.push(ProofView { check: Some(ProofCheck { main_at: main_at.clone(), wrong }), ..view });
+            let check = ProofCheck { main_at: main_at.clone(), wrong, remarks: remarks(&view) };
+            views.push(ProofView { check: Some(check), ..view });
         }
         Ok(views)
     }
+}
+
+/// A landing whose proof line is not there, as far as it is known.
+fn without_line(repo: &RepoName, missing: MissingLanding, main_at: &Option<CommitSha>) -> ProofView {
+    let MissingLanding { key, generation, sha, tree, base, at } = missing;
+    let wrong = format!("{} has landed, and there is no proof of it: somebody has taken its line away", sha.short());
+    ProofView {
+        repo: repo.clone(),
+        key,
+        generation,
+        tree: tree.unwrap_or_else(|| sha.clone()),
+        base: base.unwrap_or_else(|| sha.clone()),
+        sha,
+        at,
+        lease_epoch: None,
+        gates: Vec::new(),
+        switched_off: Vec::new(),
+        proof: Value::Null,
+        chain: String::new(),
+        check: Some(ProofCheck { main_at: main_at.clone(), wrong: vec![wrong], remarks: Vec::new() }),
+    }
+}
+
+fn holds(view: &ProofView, name: &str) -> Option<bool> {
+    view.proof.get(name).and_then(Value::as_bool)
+}
+
+/// What landed under our lease was judged by the merge gate, or its line says why not; and what judged the combined tree
+/// did so on the `main` that it landed on.
+fn judges_are_wrong(view: &ProofView) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if view.lease_epoch.is_none() {
+        return wrong;
+    }
+    let merge = GateName::Merge.as_str();
+    let listed = |name: &str| {
+        let names = view.proof.get(name).and_then(Value::as_array).into_iter().flatten();
+        names.filter_map(Value::as_str).any(|listed| listed == merge)
+    };
+    if !view.gates.iter().any(|gate| gate.gate == merge) && !listed("switched_off") && !listed("out_of_scope") {
+        wrong.push("the merge gate did not judge it, and the line does not say why".to_owned());
+    }
+    let combined = [GateName::Merge, GateName::Coverage, GateName::ImageFreshness].map(GateName::as_str);
+    for gate in view.gates.iter().filter(|gate| combined.contains(&gate.gate.as_str())) {
+        if gate.report.is_some() && gate.base.as_ref() != Some(&view.base) {
+            wrong.push(format!("the {} gate judged it on another main than the one it landed on", gate.gate));
+        }
+    }
+    wrong
+}
+
+/// What fits and is to be known.
+fn remarks(view: &ProofView) -> Vec<String> {
+    let merged = view.proof.get("merged_by").is_some() && holds(view, "main_is_as_judged") == Some(false);
+    let text = "a person merged it, and main then held more than what was judged";
+    merged.then(|| text.to_owned()).into_iter().collect()
 }
 
 /// Compares a proof with the repository.
 async fn compared(
     repo: &RepoRuntime,
     view: &ProofView,
-    main_at: &orch_domain::ids::CommitSha,
+    main_at: &CommitSha,
     wrong: &mut Vec<String>,
 ) -> Result<(), GitError> {
     let git = &repo.git;
@@ -111,7 +198,7 @@ async fn compared(
     if tree != view.tree.as_str() {
         wrong.push(format!("the tree of {} is {tree}, not {}", view.sha.short(), view.tree));
     }
-    if let Some(tested) = view.proof.get("tested_tree").and_then(serde_json::Value::as_str)
+    if let Some(tested) = view.proof.get("tested_tree").and_then(Value::as_str)
         && tested != view.tree.as_str()
     {
         wrong.push(format!("the tree that was judged is {tested}, not the one that landed"));

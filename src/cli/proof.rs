@@ -89,12 +89,15 @@ fn show_one(proof: &ProofView, out: &mut Output) -> Result<(), CliError> {
         out.line(&format!("  switched off: {}", clean(&proof.switched_off.join(", "))))?;
     }
     match &proof.check {
-        Some(check) if check.wrong.is_empty() => {
-            out.line(&format!("  fits, with main at {}", check.main_at.short()))?;
-        }
         Some(check) => {
+            if let (true, Some(main_at)) = (check.wrong.is_empty(), &check.main_at) {
+                out.line(&format!("  fits, with main at {}", main_at.short()))?;
+            }
             for wrong in &check.wrong {
                 out.line(&format!("  WRONG: {}", clean(wrong)))?;
+            }
+            for remark in &check.remarks {
+                out.line(&format!("  note: {}", clean(remark)))?;
             }
         }
         None => {}

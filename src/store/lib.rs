@@ -59,7 +59,7 @@ pub use space::SpaceState;
 pub use tasks::{Change, Created, StopRecorded, Stored, TaskFilter};
 pub use tombstone::{parse_tombstone, tombstone};
 pub use tracker::{BoardComment, BoardItem, BoardTransition, Moved, NewBoardItem};
-pub use windows::{Closed, Landing, NewLanding, NewWindow, Window, WindowClose, WindowKind};
+pub use windows::{Closed, Landing, MissingLanding, NewLanding, NewWindow, Window, WindowClose, WindowKind};
 
 use error::Failure;
 use writer::{Change as WriterChange, Message, Pending, Shared, Tx, Urgency, Writer};

@@ -162,6 +162,23 @@ pub struct Landing {
     pub chain: String,
 }
 
+/// A landing that has no proof line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingLanding {
+    /// Whose.
+    pub key: TaskKey,
+    /// Its life.
+    pub generation: Generation,
+    /// The commit that landed.
+    pub sha: CommitSha,
+    /// Its tree, as the task knows it.
+    pub tree: Option<CommitSha>,
+    /// What `main` was before, as its window knows it.
+    pub base: Option<CommitSha>,
+    /// When it landed.
+    pub at: Timestamp,
+}
+
 impl Store {
     /// Records the intent of an irreversible step; only after this may it be sent.
     pub async fn open_window(&self, window: NewWindow, now: Timestamp) -> Result<(), WindowError> {
@@ -276,6 +293,45 @@ impl Store {
         self.read(move |conn| {
             let sql = "SELECT * FROM landings WHERE repo = ?1 ORDER BY id DESC LIMIT ?2";
             all(conn, sql, (repo.as_str(), limit), landing)
+        })
+        .await
+    }
+
+    /// Repositories in which something has landed, whether or not they are in the settings still.
+    pub async fn landed_repos(&self) -> Result<Vec<RepoName>, StoreError> {
+        self.read(|conn| {
+            let sql = "SELECT DISTINCT repo FROM landings UNION SELECT DISTINCT repo FROM tasks
+                       WHERE json_extract(body, '$.landed') IS NOT NULL ORDER BY repo";
+            all(conn, sql, [], |row| get_parsed(row, "repo"))
+        })
+        .await
+    }
+
+    /// What a repository's tasks and windows say has landed though no proof line says so: lines are never taken away, so
+    /// somebody has. Newest first.
+    pub async fn missing_landings(&self, repo: &RepoName) -> Result<Vec<MissingLanding>, StoreError> {
+        let repo = repo.clone();
+        self.read(move |conn| {
+            let sql = "SELECT orig_key, generation, body ->> '$.landed.sha' AS told, body ->> '$.landed.tree' AS told_tree,
+                              body ->> '$.landed.at' AS told_at, windows.sha AS seen, expected, closed_at
+                       FROM tasks LEFT JOIN windows
+                         ON windows.task = tasks.id AND kind = 'land' AND json_extract(outcome, '$.landed') = 1
+                       WHERE tasks.repo = ?1 AND NOT EXISTS (SELECT 1 FROM landings WHERE landings.task = tasks.id)
+                         AND (told IS NOT NULL OR seen IS NOT NULL)
+                       ORDER BY coalesce(closed_at, told_at) DESC, tasks.id DESC";
+            all(conn, sql, [repo.as_str()], |row| {
+                let told: Option<CommitSha> = get_parsed_opt(row, "told")?;
+                let seen: Option<CommitSha> = get_parsed_opt(row, "seen")?;
+                let missing = || StoreError::Damaged { what: "a landing".to_owned(), why: "no commit".to_owned() };
+                Ok(MissingLanding {
+                    key: get_parsed(row, "orig_key")?,
+                    generation: Generation(get(row, "generation")?),
+                    sha: told.or(seen).ok_or_else(missing)?,
+                    tree: get_parsed_opt(row, "told_tree")?,
+                    base: get_parsed_opt(row, "expected")?,
+                    at: get_time_opt(row, "closed_at")?.or(get_time_opt(row, "told_at")?).unwrap_or_default(),
+                })
+            })
         })
         .await
     }

@@ -41,7 +41,7 @@ async fn every_landing_is_proven_and_whatever_is_changed_afterwards_is_found() {
     assert_eq!(proofs[0].sha.as_str(), landed, "newest first");
     for proof in &proofs {
         assert_eq!(wrong(proof), Vec::<String>::new(), "{}", proof.key);
-        assert_eq!(proof.check.as_ref().map(|check| check.main_at.as_str()), Some(landed.as_str()));
+        assert_eq!(proof.check.as_ref().and_then(|check| check.main_at.clone()).map(|at| at.to_string()).as_deref(), Some(landed.as_str()));
         assert!(proof.lease_epoch.is_some_and(|epoch| epoch.0 > 0));
         let gates: Vec<&str> = proof.gates.iter().map(|gate| gate.gate.as_str()).collect();
         assert!(gates.contains(&"security") && gates.contains(&"merge"), "{gates:?}");
@@ -76,6 +76,50 @@ async fn every_landing_is_proven_and_whatever_is_changed_afterwards_is_found() {
         assert!(of_last.contains(text), "no `{text}` in {of_last}");
     }
     assert_eq!((wrong(&found[0]), wrong(&found[1])), (Vec::new(), Vec::new()));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_gone_a_gate_that_is_missing_and_a_repository_that_left_are_noticed() {
+    let mut world = Setup::default().agent("quick", OWN_FILE).open_bare().await;
+    let tasks = [world.submit("Add one").await, world.submit("Add two").await];
+    for task in &tasks {
+        world.expect_status(task, Status::Done).await;
+    }
+    let before = verified(&world).await;
+    let db = rusqlite::Connection::open(world.data().join("orch.db")).expect("the store");
+    db.busy_timeout(crate::world::BOUND).expect("a timeout can be set");
+
+    // The older line says nothing about the merge gate any more, then names another main.
+    let (sha, base) = (before[1].sha.as_str(), before[0].sha.as_str());
+    let strike = "UPDATE landings SET proof = json_remove(proof, '$.gates[1]') WHERE sha = ?1";
+    assert_eq!(before[1].gates[1].gate, "merge");
+    db.execute(strike, [sha]).expect("written");
+    let found = wrong(&verified(&world).await[1]).join("\n");
+    assert!(found.contains("the merge gate did not judge it"), "{found}");
+    let put_back = "UPDATE landings SET proof = ?2 WHERE sha = ?1";
+    db.execute(put_back, [sha, &before[1].proof.to_string()]).expect("written");
+    let elsewhere = "UPDATE landings SET proof = json_set(proof, '$.gates[1].base', ?2) WHERE sha = ?1";
+    db.execute(elsewhere, [sha, base]).expect("written");
+    let found = wrong(&verified(&world).await[1]).join("\n");
+    assert!(found.contains("the merge gate judged it on another main"), "{found}");
+    db.execute(put_back, [sha, &before[1].proof.to_string()]).expect("written");
+
+    // The newest line is gone: no line after it could tell.
+    assert_eq!(db.execute("DELETE FROM landings WHERE sha = ?1", [base]).expect("deleted"), 1);
+    let proofs = verified(&world).await;
+    assert_eq!(proofs.len(), 2, "what has no line is shown all the same");
+    assert_eq!((&proofs[0].key, &proofs[0].sha), (&before[0].key, &before[0].sha));
+    assert_only(&proofs, 0, "there is no proof of it");
+
+    // The repository is not in the settings any more: its landings are not passed over.
+    world.shut_down().await;
+    world.rename_repo("another");
+    world.boot().await;
+    let all = ProofQuery { repo: None, task: None, verify: true };
+    let proofs = world.control().proofs(all).await.expect("proofs");
+    assert_eq!(proofs.len(), 2);
+    assert!(wrong(&proofs[1]).join("\n").contains("demo is not in the settings any more"), "{:?}", wrong(&proofs[1]));
     world.close().await;
 }
 

@@ -31,7 +31,7 @@ pub(super) fn proofs(verify: bool) -> Vec<ProofView> {
         switched_off: vec!["coverage".to_owned()],
         proof: json!({"catch_up": "contains main already"}),
         chain: "e".repeat(64),
-        check: verify.then(|| ProofCheck { main_at: sha('f'), wrong }),
+        check: verify.then(|| ProofCheck { main_at: Some(sha('f')), wrong, remarks: Vec::new() }),
     };
     let changed = "the report 16-merge-report.md is about another content".to_owned();
     vec![one("ORC-3", vec![changed]), one("ORC-2", Vec::new())]

@@ -162,6 +162,12 @@ impl World {
         waits
     }
 
+    /// The operator gives the world's repository another name in the settings, which hold from the next start.
+    pub(crate) fn rename_repo(&mut self, to: &str) {
+        let repos = std::mem::take(&mut self.config.repos);
+        self.config.repos = repos.into_values().map(|repo| (to.parse().expect("a name"), repo)).collect();
+    }
+
     /// A file outside all workspaces that agents and commands can be made to wait for.
     pub(crate) fn sign(&self, name: &str) -> PathBuf {
         self.root().join(name)
