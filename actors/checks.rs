@@ -93,7 +93,7 @@ async fn ask_pool(
         Work::Command { .. } => (stage.limit, stage.silence),
         Work::Agent { .. } | Work::Land => (None, None),
     };
-    let check = CheckRequest { subject, what, no_tests: task.policy.no_tests, coverage, limit, silence };
+    let check = CheckRequest { subject, what, no_tests: task.policy.no_tests, coverage, limit, silence, anew: false };
     // Two that are staged at once would each be tried on what the other has put there.
     let alone = what == RepoCommand::Staging;
     let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false, alone };

@@ -4,7 +4,9 @@
 //! Invariants: a job's id is recorded in its window before the job exists, so what was interrupted is always found; a
 //! deploy whose job may have run is never run again without a person or the status command having said that it did not; a
 //! rollback whose job may have run is never run again at all; a rollback's window is closed before its deploy's. Which
-//! request a result answers is told by how often people asked, never by the clock.
+//! request a result answers is told by how often people asked, never by the clock. A health command says something about
+//! the deploy only when it ran: what of ours keeps it from running rolls nothing back. Trouble of ours, and a lease that is
+//! somebody else's by now, change nothing: the window stays as it is, and whoever comes next attaches to it.
 
 use std::time::Duration;
 
@@ -18,8 +20,9 @@ use orch_domain::policy::DeployMode;
 use orch_domain::task::{ApprovalOf, Landed, Task};
 use orch_domain::time::{Millis, Timestamp};
 use orch_domain::variables;
-use orch_store::{NewWindow, Window, WindowClose, WindowError, WindowKind};
+use orch_store::{NewWindow, StoreError, Window, WindowClose, WindowError, WindowKind};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::artefacts::discard;
 use crate::ids::mint;
@@ -29,6 +32,8 @@ use crate::landing::Landing;
 const HEALTH_AGAIN: Duration = Duration::from_secs(2);
 /// Longest run of one health or status command.
 const AID: Millis = Millis::from_mins(1);
+/// What the last look at the health gets, however little of its time is left.
+const LAST_LOOK: Millis = Millis::from_secs(1);
 /// Bytes of a command's output that are quoted.
 const TAIL: u64 = 4 << 10;
 
@@ -57,8 +62,24 @@ enum Outcome {
     Unknown(String),
     /// Its job never began: a new one may.
     NeverBegan,
-    /// The store is in trouble: the window stays open, and whoever comes next attaches to it.
+    /// The same, and it would not begin now: something of ours is in the way.
+    NotBegun(String),
+    /// Something of ours is in trouble: the window stays open, and whoever comes next attaches to it.
     NotNow(String),
+}
+
+/// Why there is no end to tell.
+enum Trouble {
+    /// Nobody saw how it ended: only a person can say.
+    Unseen(String),
+    /// Something of ours broke: it is tried again later.
+    Ours(String),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Ours(error.to_string())
+    }
 }
 
 /// What is found of the job that an earlier supervisor recorded in a window.
@@ -71,19 +92,21 @@ enum Found {
 
 impl Deploy<'_> {
     pub(crate) async fn carry_out(&self) -> LandingEnd {
+        let landed = self.landed.clone();
         match self.decide().await {
-            Ok(deploy) => LandingEnd::Landed { landed: self.landed.clone(), deploy },
-            Err(why) => LandingEnd::OutcomeUnknown { why, landed: Some(self.landed.clone()) },
+            Ok(deploy) => LandingEnd::Landed { landed, deploy },
+            Err(Trouble::Ours(why)) => LandingEnd::Landed { landed, deploy: DeployEnd::CouldNotRun { why } },
+            Err(Trouble::Unseen(why)) => LandingEnd::OutcomeUnknown { why, landed: Some(landed) },
         }
     }
 
-    async fn decide(&self) -> Result<DeployEnd, String> {
+    async fn decide(&self) -> Result<DeployEnd, Trouble> {
         let Some(command) = self.landing.repo.settings.commands.deploy.clone() else {
             return Ok(DeployEnd::NotConfigured);
         };
         let store = &self.landing.ctx.store;
-        let request = store.retries_of(&self.landing.task).await.map_err(|e| e.to_string())?;
-        let windows = store.windows_of(&self.landing.task).await.map_err(|e| e.to_string())?;
+        let request = store.retries_of(&self.landing.task).await?;
+        let windows = store.windows_of(&self.landing.task).await?;
         match windows.iter().rfind(|w| w.kind == WindowKind::Deploy) {
             Some(window) if succeeded(window) => return Ok(DeployEnd::Deployed { at: self.closed_at(window) }),
             Some(window) if window.closed.is_none() => {
@@ -113,13 +136,11 @@ impl Deploy<'_> {
             Err(WindowError::StopRecorded) => {
                 return Ok(DeployEnd::Failed { why: "not begun: a STOP was recorded before it".to_owned() });
             }
-            Err(error) => return Ok(DeployEnd::Failed { why: format!("not begun: {error}") }),
+            Err(error) => return Err(Trouble::Ours(format!("the deploy is not begun: {error}"))),
         }
         let outcome = self.run(&id, &command).await;
-        match self.settle(&id, outcome).await? {
-            Some(end) => Ok(end),
-            None => Ok(DeployEnd::Failed { why: "the deploy command could not be started".to_owned() }),
-        }
+        let end = self.settle(&id, outcome).await?;
+        end.ok_or_else(|| Trouble::Ours("the deploy command did not begin".to_owned()))
     }
 
     fn window(&self, id: &WindowId, kind: WindowKind, detail: Value) -> NewWindow {
@@ -151,10 +172,10 @@ impl Deploy<'_> {
         window.closed.unwrap_or_else(|| self.landing.ctx.now())
     }
 
-    fn recorded(&self, window: &Window) -> Result<DeployEnd, String> {
+    fn recorded(&self, window: &Window) -> Result<DeployEnd, Trouble> {
         let text = |name: &str| text_of(window.outcome.as_ref(), name);
         match text("unknown") {
-            Some(why) => Err(why),
+            Some(why) => Err(Trouble::Unseen(why)),
             None => Ok(DeployEnd::Failed { why: text("failed").unwrap_or_else(|| "it failed".to_owned()) }),
         }
     }
@@ -165,14 +186,12 @@ impl Deploy<'_> {
         let job: JobId = mint("j");
         let store = &self.landing.ctx.store;
         if let Err(error) = store.set_window_job(window, self.epoch, &job).await {
-            return Outcome::Failed(format!("not begun: {error}"));
+            return Outcome::NotNow(format!("the deploy is not begun: {error}"));
         }
         let limit = self.landing.repo.settings.limits.deploy;
         match self.command(window, job, JobKind::Deploy, command, limit).await {
             Ok(finished) => self.judge(window, finished).await,
-            Err(JobError::NotStarted { why, .. } | JobError::Refused { why, .. }) => {
-                Outcome::Failed(format!("not begun: {why}"))
-            }
+            Err(JobError::NotStarted { why, .. } | JobError::Refused { why, .. }) => Outcome::NotBegun(why),
             Err(JobError::Unreachable { why, .. }) => self.ask_status(window, &why).await,
         }
     }
@@ -182,7 +201,7 @@ impl Deploy<'_> {
         match finished.exit.end {
             JobEnd::Exited { code: 0 } => self.health(window).await,
             JobEnd::Exited { code } => self.roll_back(window, format!("exit code {code}\n{tail}")).await,
-            JobEnd::CouldNotStart { why } => Outcome::Failed(why),
+            JobEnd::CouldNotStart { why } => Outcome::NotBegun(why),
             JobEnd::TimedOut => self.roll_back(window, format!("its time was over\n{tail}")).await,
             other => self.ask_status(window, &format!("it ended with {other:?}")).await,
         }
@@ -274,21 +293,38 @@ impl Deploy<'_> {
         Ok(())
     }
 
-    /// The health command, until it is content or the time is over.
+    /// The health command, until it is content or the time is over. The last word counts: whether it was content, or was
+    /// kept from saying anything by trouble of ours, and is asked anew later.
     async fn health(&self, window: &WindowId) -> Outcome {
         let Some(command) = self.landing.repo.settings.commands.health.clone() else { return Outcome::Deployed };
         self.landing.say("checking the health of the deploy");
-        let deadline = self.landing.ctx.now().after(self.landing.repo.settings.limits.health);
+        let (began, limit) = (Instant::now(), Duration::from(self.landing.repo.settings.limits.health));
         loop {
-            let said = match self.command(window, mint("j"), JobKind::DeployAid, &command, AID).await {
-                Ok(finished) if finished.exit.end.is_success() => return Outcome::Deployed,
-                Ok(finished) => finished.tail(TAIL).unwrap_or_default(),
-                Err(error) => error.to_string(),
+            let left = limit.saturating_sub(began.elapsed()).as_millis();
+            let wall = Millis(u64::try_from(left).unwrap_or(u64::MAX)).clamp(LAST_LOOK, AID);
+            let said = match self.command(window, mint("j"), JobKind::DeployAid, &command, wall).await {
+                Ok(finished) => match &finished.exit.end {
+                    end if end.is_success() => return Outcome::Deployed,
+                    JobEnd::CouldNotStart { why } => Err(why.clone()),
+                    JobEnd::Lost => Err("its guard was lost".to_owned()),
+                    JobEnd::Cancelled | JobEnd::Orphaned => Err("it was ended by the supervisor".to_owned()),
+                    JobEnd::TimedOut => Ok(format!("it hangs\n{}", finished.tail(TAIL).unwrap_or_default())),
+                    JobEnd::Exited { .. } | JobEnd::Signalled { .. } | JobEnd::Stalled | JobEnd::OverLimit { .. } => {
+                        Ok(finished.tail(TAIL).unwrap_or_default())
+                    }
+                },
+                Err(error) => Err(error.to_string()),
             };
-            if self.landing.ctx.now() >= deadline {
-                return self.roll_back(window, format!("the health check was not content in time\n{said}")).await;
+            let left = limit.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return match said {
+                    Ok(tail) => {
+                        self.roll_back(window, format!("the health check was not content in time\n{tail}")).await
+                    }
+                    Err(why) => Outcome::NotNow(format!("the health check could not run: {why}")),
+                };
             }
-            tokio::time::sleep(HEALTH_AGAIN).await;
+            tokio::time::sleep(HEALTH_AGAIN.min(left)).await;
         }
     }
 
@@ -299,8 +335,7 @@ impl Deploy<'_> {
         let window = self.window(&id, WindowKind::Rollback, json!({"deploy": deploy, "why": why}));
         match self.landing.ctx.store.open_window(window, self.landing.ctx.now()).await {
             Ok(()) => {}
-            Err(WindowError::Store(error)) => return Outcome::NotNow(format!("{why}\nno rollback yet: {error}")),
-            Err(error) => return Outcome::Failed(format!("{why}\nthe rollback was not begun: {error}")),
+            Err(error) => return Outcome::NotNow(format!("{why}\nno rollback yet: {error}")),
         }
         let outcome = self.run_rollback(&id, &command, why).await;
         self.close_rollback(&id, outcome).await
@@ -316,7 +351,7 @@ impl Deploy<'_> {
         match self.command(window, job, JobKind::DeployAid, command, limit).await {
             Ok(finished) => rolled_back(&finished, why),
             Err(JobError::NotStarted { why: how, .. } | JobError::Refused { why: how, .. }) => {
-                Outcome::Failed(format!("{why}\nthe rollback could not run: {how}"))
+                Outcome::NotNow(format!("{why}\nno rollback yet: {how}"))
             }
             Err(JobError::Unreachable { why: how, .. }) => {
                 Outcome::Unknown(format!("{why}\nthe rollback's end was not seen: {how}"))
@@ -329,7 +364,7 @@ impl Deploy<'_> {
         let recorded = match &outcome {
             Outcome::Failed(why) => json!({"failed": why}),
             Outcome::Unknown(why) => json!({"unknown": why}),
-            Outcome::Deployed | Outcome::NeverBegan | Outcome::NotNow(_) => return outcome,
+            Outcome::Deployed | Outcome::NeverBegan | Outcome::NotBegun(_) | Outcome::NotNow(_) => return outcome,
         };
         match self.close(window, recorded).await {
             Ok(()) => outcome,
@@ -347,9 +382,13 @@ impl Deploy<'_> {
             Ok(finished) => match finished.exit.end {
                 JobEnd::Exited { code: 0 } => self.health(window).await,
                 JobEnd::Exited { code: 1 } => Outcome::NeverBegan,
+                JobEnd::CouldNotStart { why: how } => Outcome::NotNow(format!("{why}; no deploy_status yet: {how}")),
                 end => Outcome::Unknown(format!("{why}; deploy_status ended with {end:?}")),
             },
-            Err(error) => Outcome::Unknown(format!("{why}; deploy_status could not run: {error}")),
+            Err(JobError::NotStarted { why: how, .. } | JobError::Refused { why: how, .. }) => {
+                Outcome::NotNow(format!("{why}; no deploy_status yet: {how}"))
+            }
+            Err(error) => Outcome::Unknown(format!("{why}; the end of deploy_status was not seen: {error}")),
         }
     }
 
@@ -416,30 +455,37 @@ impl Deploy<'_> {
     }
 
     /// Records the outcome. `None`: the job never began, so a new window may be opened.
-    async fn settle(&self, window: &WindowId, outcome: Outcome) -> Result<Option<DeployEnd>, String> {
+    async fn settle(&self, window: &WindowId, outcome: Outcome) -> Result<Option<DeployEnd>, Trouble> {
         let now = self.landing.ctx.now();
+        let not_begun = |why: &str| json!({"deployed": false, "began": false, "failed": why});
         let recorded = match &outcome {
             Outcome::Deployed => json!({"deployed": true}),
             Outcome::Failed(why) => json!({"deployed": false, "failed": why}),
             Outcome::Unknown(why) => json!({"unknown": why}),
-            Outcome::NeverBegan => json!({"deployed": false, "began": false, "failed": "its job never began"}),
-            Outcome::NotNow(why) => return Err(why.clone()),
+            Outcome::NeverBegan => not_begun("its job never began"),
+            Outcome::NotBegun(why) => not_begun(why),
+            Outcome::NotNow(why) => return Err(Trouble::Ours(why.clone())),
         };
         let closed = self.close(window, recorded).await;
-        closed.map_err(|error| format!("the deploy's outcome could not be recorded: {error}"))?;
+        closed.map_err(|error| Trouble::Ours(format!("the deploy's outcome could not be recorded: {error}")))?;
         match outcome {
             Outcome::Deployed => Ok(Some(DeployEnd::Deployed { at: now })),
             Outcome::Failed(why) => Ok(Some(DeployEnd::Failed { why })),
-            Outcome::Unknown(why) | Outcome::NotNow(why) => Err(why),
+            Outcome::Unknown(why) => Err(Trouble::Unseen(why)),
+            Outcome::NotBegun(why) | Outcome::NotNow(why) => Err(Trouble::Ours(why)),
             Outcome::NeverBegan => Ok(None),
         }
     }
 }
 
 fn rolled_back(finished: &FinishedJob, why: String) -> Outcome {
-    if finished.exit.end.is_success() {
-        return Outcome::Failed(format!("{why}\nrolled back"));
+    match &finished.exit.end {
+        end if end.is_success() => Outcome::Failed(format!("{why}\nrolled back")),
+        JobEnd::CouldNotStart { why: how } => Outcome::NotNow(format!("{why}\nno rollback yet: {how}")),
+        JobEnd::Lost => Outcome::Unknown(format!("{why}\nthe rollback's end was not seen: its guard was lost")),
+        end => {
+            let tail = finished.tail(TAIL).unwrap_or_default();
+            Outcome::Failed(format!("{why}\nthe rollback failed too ({end:?})\n{tail}"))
+        }
     }
-    let tail = finished.tail(TAIL).unwrap_or_default();
-    Outcome::Failed(format!("{why}\nthe rollback failed too ({:?})\n{tail}", finished.exit.end))
 }

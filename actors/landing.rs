@@ -15,7 +15,7 @@ use std::time::Duration;
 use orch_adapters::git::{Owner, RepoGit};
 use orch_adapters::ports::Advance;
 use orch_domain::coverage::Landed as Measured;
-use orch_domain::event::LandingEnd;
+use orch_domain::event::{DeployEnd, LandingEnd};
 use orch_domain::ids::{CommitSha, Epoch, TaskId};
 use orch_domain::job::JobKind;
 use orch_domain::journal::Entry;
@@ -36,6 +36,7 @@ use crate::ids::mint;
 use crate::lease::{LeaseGuard, Lost};
 use crate::snapshots::Snapshots;
 use crate::turns::TurnNotes;
+use judge::out_of_scope;
 
 /// How often a compare-and-swap without an answer is repeated before the landing steps aside, its window still open.
 const REPEATS: u32 = 12;
@@ -152,7 +153,12 @@ impl Landing {
             Err(halt) => halt,
         };
         // Whatever a stale owner was refused looks like trouble of ours, or like an end that nobody saw.
-        if let Some(LandingEnd::CouldNotRun { .. } | LandingEnd::OutcomeUnknown { .. }) = end {
+        if let Some(
+            LandingEnd::CouldNotRun { .. }
+            | LandingEnd::OutcomeUnknown { .. }
+            | LandingEnd::Landed { deploy: DeployEnd::CouldNotRun { .. }, .. },
+        ) = end
+        {
             guard.look().await;
             if let Err(halt) = self.still_held() {
                 end = halt;
@@ -169,7 +175,9 @@ impl Landing {
     async fn lease(&self) -> Result<LeaseGuard, Halt> {
         let store = &self.ctx.store;
         let name = &self.repo.settings.name;
-        let holder = Holder { task: Some(self.task.clone()), purpose: "landing".to_owned() };
+        let deploys = matches!(self.load().await?.state, State::Landing { step: Step::Deploy, .. });
+        let purpose = if deploys { "deploy" } else { "landing" };
+        let holder = Holder { task: Some(self.task.clone()), purpose: purpose.to_owned() };
         loop {
             let now = self.ctx.now();
             let expires = now.after(self.ctx.limits.lease);
@@ -296,10 +304,13 @@ impl Landing {
         let tree = self.tree(git, &head).await?;
         judged.still_stands(task.policy.gates, &head, &tree, &main_at).await?;
         let untested = own != caught.head && !task.policy.gates.merge.is_asked();
+        // What nobody has tested is not called tested.
+        let of_tree = if task.policy.gates.merge.is_asked() { "tested_tree" } else { "tree" };
         let proof = json!({
             "branch": task.branch(), "own_head": own, "caught_up": own != caught.head, "catch_up": caught.how,
-            "already_on_main": caught.account.already_on_main, "caught_up_untested": untested, "tested_tree": tree,
-            "gates": judged.proof(), "switched_off": judged.switched_off(), "lease_epoch": epoch,
+            "already_on_main": caught.account.already_on_main, "caught_up_untested": untested, of_tree: tree,
+            "gates": judged.proof(), "switched_off": judged.switched_off(), "out_of_scope": out_of_scope(task),
+            "lease_epoch": epoch,
         });
         Ok(Some(Candidate { head, main_at, proof, coverage: judged.coverage().cloned() }))
     }
@@ -438,6 +449,7 @@ impl Landing {
             coverage: coverage_of(window),
         };
         self.close(window, epoch, json!({"landed": true, "main_at": at}), Some(landing)).await?;
+        self.turn.landed(&at);
         if let Some(note) = self.repo.forge.landing_note(expected, &window.sha).await {
             self.note("landing-note", note).await;
         }

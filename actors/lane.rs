@@ -145,7 +145,7 @@ struct Current {
     halt: watch::Sender<Option<Halted>>,
     let_go: Vec<oneshot::Sender<String>>,
     finish: bool,
-    /// What its turn will be recorded as; `None`: an earlier life of this lane began it, and records it.
+    /// What its turn will be recorded as; `None`: an earlier life of this lane began it, and its side task records it.
     turn: Option<Begun>,
 }
 
@@ -158,6 +158,7 @@ impl Current {
 }
 
 /// A turn that has begun.
+#[derive(Clone)]
 struct Begun {
     ready: Timestamp,
     key: TaskKey,
@@ -171,6 +172,20 @@ struct Behind {
     task: TaskId,
     /// Who waits until the lane has nothing of it any more.
     let_go: Vec<oneshot::Sender<String>>,
+}
+
+impl Begun {
+    fn ended(self, task: TaskId, end: TurnEnd, ended: Timestamp) -> Turn {
+        let Self { ready, key, queued, began, notes } = self;
+        Turn { task, key, ready, queued, began, ended, end, facts: notes.facts() }
+    }
+}
+
+async fn store_turn(ctx: Arc<Context>, repo: RepoName, turn: Turn) {
+    // Only figures and seniority follow from it.
+    if let Err(error) = ctx.store.insert_turn(&repo, turn).await {
+        tracing::warn!(%repo, %error, "a turn of the lane of {repo} was not recorded");
+    }
 }
 
 /// Its state.
@@ -262,9 +277,16 @@ impl Actor for RepoLeaseActor {
                         true => state.behind.push(Behind { task: task.clone(), let_go: current.let_go }),
                         false => have_ended(current.let_go),
                     }
-                    if let Some(begun) = current.turn {
-                        state.record(task, begun, end);
+                    match current.turn {
+                        Some(begun) => state.record(task, begun, end),
+                        // Recorded by whoever has carried it out: read from there.
+                        None if !current.finish => state.look(&myself, true),
+                        None => {}
                     }
+                }
+                // It is in the lane still: whoever closed the lane may have opened it again meanwhile.
+                if end == TurnEnd::Left && !state.stop {
+                    state.look(&myself, false);
                 }
                 state.next(&myself);
             }
@@ -274,7 +296,7 @@ impl Actor for RepoLeaseActor {
                 }
                 state.next(&myself);
             }
-            LaneMsg::Look => state.look(&myself),
+            LaneMsg::Look => state.look(&myself, false),
             LaneMsg::Found(found) => {
                 state.found(found);
                 state.next(&myself);
@@ -361,16 +383,9 @@ impl LaneState {
 
     /// Takes note of a turn that is over, here and, in a side task, in the store.
     fn record(&mut self, task: TaskId, begun: Begun, end: TurnEnd) {
-        let Begun { ready, key, queued, began, notes } = begun;
-        let turn = Turn { task, key, ready, queued, began, ended: self.ctx.now(), end, facts: notes.facts() };
+        let turn = begun.ended(task, end, self.ctx.now());
         self.memory.add(turn.clone());
-        let (store, repo) = (self.ctx.store.clone(), self.repo.clone());
-        tokio::spawn(async move {
-            // Only figures and seniority follow from it.
-            if let Err(error) = store.insert_turn(&repo, turn).await {
-                tracing::warn!(%repo, %error, "a turn of the lane of {repo} was not recorded");
-            }
-        });
+        tokio::spawn(store_turn(self.ctx.clone(), self.repo.clone(), turn));
     }
 
     fn let_go(&mut self, task: &TaskId, reply: oneshot::Sender<String>) {
@@ -433,6 +448,7 @@ impl LaneState {
             overtake(std::slice::from_mut(&mut waiting.ready), &request.ready);
         }
         let (halt, halted) = watch::channel(None);
+        let until_recorded = halted.clone();
         let notes = TurnNotes::default();
         let task = request.ready.task.clone();
         let landing = Landing {
@@ -448,47 +464,64 @@ impl LaneState {
             tidying: Tidying::default(),
         };
         self.directory.note_landing(&self.repo, UnderWay { task: task.clone(), halt: halt.clone() });
-        let (directory, myself, id) = (self.directory.clone(), myself.clone(), task.clone());
-        let (work, snapshots) = (tokio::spawn(landing.carry_out()), self.snapshots.clone());
-        tokio::spawn(async move {
-            let Carried { end, tidying } = work.await.unwrap_or_else(|error| {
-                Some(LandingEnd::CouldNotRun { why: format!("the landing's side task failed: {error}") }).into()
-            });
-            let (end_of_turn, tidied) = (TurnEnd::of(end.as_ref()), tidying.is_some());
-            let ended = |task| LaneMsg::Ended { task, end: end_of_turn, tidying: tidied };
-            let say = |message| {
-                if myself.cast(message).is_err() {
-                    tracing::debug!("the lane was restarted during a landing; its successor has the next turn");
-                }
-            };
-            if let Some(tidying) = tidying {
-                say(ended(id.clone()));
-                snapshots.set_activity(&id, "taking the task branch away");
-                if let Err(error) = tidying.await {
-                    tracing::error!(task.id = %id, %error, "tidying up behind a landing failed; the task branch may stay");
-                }
-                snapshots.clear_activity(&id);
-            }
-            if let Some(end) = end
-                && !directory.deliver(&id, Event::LandingEnded { end })
-            {
-                tracing::debug!(task.id = %id, "the router is being restarted; task {id} asks the lane again");
-            }
-            say(if tidied { LaneMsg::Tidied { task: id } } else { ended(id) });
-        });
         let finish = request.ready.finish;
         let began = self.ctx.now();
         let turn = Begun { ready: request.ready.since, key: request.key, queued: request.queued, began, notes };
         let turn = Some(turn).filter(|_| !finish);
+        let (directory, myself, id) = (self.directory.clone(), myself.clone(), task.clone());
+        let (work, snapshots) = (tokio::spawn(landing.carry_out()), self.snapshots.clone());
+        let (ctx, repo, begun) = (self.ctx.clone(), self.repo.clone(), turn.clone());
+        tokio::spawn(async move {
+            let Carried { end, tidying } = work.await.unwrap_or_else(|error| {
+                Some(LandingEnd::CouldNotRun { why: format!("the landing's side task failed: {error}") }).into()
+            });
+            let (came_to, tidied) = (TurnEnd::of(end.as_ref()), tidying.is_some());
+            if let Some(begun) = &begun {
+                begun.notes.kept_from_landing(end.as_ref().and_then(LandingEnd::class));
+            }
+            let tell = || {
+                if let Some(end) = end
+                    && !directory.deliver(&id, Event::LandingEnded { end })
+                {
+                    tracing::debug!(task.id = %id, "the router is being restarted; task {id} asks the lane again");
+                }
+            };
+            let over = async {
+                if myself.cast(LaneMsg::Ended { task: id.clone(), end: came_to, tidying: tidied }).is_err() {
+                    tracing::debug!("the lane was restarted during a landing; its successor has the next turn");
+                    if let Some(begun) = begun {
+                        store_turn(ctx.clone(), repo, begun.ended(id.clone(), came_to, ctx.now())).await;
+                    }
+                }
+                // Until here the landing is under way: a successor reads its turn once this is gone.
+                drop(until_recorded);
+            };
+            let Some(tidying) = tidying else {
+                tell();
+                over.await;
+                return;
+            };
+            over.await;
+            snapshots.set_activity(&id, "taking the task branch away");
+            if let Err(error) = tidying.await {
+                tracing::error!(task.id = %id, %error, "tidying up behind a landing failed; the task branch may stay");
+            }
+            snapshots.clear_activity(&id);
+            tell();
+            if myself.cast(LaneMsg::Tidied { task: id.clone() }).is_err() {
+                tracing::debug!("the lane was restarted while it was tidied up behind a landing");
+            }
+        });
         self.current = Some(Current { task, halt, let_go: request.finish.into_iter().collect(), finish, turn });
     }
 
-    /// Looks in the store for tasks that wait for this lane, and at its mode, in a side task; the first time also at its
-    /// earlier turns.
-    fn look(&self, myself: &ActorRef<LaneMsg>) {
-        let (ctx, repo, myself, first) = (self.ctx.clone(), self.repo.clone(), myself.clone(), self.mode.is_none());
+    /// Looks in the store for tasks that wait for this lane, and at its mode, in a side task; the first time, and when
+    /// there are `turns` that are not its own, also at its earlier turns.
+    fn look(&self, myself: &ActorRef<LaneMsg>, turns: bool) {
+        let (ctx, repo, myself, turns) =
+            (self.ctx.clone(), self.repo.clone(), myself.clone(), turns || self.mode.is_none());
         tokio::spawn(async move {
-            match look(&ctx, &repo, first).await {
+            match look(&ctx, &repo, turns).await {
                 Ok(found) => {
                     if myself.cast(LaneMsg::Found(found)).is_err() {
                         tracing::debug!("the lane ended while it looked at the store");

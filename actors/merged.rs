@@ -18,6 +18,7 @@ impl Landing {
         let git = &self.repo.lane_git;
         let Some(own) = task.head.clone().filter(|own| task.base.as_ref() != Some(own)) else { return Ok(None) };
         let main_at = git.fetch_main(main).await.map_err(could_not_run)?;
+        self.turn.main_is(&main_at);
         if !git.contains(&own, &main_at).await.map_err(could_not_run)? {
             return Ok(None);
         }

@@ -1,4 +1,5 @@
-//! Receipts that a closed task left unfinished: the last proofs after a crash, and what waited for a remote part.
+//! Receipts that a closed task left unfinished: the last proofs after a crash, and what waited for a remote part; also the
+//! branch of a landed task that could not be taken away yet.
 //!
 //! Owns the repetition of pending steps, by the schedule of the domain, and its end. Called by every pass of the
 //! reconciler. Refuses to repeat anything but what says that it waits: a step that was kept stays as it was answered.
@@ -94,7 +95,8 @@ async fn settle(ctx: &Context, task: &Task, line: ReceiptLine) {
         StepResult::Kept { because } => format!("{}: kept, because {because}", step.as_str()),
         StepResult::Unproven { why } => format!("{}: unproven, {why}", step.as_str()),
     };
-    let entry = Entry::new("receipt-completed", text).with(json!({"step": step}));
+    let kind = if task.stop.is_some() { "receipt-completed" } else { "branch-tidied" };
+    let entry = Entry::new(kind, text).with(json!({"step": step}));
     if let Err(error) = ctx.store.append(Subject::task(task), vec![entry], ctx.now()).await {
         tracing::warn!(task.id = %task.id, %error, "that a receipt was completed could not be journaled");
     }

@@ -546,6 +546,15 @@ pub async fn remove_task_branch(ctx: &Context, git: &RepoGit, task: &Task) -> St
         }
         Err(error) => return pending(error.to_string()),
     }
+    match git.pushed(&task.id).await {
+        // Of an earlier release, or of a task whose refs are gone: then what we know is ours.
+        Ok(ours) if ours.is_empty() || ours.contains(&at) => {}
+        Ok(_) => {
+            let because = format!("{} is at {}, where we have not put it: a person's doing", branch.name(), at.short());
+            return StepResult::Kept { because };
+        }
+        Err(error) => return pending(error.to_string()),
+    }
     let what = format!("{} at {}", branch.name(), at.short());
     let intent =
         ReceiptLine { step: StopStep::RemoteBranch, at: ctx.now(), result: pending(format!("{DELETING}{what}")) };

@@ -1,13 +1,14 @@
 //! What a landing notes about its turn, and the lane's memory of turns.
 //!
 //! Owns the notes that a landing and its lane share, and the newest turns with what follows from them: seniority, and which
-//! heads are known to pass on which `main`. The store has the same rows; this copy is read at the lane's start. Refuses to
+//! heads are known to pass on which `main`, and where `main` was left. The store has the same rows; this copy is read at the lane's start. Refuses to
 //! decide who goes next: that is the domain's plan.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orch_domain::ids::{CommitSha, TaskId};
+use orch_domain::landing::FailureClass;
 use orch_domain::lane::Proven;
 use orch_domain::time::{Millis, Timestamp};
 use orch_domain::turns::{Begun, Turn, TurnFacts, proven, seniority};
@@ -37,6 +38,11 @@ impl TurnNotes {
         });
     }
 
+    /// It landed: `main` is there now. What was proven was proven where `main` was before.
+    pub fn landed(&self, main: &CommitSha) {
+        self.note(|facts| facts.moved_to = Some(main.clone()));
+    }
+
     /// The combined tree was judged anew, for so long.
     pub fn tested(&self, took: Millis) {
         self.note(|facts| {
@@ -53,6 +59,11 @@ impl TurnNotes {
     /// The work and `main` do not go together as text.
     pub fn conflict(&self) {
         self.note(|facts| facts.conflict = true);
+    }
+
+    /// It did not land, for this reason.
+    pub fn kept_from_landing(&self, class: Option<FailureClass>) {
+        self.note(|facts| facts.class = class);
     }
 
     /// The turn begins anew, for this cause.
@@ -95,7 +106,7 @@ impl Memory {
     fn refresh(&mut self) {
         let turns = self.turns.make_contiguous();
         self.proven = proven(turns);
-        self.main = turns.iter().rev().find_map(|turn| turn.facts.main.clone());
+        self.main = turns.iter().rev().find_map(|turn| turn.facts.moved_to.clone().or_else(|| turn.facts.main.clone()));
     }
 
     /// Since when a task is ready, and how often it was overtaken since.
@@ -114,5 +125,34 @@ impl Memory {
 
     pub(crate) const fn main(&self) -> Option<&CommitSha> {
         self.main.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orch_domain::turns::TurnEnd;
+
+    use super::*;
+
+    fn sha(digit: char) -> CommitSha {
+        digit.to_string().repeat(40).parse().expect("a commit id")
+    }
+
+    #[test]
+    fn after_a_landing_main_is_what_landed_and_nothing_is_proven_on_it_yet() {
+        let notes = TurnNotes::default();
+        notes.main_is(&sha('a'));
+        notes.proven(&sha('b'));
+        notes.landed(&sha('b'));
+        let at = Timestamp(1);
+        let (task, key) = ("task1".parse().expect("an id"), "ORC-1".parse().expect("a key"));
+        let mut turn =
+            Turn { task, key, ready: at, queued: at, began: at, ended: at, end: TurnEnd::Landed, facts: notes.facts() };
+        let mut memory = Memory::of(vec![turn.clone()]);
+        assert_eq!(memory.main(), Some(&sha('b')), "the plan must not believe in an old main");
+        assert_eq!(*memory.proven(), BTreeSet::from([(sha('b'), sha('a'))]));
+        turn.facts = TurnFacts { main: Some(sha('c')), ..TurnFacts::default() };
+        memory.add(turn);
+        assert_eq!(memory.main(), Some(&sha('c')), "what was seen last");
     }
 }

@@ -210,6 +210,7 @@ async fn rounds(running: &Running, heads: &[CommitSha], repo: &Path, to: &Path) 
             coverage: false,
             limit: None,
             silence: None,
+            anew: false,
         };
         let timed = async |coverage: bool| -> Result<f64, Box<dyn Error>> {
             let begun = Instant::now();

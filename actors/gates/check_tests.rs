@@ -230,7 +230,7 @@ impl World {
             base: Some(base.clone()),
             head: head.clone(),
         };
-        CheckRequest { subject, what, no_tests: false, coverage: false, limit: None, silence: None }
+        CheckRequest { subject, what, no_tests: false, coverage: false, limit: None, silence: None, anew: false }
     }
 
     async fn test(&self, base: &CommitSha, head: &CommitSha, run: &str) -> CheckEnd {
@@ -373,16 +373,19 @@ async fn the_same_evidence_is_not_run_twice_unless_its_report_is_damaged() {
     assert!(again.contains("judged before, by run run1") && again.contains("1 test"), "{again}");
     assert_eq!(world.jobs(), 1, "nothing ran");
 
-    // Another base, another environment, another command: other evidence.
-    note(world.test(&head, &head, "run3").await);
+    // Another head, also of the very same tree, another base, another environment, another command: other evidence.
+    let sibling = world.commit("sibling", &[("a.txt", "a")]).await;
+    note(world.test(&base, &sibling, "run2b").await);
     assert_eq!(world.jobs(), 2);
+    note(world.test(&head, &head, "run3").await);
+    assert_eq!(world.jobs(), 3);
     world.env.insert("FLAVOUR".to_owned(), "spicy".to_owned());
     note(world.test(&base, &head, "run4").await);
-    assert_eq!(world.jobs(), 3);
+    assert_eq!(world.jobs(), 4);
     world.env.clear();
     world.settings.commands.test = Some("echo '2 passed in 0.1s'".to_owned());
     note(world.test(&base, &head, "run5").await);
-    assert_eq!(world.jobs(), 4);
+    assert_eq!(world.jobs(), 5);
 
     // The row is only an index: a report that says something else makes it worthless.
     let row = world.store.verdicts_of(&world.task.id).await.expect("rows").pop().expect("one");
@@ -390,18 +393,18 @@ async fn the_same_evidence_is_not_run_twice_unless_its_report_is_damaged() {
     let text = fs::read_to_string(&path).expect("there").replace("2 passed", "9 passed");
     fs::write(&path, text).expect("damaged");
     note(world.test(&base, &head, "run6").await);
-    assert_eq!(world.jobs(), 5);
+    assert_eq!(world.jobs(), 6);
 
     // A failure is an answer, too; what could not run is not.
     world.settings.commands.test = Some("echo '1 failed in 0.1s'; exit 1".to_owned());
     findings(world.test(&base, &head, "run7").await);
     let again = findings(world.test(&base, &head, "run8").await);
     assert!(again.contains("judged before, by run run7") && again.contains("1 failed in 0.1s"), "{again}");
-    assert_eq!(world.jobs(), 6);
+    assert_eq!(world.jobs(), 7);
     world.settings.commands.test = Some("exit 127".to_owned());
     why(world.test(&base, &head, "run9").await);
     why(world.test(&base, &head, "run10").await);
-    assert_eq!(world.jobs(), 8);
+    assert_eq!(world.jobs(), 9);
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ pub struct CheckRequest {
     pub limit: Option<Millis>,
     /// Its longest silence; `None`: that of its sort.
     pub silence: Option<Millis>,
+    /// Whether an earlier verdict on the same evidence does not do.
+    pub anew: bool,
 }
 
 impl Deref for CheckRequest {
@@ -85,7 +87,9 @@ pub async fn run_check(ctx: &Context, req: &CheckRequest) -> GateAnswer {
         Err(error) => return trouble(&error),
     };
     let check = Check { site, req, command, with_coverage, tree, started: ctx.now() };
-    if let Some(end) = check.known().await {
+    if !req.anew
+        && let Some(end) = check.known().await
+    {
         return end;
     }
     check.run().await

@@ -234,11 +234,24 @@ async fn record(
     }
 }
 
-/// Hash of what surrounds a repository's commands: `setup`, environment, search path, our own version, cache generation.
+/// Hash of what surrounds a repository's commands: `setup`, environment, search path with the state of its folders, our own
+/// version, cache generation.
 pub(crate) fn surroundings(ctx: &Context, repo: &RepoRuntime) -> String {
     let cache: Option<String> = None;
     let settings = &repo.settings;
-    pin_hash(&(&settings.commands.setup, &settings.env, &ctx.path, &ctx.version, cache))
+    let path = settings.env.get("PATH").unwrap_or(&ctx.path);
+    pin_hash(&(&settings.commands.setup, &settings.env, &ctx.path, programs(path), &ctx.version, cache))
+}
+
+/// The folders of a search path, each with when programs last came, went or were replaced there: another compiler is other
+/// evidence. What changes a tool behind the same program (a toolchain that a proxy chooses) is not seen.
+fn programs(path: &str) -> Vec<(String, Option<u128>)> {
+    let changed = |folder: &PathBuf| {
+        let changed = std::fs::metadata(folder).and_then(|found| found.modified()).ok()?;
+        Some(changed.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos())
+    };
+    let folders = std::env::split_paths(path).filter(|folder| folder.is_absolute());
+    folders.map(|folder| (folder.display().to_string(), changed(&folder))).collect()
 }
 
 fn one_line(text: &str) -> String {
@@ -250,4 +263,30 @@ pub(crate) fn fenced(text: &str) -> String {
     let longest = text.lines().map(|line| line.trim_start().chars().take_while(|c| *c == '`').count()).max();
     let fence = "`".repeat(longest.unwrap_or(0).max(2) + 1);
     format!("{fence}text\n{}\n{fence}\n", text.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_replaced_on_the_search_path_is_another_environment() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        std::fs::create_dir_all(&first).expect("made");
+        std::fs::create_dir_all(&second).expect("made");
+        let program = second.join("cc");
+        std::fs::write(&program, "old").expect("written");
+        let path = format!("{}:{}:relative:/nowhere/at/all", first.display(), second.display());
+        let before = programs(&path);
+        assert_eq!(before.len(), 3, "a folder that is not there may come: {before:?}");
+        assert_eq!(programs(&path), before);
+        // As a package manager does it: beside, then renamed.
+        std::fs::write(second.join("cc.new"), "new").expect("written");
+        let long_ago = std::fs::File::open(&second).expect("a folder");
+        long_ago.set_modified(std::time::UNIX_EPOCH).expect("set");
+        let before = programs(&path);
+        std::fs::rename(second.join("cc.new"), &program).expect("renamed");
+        assert_ne!(programs(&path), before);
+    }
 }

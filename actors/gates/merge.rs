@@ -3,7 +3,8 @@
 //! Owns the question, its report, and whom a red re-test is charged to. The suite itself runs as the check `tests` on
 //! exactly this commit and base, so that what the testing stage found out already is not run again; so does the suite on
 //! `main` alone, once per `main`, when the re-test is red. The reports refer to each other by hash. Invariants: "main fails
-//! too" is said only after `main` was run in the same surroundings and failed the same tests; a patch that a catch-up lost
+//! too" is said only after `main` was run in the same surroundings and failed the same tests, and for a task that was put off
+//! for it, only after it was run anew: a red `main` is no lasting truth, flaky tests and hosts get well; a patch that a catch-up lost
 //! fails before anything is run. Refuses to push or move anything: that is the lane's.
 
 use orch_adapters::git::{CatchUp, CatchUpSpec, CommitLine, RepoGit, WhyMerged};
@@ -20,7 +21,7 @@ use orch_domain::time::Timestamp;
 
 use super::answer::{Cause, GateAnswer, GateSubject};
 use super::checks::{CheckRequest, run_check, tree_of};
-use super::conclude::{Evidence, Found, conclude, count, fenced, surroundings};
+use super::conclude::{Evidence, Found, conclude, count, fenced, surroundings, was_known};
 use crate::context::{Context, RepoRuntime};
 
 /// A commit that contains `main`, and how it came to be.
@@ -45,6 +46,8 @@ pub struct Suite {
     pub no_tests: bool,
     /// Whether coverage is asked for too: where one command covers both, it is run once, for both.
     pub coverage: bool,
+    /// Whether the task was put off because `main` was red: then no earlier red verdict is taken for granted.
+    pub main_was_red: bool,
 }
 
 /// A branch and a `main` that do not go together.
@@ -72,8 +75,12 @@ pub async fn catch_up(
             let (main, own) = (name.clone(), own.clone());
             return Ok(Ok(CaughtUp { main, head: own.clone(), own, how, account: Account::default() }));
         }
-        CatchUp::Rebased { head, .. } => {
-            let how = format!("rebased onto {}: {}", main.short(), head.short());
+        CatchUp::Rebased { head, again, .. } => {
+            let mut how = format!("rebased onto {}: {}", main.short(), head.short());
+            if !again.is_empty() {
+                let lines: Vec<String> = again.iter().map(|at| format!("{} {}", at.sha.short(), at.subject)).collect();
+                how.push_str(&format!("; {name} had brought and taken back, brought again: {}", lines.join(", ")));
+            }
             (head, how)
         }
         CatchUp::Merged { head, because } => {
@@ -180,12 +187,25 @@ impl<'g> Gate<'g> {
 
     /// Tests the combined tree; where it is red, finds out whether `main` alone is.
     async fn test(&self, caught: &CaughtUp) -> GateAnswer {
-        let tested = self.tests_on(self.subject.clone()).await;
+        let mut tested = self.tests_on(self.subject.clone(), false).await;
         let told = |answer: &GateAnswer, of: &str| {
             answer.report.as_ref().map_or_else(String::new, |report| {
                 format!("Tests of {of}: report `{}`, SHA-256 `{}`.\n", report.gate.report_file(), report.sha256)
             })
         };
+        let mut alone = None;
+        if matches!(tested.end, CheckEnd::Failed { .. }) {
+            let anew = self.suite.main_was_red;
+            let on_main = self.tests_on(GateSubject { head: self.main().clone(), ..self.subject.clone() }, anew).await;
+            if on_main.cause == Cause::Cancelled {
+                return on_main;
+            }
+            // Main has got well without a commit: so may the combined tree have.
+            if anew && was_known(&tested) && matches!(on_main.end, CheckEnd::Passed { .. }) {
+                tested = self.tests_on(self.subject.clone(), true).await;
+            }
+            alone = Some(on_main);
+        }
         let mut body = told(&tested, "the caught-up commit");
         let (verdict, text, cause) = match &tested.end {
             CheckEnd::Passed { note, .. } => (Verdict::Passed, note.clone(), Cause::None),
@@ -193,10 +213,7 @@ impl<'g> Gate<'g> {
             CheckEnd::CouldNotRun { why } => (Verdict::CouldNotRun, why.clone(), Cause::None),
             CheckEnd::NotConfigured { .. } => return tested,
             CheckEnd::Failed { findings } => {
-                let alone = self.tests_on(GateSubject { head: self.main().clone(), ..self.subject.clone() }).await;
-                if alone.cause == Cause::Cancelled {
-                    return alone;
-                }
+                let Some(alone) = alone else { return tested };
                 body.push_str(&told(&alone, &format!("{} alone", caught.main)));
                 self.charge(&caught.main, findings, alone.end)
             }
@@ -208,10 +225,10 @@ impl<'g> Gate<'g> {
         self.subject.rules_at()
     }
 
-    async fn tests_on(&self, subject: GateSubject) -> GateAnswer {
+    async fn tests_on(&self, subject: GateSubject, anew: bool) -> GateAnswer {
         let limit = Some(self.repo.settings.limits.retest);
-        let Suite { no_tests, coverage } = self.suite;
-        let check = CheckRequest { subject, what: RepoCommand::Test, no_tests, coverage, limit, silence: None };
+        let Suite { no_tests, coverage, .. } = self.suite;
+        let check = CheckRequest { subject, what: RepoCommand::Test, no_tests, coverage, limit, silence: None, anew };
         run_check(self.ctx, &check).await
     }
 

@@ -72,12 +72,7 @@ impl Handle {
     }
 
     /// Checks these lines; where they are all of a repository's, also whether they are all that there should be.
-    async fn checked(
-        &self,
-        name: &RepoName,
-        lines: Vec<Landing>,
-        whole: bool,
-    ) -> Result<Vec<ProofView>, ControlError> {
+    async fn checked(&self, name: &RepoName, lines: Vec<Landing>, whole: bool) -> Result<Vec<ProofView>, ControlError> {
         let missing = match whole {
             true => self.ctx.store.missing_landings(name).await.map_err(store_error)?,
             false => Vec::new(),
@@ -97,7 +92,8 @@ impl Handle {
             None => None,
         };
         let broken = self.ctx.store.verify_landings(name).await.map_err(store_error)?;
-        let mut views: Vec<ProofView> = missing.into_iter().map(|missing| without_line(name, missing, &main_at)).collect();
+        let mut views: Vec<ProofView> =
+            missing.into_iter().map(|missing| without_line(name, missing, &main_at)).collect();
         for line in lines {
             let mut wrong = Vec::new();
             if broken == Some(line.id) {

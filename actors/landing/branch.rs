@@ -1,15 +1,15 @@
 //! The task branch on its way to `main`: caught up, cleared of notes, shown at the forge.
 //!
 //! Owns what the lane does to a branch before anything is judged. Invariants: everything made here is made again as the same
-//! commit after a crash; a conflict has a report and names both sides; the branch at the forge is replaced only from where
-//! it is known to be, and what a person put there is theirs. Refuses to touch `main`.
+//! commit, after a crash and whenever the same head comes back to the same `main`, so that what was judged stays judged; a conflict has a report and names both sides; the branch at the forge is replaced only from where
+//! we have put it ourselves, which is recorded before it is pushed; where a person put it, it is theirs. Refuses to touch `main`.
 
 use orch_adapters::git::{BranchPush, CatchUpSpec, RepoGit, TaskBranch};
 use orch_domain::event::LandingEnd;
 use orch_domain::ids::{CommitSha, Epoch};
 use orch_domain::landing::WorkFault;
 use orch_domain::names::BranchName;
-use orch_domain::stop::StepResult;
+use orch_domain::stop::{ReceiptLine, StepResult, StopStep};
 use orch_domain::task::Task;
 
 use super::{Halt, Landing, could_not_run, note};
@@ -22,10 +22,14 @@ impl Landing {
     pub(super) fn tidy_behind(&self, task: &Task) {
         let (ctx, git, task) = (self.ctx.clone(), self.repo.lane_git.clone(), task.clone());
         let tidying = tokio::spawn(async move {
-            if let StepResult::Kept { because } | StepResult::Pending { why: because } =
-                remove_task_branch(&ctx, &git, &task).await
-            {
+            let result = remove_task_branch(&ctx, &git, &task).await;
+            if let StepResult::Kept { because } | StepResult::Pending { why: because } = &result {
                 note(&ctx, &task.id, "branch-kept", format!("the task branch stays: {because}")).await;
+            }
+            // Written where the intent is: only what could not be done yet is tried again.
+            let line = ReceiptLine { step: StopStep::RemoteBranch, at: ctx.now(), result };
+            if let Err(error) = ctx.store.put_receipt_line(&task.id, line).await {
+                tracing::warn!(task.id = %task.id, %error, "what became of the task branch could not be recorded");
             }
         });
         self.tidying.set(tidying);
@@ -40,7 +44,7 @@ impl Landing {
         (main, main_at): (&BranchName, &CommitSha),
     ) -> Result<CaughtUp, Halt> {
         self.say(&format!("catching up with {main}"));
-        let spec = self.catch_up_spec(task, main);
+        let spec = self.catch_up_spec(git, task, own, (main, main_at)).await?;
         let caught = match merge::catch_up(git, own, (main, main_at), &spec).await.map_err(could_not_run)? {
             Ok(caught) => caught,
             Err(conflict) => {
@@ -74,12 +78,21 @@ impl Landing {
         Ok(caught)
     }
 
-    fn catch_up_spec(&self, task: &Task, main: &BranchName) -> CatchUpSpec {
-        CatchUpSpec {
+    /// What is made is dated by what it is made of, not by when.
+    async fn catch_up_spec(
+        &self,
+        git: &RepoGit,
+        task: &Task,
+        head: &CommitSha,
+        (main, main_at): (&BranchName, &CommitSha),
+    ) -> Result<CatchUpSpec, Halt> {
+        let of_head = git.committed(head).await.map_err(could_not_run)?;
+        let of_main = git.committed(main_at).await.map_err(could_not_run)?;
+        Ok(CatchUpSpec {
             task: self.task.clone(),
-            at: task.state.since(),
+            at: of_head.max(of_main),
             merge_message: format!("Merge {main} into {}", task.branch()),
-        }
+        })
     }
 
     /// Where the agents' notes do not land: a commit that takes the task's own out, before anything is tested.
@@ -95,7 +108,7 @@ impl Landing {
         }
         let folder = artefacts::folder(task);
         let message = format!("{}: leave the notes in `{folder}` out of what lands\n", task.key);
-        let spec = self.catch_up_spec(task, main);
+        let spec = self.catch_up_spec(git, task, head, (main, main_at)).await?;
         match git.strip_folder(head, main_at, &folder, &message, &spec).await.map_err(could_not_run)? {
             Some(stripped) => {
                 self.note("notes-stripped", format!("took `{folder}` out: {}", stripped.short())).await;
@@ -105,7 +118,7 @@ impl Landing {
         }
     }
 
-    /// Pushes the task branch, replacing only what we know. A branch with somebody's own commits is theirs.
+    /// Pushes the task branch, replacing only what we have put there. A branch that somebody else has moved is theirs.
     pub(super) async fn publish_branch(
         &self,
         git: &RepoGit,
@@ -117,22 +130,30 @@ impl Landing {
         let protected = self.repo.forge.protected().await.map_err(could_not_run)?;
         let branch = TaskBranch::new(task.branch(), &protected).map_err(could_not_run)?;
         let at = git.remote_head(branch.name()).await.map_err(could_not_run)?;
+        let ours = git.pushed(&self.task).await.map_err(could_not_run)?;
         if at.as_ref() == Some(head) {
+            if ours.iter().any(|ours| ours != head) || ours.is_empty() {
+                git.note_pushed(&self.task, head).await.map_err(could_not_run)?;
+            }
             return Ok(());
         }
-        if let Some(at) = &at
-            && !git.has_commit(at).await.map_err(could_not_run)?
-        {
-            let why = format!("{} holds {}, which is not ours: a person works on it", branch.name(), at.short());
+        if let Some(at) = at.as_ref().filter(|at| !ours.contains(at)) {
+            let (name, at_short) = (branch.name(), at.short());
+            let why = match git.has_commit(at).await.map_err(could_not_run)? {
+                false => format!("{name} holds {at_short}, which is not ours: a person works on it"),
+                true => format!("{name} is at {at_short}, where we have not put it: a person has moved it"),
+            };
+            let why = format!("{why}; take that branch away, or put it back, and let the task go on");
             return Err(Some(LandingEnd::Refused { why }));
         }
+        git.note_push(&self.task, head).await.map_err(could_not_run)?;
         let pushed = git.for_owner(self.owner(epoch)).push_task_branch(&branch, head, at.as_ref()).await;
         if pushed.is_err() {
             // A STOP recorded meanwhile refuses the job: that is the STOP's doing, no trouble of ours.
             self.border().await?;
         }
         match pushed.map_err(could_not_run)? {
-            BranchPush::Pushed => Ok(()),
+            BranchPush::Pushed => git.note_pushed(&self.task, head).await.map_err(could_not_run),
             BranchPush::Stale { .. } => {
                 Err(Some(LandingEnd::Deferred { why: format!("{} was moved by somebody else", branch.name()) }))
             }

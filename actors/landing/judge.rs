@@ -43,8 +43,10 @@ impl Judged {
             let (verdict, header) = (read.verdict, read.header);
             proven.push(Proven { gate: report.gate, verdict, head: header.head, tree: header.tree, base: header.base });
         }
-        // A gate that had nothing to ask has no report, and says so in the proof.
-        let silent = self.answers.iter().filter(|(_, _, report)| report.is_none()).map(|(gate, _, _)| *gate);
+        // A gate that had nothing to ask has no report, and says so in the proof; only these two may have nothing to ask.
+        let may_be_silent = [GateName::Coverage, GateName::ImageFreshness];
+        let silent = self.answers.iter().filter(|(gate, _, report)| report.is_none() && may_be_silent.contains(gate));
+        let silent = silent.map(|(gate, _, _)| *gate);
         let plan = silent.fold(plan, GatePlan::without);
         let candidate = Candidate { head: head.clone(), tree: tree.clone(), base: base.clone() };
         may_land(&candidate, plan, &proven).map_err(could_not_run)
@@ -94,7 +96,11 @@ impl Landing {
         if plan.merge.is_asked() {
             self.say("testing the combined tree");
             let ctx = self.ctx.clone();
-            let suite = Suite { no_tests: task.policy.no_tests, coverage: plan.coverage.is_asked() };
+            let suite = Suite {
+                no_tests: task.policy.no_tests,
+                coverage: plan.coverage.is_asked(),
+                main_was_red: task.counters.main_red > 0,
+            };
             let subject = self.subject(task, main_at, head).await?;
             let asked = subject.clone();
             let how = caught.clone();
@@ -259,4 +265,10 @@ fn off_by_switch(task: &Task) -> Vec<&'static str> {
     let plan = task.policy.gates;
     let gates = LANDING_GATES.into_iter().filter(|gate| plan.of(*gate) == InScope::SwitchedOff).map(GateName::as_str);
     gates.chain(task.policy.no_tests.then_some("tests")).collect()
+}
+
+/// Gates that are for other repositories.
+pub(super) fn out_of_scope(task: &Task) -> Vec<&'static str> {
+    let others = |gate: &GateName| task.policy.gates.of(*gate) == InScope::OtherRepositories;
+    LANDING_GATES.into_iter().filter(others).map(GateName::as_str).collect()
 }

@@ -324,11 +324,13 @@ fn a_missing_file_is_an_error_only_when_it_was_named() {
 
 #[test]
 fn policy_and_pipeline_reach_the_domain() {
-    let text = "limits: {max_developer_retries: 1, task_tokens: 9}\npipelines:\n  quick: {stages: [{name: dev, agent: developer}, {name: ship, land: true}]}\nrepos:\n  a: {path: x, land: approval, serial: true, pipeline: quick, no_tests: true}\n";
+    let text = "limits: {max_developer_retries: 1, task_tokens: 9, deferral_delay_max: 9s}\ngates: {merge: {defer_delay: 7s, defer_max: 3}}\npipelines:\n  quick: {stages: [{name: dev, agent: developer}, {name: ship, land: true}]}\nrepos:\n  a: {path: x, land: approval, serial: true, pipeline: quick, no_tests: true}\n";
     let config = read(text, &[]).expect("valid");
     let policy = config.policy(&"a".parse().expect("valid"));
     assert_eq!((policy.max_developer_retries, policy.land, policy.serial), (1, LandMode::Approval, true));
     assert_eq!((policy.budget.tokens, policy.no_tests), (Some(9), true));
+    let lane = policy.lane;
+    assert_eq!((lane.first, lane.most, lane.tries), (Millis::from_secs(7), Millis::from_secs(9), 3));
     assert_eq!(config.pipeline("quick").expect("valid").stages.len(), 2);
     assert_eq!(Config::default().policy(&"any".parse().expect("valid")), Policy::default());
 }

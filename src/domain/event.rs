@@ -265,6 +265,12 @@ pub enum DeployEnd {
     },
     /// It waits for a person's approval.
     AwaitingApproval,
+    /// Something of ours broke before it was begun, or before its end could be told; its window, where one is open, is
+    /// attached to.
+    CouldNotRun {
+        /// What.
+        why: String,
+    },
 }
 
 impl Event {

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{CommitSha, RunId};
 use crate::names::{NameError, RepoName};
-use crate::policy::pin_hash;
 use crate::time::{Millis, Timestamp};
 
 /// What a gate answers.
@@ -253,35 +252,6 @@ impl GateScope {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------- evidence
-
-/// What a verdict depends on. Equal keys have equal answers, so a conclusive one is reused instead of run again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EvidenceKey {
-    /// Which check.
-    pub gate: GateName,
-    /// In which repository.
-    pub repo: RepoName,
-    /// The commit that the rules come from; `None` when the work has no base yet.
-    pub base: Option<CommitSha>,
-    /// The commits under test, in the order in which they would land; usually one.
-    pub heads: Vec<CommitSha>,
-    /// The tree that was judged.
-    pub tree: CommitSha,
-    /// Hash of the gate's own settings: command, rules, limits that matter.
-    pub settings_hash: String,
-    /// Hash of what surrounds it: setup command, cache generation, tools, environment.
-    pub env_hash: String,
-}
-
-impl EvidenceKey {
-    /// A stable hash of the whole key: equal exactly when every part is.
-    #[must_use]
-    pub fn hash(&self) -> String {
-        pin_hash(self)
-    }
-}
-
 // ------------------------------------------------------------------------------------------------------ report
 
 /// A tool that took part.
@@ -336,10 +306,6 @@ pub struct ReportHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn sha(c: char) -> CommitSha {
-        c.to_string().repeat(40).parse().expect("hex")
-    }
 
     #[test]
     fn the_registry_is_frozen() {
@@ -426,36 +392,5 @@ mod tests {
         }
         assert!(GateRepos::from_words(["../x"]).is_err());
         assert_eq!(GateScope::everywhere().of(&repo, false), InScope::Yes);
-    }
-
-    #[test]
-    fn the_evidence_hash_is_stable_and_every_part_counts() {
-        let key = EvidenceKey {
-            gate: GateName::Tests,
-            repo: "demo".parse().expect("valid"),
-            base: Some(sha('a')),
-            heads: vec![sha('b'), sha('c')],
-            tree: sha('d'),
-            settings_hash: "s".to_owned(),
-            env_hash: "e".to_owned(),
-        };
-        assert_eq!(
-            key.hash(),
-            "83b680ae482e28f6d2420339839d4d0e43f08170266dfda3f9438efd26b55580",
-            "stored rows are found by it: it must not change between versions"
-        );
-        let others = [
-            EvidenceKey { gate: GateName::Merge, ..key.clone() },
-            EvidenceKey { repo: "other".parse().expect("valid"), ..key.clone() },
-            EvidenceKey { base: None, ..key.clone() },
-            EvidenceKey { base: Some(sha('b')), ..key.clone() },
-            EvidenceKey { heads: vec![sha('c'), sha('b')], ..key.clone() },
-            EvidenceKey { tree: sha('e'), ..key.clone() },
-            EvidenceKey { settings_hash: "t".to_owned(), ..key.clone() },
-            EvidenceKey { env_hash: "f".to_owned(), ..key.clone() },
-        ];
-        for other in others {
-            assert_ne!(other.hash(), key.hash(), "{other:?}");
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! have done to a branch, what follows from a forge's answer, and when a commit may land.
 //!
 //! Owns the failure classes and their budgets. Invariants: only what the work itself did wrong counts against it; "main
-//! fails too" is said only of the very same failed tests; a patch that is gone without being on `main` is a loss; no answer
+//! fails too" is said only of the very same failed tests; a patch that is gone without `main` holding it now is a loss; no answer
 //! of a forge but a definitive one ends an intent; nothing lands that a gate in its plan has not judged as this very tree.
 //! Refuses to run, read or write anything.
 
@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::LandingEnd;
+use crate::event::{DeployEnd, LandingEnd};
 use crate::gate::{GateName, LANDING_GATES, Verdict};
 use crate::ids::CommitSha;
 use crate::names::BranchName;
@@ -128,7 +128,9 @@ impl LandingEnd {
             Self::MainRed { .. } => FailureClass::MainRed,
             Self::MainMoved { .. } => FailureClass::MainMoved,
             Self::Deferred { .. } => FailureClass::Busy,
-            Self::CouldNotRun { .. } | Self::NotConfigured { .. } => FailureClass::Infrastructure,
+            Self::CouldNotRun { .. }
+            | Self::NotConfigured { .. }
+            | Self::Landed { deploy: DeployEnd::CouldNotRun { .. }, .. } => FailureClass::Infrastructure,
             Self::Refused { .. } => FailureClass::RefusedByForge,
             Self::Landed { .. }
             | Self::AwaitingApproval { .. }
@@ -233,7 +235,8 @@ pub struct Composition {
     pub before: Vec<Patch>,
     /// Its commits on top of `main` after.
     pub after: Vec<Patch>,
-    /// Patch ids that `main` has brought since the two parted; only looked for when something is gone.
+    /// Patch ids that `main` has brought since the two parted; only looked for when something is gone. It may have taken
+    /// them back since.
     pub on_main: BTreeSet<String>,
     /// Commits that bring nothing when applied to `main` or to the result: it is there already.
     pub brings_nothing: BTreeSet<CommitSha>,
@@ -250,7 +253,7 @@ pub struct Account {
     pub kept: usize,
     /// There, in other surroundings.
     pub altered: Vec<String>,
-    /// On `main` already.
+    /// On `main` already, as it is now.
     pub already_on_main: Vec<String>,
     /// Gone, and nobody can say where to.
     pub lost: Vec<String>,
@@ -299,12 +302,16 @@ pub fn account(facts: &Composition) -> Account {
         };
         if ids.contains(id) {
             account.kept += 1;
-        } else if facts.on_main.contains(id) {
+        } else if facts.on_main.contains(id)
+            && (facts.recomposed_same == Some(true) || facts.brings_nothing.contains(&patch.sha))
+        {
             account.already_on_main.push(patch.line.clone());
         } else if identities.contains(&patch.identity) {
             account.altered.push(patch.line.clone());
         } else if facts.brings_nothing.contains(&patch.sha) {
             account.already_on_main.push(patch.line.clone());
+        } else if facts.on_main.contains(id) {
+            account.lost.push(format!("{}: the main branch brought it and does not hold it any more", patch.line));
         } else {
             account.lost.push(patch.line.clone());
         }

@@ -344,6 +344,10 @@ fn landing_events() -> Vec<(&'static str, Event)> {
         ("landing-ended: landed, deploy failed", deployed(DeployEnd::Failed { why: "exit 1".to_owned() })),
         ("landing-ended: landed, deploy awaits approval", deployed(DeployEnd::AwaitingApproval)),
         (
+            "landing-ended: landed, deploy could not run",
+            deployed(DeployEnd::CouldNotRun { why: "no checkout".to_owned() }),
+        ),
+        (
             "landing-ended: sent back, tests fail",
             LandingEnd::SentBack { fault: WorkFault::Tests, findings: "a::b failed".to_owned(), head: Some(sha('9')) },
         ),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::LandingEnd;
 use crate::ids::{CommitSha, TaskId};
+use crate::landing::FailureClass;
 use crate::names::TaskKey;
 use crate::time::{Millis, Timestamp};
 
@@ -82,8 +83,10 @@ impl TurnEnd {
 pub struct TurnFacts {
     /// Only what had landed already was deployed.
     pub deploy_only: bool,
-    /// `main` as last seen.
+    /// `main` as last seen before anything landed.
     pub main: Option<CommitSha>,
+    /// Where this turn has moved `main` to.
+    pub moved_to: Option<CommitSha>,
     /// The head that every gate passed, on that `main`.
     pub proven: Option<CommitSha>,
     /// Times the combined tree was judged anew.
@@ -92,6 +95,8 @@ pub struct TurnFacts {
     pub test_ms: Millis,
     /// Whether the work does not go together with `main` as text.
     pub conflict: bool,
+    /// What kept it from landing, if anything did.
+    pub class: Option<FailureClass>,
     /// Times that it began anew, by cause.
     pub resets: BTreeMap<String, u32>,
 }
@@ -198,7 +203,8 @@ impl LaneStatistics {
                 TurnEnd::SentBack if turn.facts.conflict => all.conflicts += 1,
                 TurnEnd::SentBack => all.own_failures += 1,
                 TurnEnd::Deferred | TurnEnd::CouldNotRun => {
-                    *all.resets.entry(turn.end.as_str().to_owned()).or_default() += 1;
+                    let cause = turn.facts.class.map_or(turn.end.as_str(), FailureClass::as_str);
+                    *all.resets.entry(cause.to_owned()).or_default() += 1;
                 }
                 TurnEnd::NeedsPerson | TurnEnd::AwaitsPerson | TurnEnd::Stopped | TurnEnd::Left => {}
             }

@@ -87,7 +87,7 @@ async fn ask_merge(ctx: &Context, subject: &GateSubject) -> GateAnswer {
         Ok(Err(conflict)) => return merge::conflicted(ctx, subject, &conflict).await,
         Err(error) => return GateAnswer::could_not_run(format!("the work could not be caught up: {error}")),
     };
-    let suite = Suite { no_tests: repo.settings.policy.no_tests, coverage: false };
+    let suite = Suite { no_tests: repo.settings.policy.no_tests, ..Suite::default() };
     let subject = GateSubject { head: caught.head.clone(), ..subject.clone() };
     merge::run(ctx, &subject, &caught, suite).await
 }

@@ -312,7 +312,8 @@ impl Store {
     pub async fn missing_landings(&self, repo: &RepoName) -> Result<Vec<MissingLanding>, StoreError> {
         let repo = repo.clone();
         self.read(move |conn| {
-            let sql = "SELECT orig_key, generation, body ->> '$.landed.sha' AS told, body ->> '$.landed.tree' AS told_tree,
+            let sql =
+                "SELECT orig_key, generation, body ->> '$.landed.sha' AS told, body ->> '$.landed.tree' AS told_tree,
                               body ->> '$.landed.at' AS told_at, windows.sha AS seen, expected, closed_at
                        FROM tasks LEFT JOIN windows
                          ON windows.task = tasks.id AND kind = 'land' AND json_extract(outcome, '$.landed') = 1

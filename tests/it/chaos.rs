@@ -169,6 +169,11 @@ async fn a_lane_killed_in_the_window_attaches_to_it_and_a_stop_still_waits() {
     world.expect_status(&task, Status::Done).await;
     let moves = world.git(&["reflog", "show", "--format=%gs", "main"]).lines().count() - 1;
     assert_eq!(moves, 1);
+    // The turn counts, though the lane that began it is dead.
+    let (demo, store) = ("demo".parse().expect("a name"), world.running().handle().context().store.clone());
+    let turn = world.wait_for("its turn to be recorded", async || store.turns(&demo, 10).await.expect("turns").pop());
+    assert_eq!(turn.await.end, orch_domain::turns::TurnEnd::Landed);
+    drop(store);
     world.close().await;
 }
 

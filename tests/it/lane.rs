@@ -213,6 +213,29 @@ async fn a_task_branch_that_a_person_has_taken_over_is_kept_and_a_person_is_aske
     world.close().await;
 }
 
+/// The commit where the person put it is one of ours, and so is the branch's name: the place is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_branch_that_a_person_has_set_back_is_not_overwritten() {
+    let two = "attempts:\n- - write: {path: one.txt, content: x}\n  - commit: {message: One}\n  - write: {path: two.txt, content: x}\n  - commit: {message: Two}\n";
+    let world = Setup::default().agent("two", two).repo(|r| r.land = LandMode::Approval).open_bare().await;
+    let before = world.git(&["rev-parse", "main"]);
+    let task = world.submit("Write two").await;
+    let waiting = world.until(&task, "waiting for a person", waits_for_approval).await;
+    let branch = format!("refs/heads/{}", task.branch);
+    let ours = world.git(&["rev-parse", &branch]);
+    let theirs = world.git(&["rev-parse", &format!("{branch}~1")]);
+    world.git(&["update-ref", &branch, &theirs]);
+    approve(&world, &task, ApprovalOf::Land, waiting.task.head).await.expect("approved");
+    world.expect_blocked(&task, "a person has moved it").await;
+    assert_eq!(world.git(&["rev-parse", &branch]), theirs, "it is theirs now");
+    assert_eq!(world.git(&["rev-parse", "main"]), before, "nothing landed");
+    world.git(&["update-ref", &branch, &ours]);
+    world.retry(&task).await.expect("it goes on");
+    world.expect_status(&task, Status::Done).await;
+    assert_eq!(world.git(&["rev-parse", "main"]), ours);
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forge_that_refuses_main_blocks_the_task_with_its_words() {
     let world = Setup::default().agent("good", &writes("good.txt")).open_bare().await;

@@ -3,6 +3,7 @@
 //! One binary, one file per behaviour; each test reads like a story told to the [`world`].
 
 mod adopt;
+mod after_landing;
 mod as_user;
 mod board;
 mod by_hand;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use orch_domain::task::Status;
+use orch_domain::time::Millis;
 use orch_domain::view::TaskView;
 
 use crate::world::{Setup, World};
@@ -130,6 +131,33 @@ async fn a_conflict_has_a_report_with_paths_and_both_sides_and_is_counted_by_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_lane_gives_its_tests_the_time_that_the_settings_give_them() {
+    let world = Setup::default()
+        .agent("good", &writes("good.txt"))
+        .config(|c| {
+            c.gates.merge.retest_timeout = Some(Millis(500));
+            let go = c.data_dir.with_file_name("go").display().to_string();
+            for repo in c.repos.values_mut() {
+                repo.commands.test = Some(format!(
+                    "test -e moved.txt && sleep 600; while test ! -e {go}; do sleep 0.02; done; echo '1 passed, 0 failed'"
+                ));
+            }
+        })
+        .open_bare()
+        .await;
+    let task = world.submit("Take long in the lane").await;
+    until_testing(&world, &task).await;
+    world.person_pushes("moved.txt", "x", "Move main");
+    world.give("go");
+    let waits = world.until(&task, "put off", |d| d.task.attempts.infrastructure > 0).await;
+    assert_eq!(waits.task.attempts.developer_retries, 0);
+    world.expect_journal(&task, &["could-not-run", "500ms"]).await;
+    world.stop(&task).await;
+    world.expect_status(&task, Status::Cancelled).await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_the_gate_off_a_branch_behind_main_lands_untested_and_the_proof_says_so() {
     for out_of_scope in [false, true] {
         let world = suite(Setup::default().agent("good", &writes("good.txt")))
@@ -148,6 +176,8 @@ async fn with_the_gate_off_a_branch_behind_main_lands_untested_and_the_proof_say
         assert_eq!((&proof["caught_up"], &proof["caught_up_untested"]), (&true.into(), &true.into()), "{proof:#}");
         let off = proof["switched_off"].to_string();
         assert_eq!(off.contains("merge"), !out_of_scope, "{off}");
+        assert_eq!(proof["out_of_scope"].to_string().contains("merge"), out_of_scope, "{proof:#}");
+        assert!(proof["tested_tree"].is_null() && proof["tree"].is_string(), "nobody tested it: {proof:#}");
         assert_eq!(world.test_runs(&task).await, 1, "only the testing stage ran the tests");
         assert!(merge_reports(&world).is_empty());
         world.close().await;

@@ -41,7 +41,10 @@ async fn every_landing_is_proven_and_whatever_is_changed_afterwards_is_found() {
     assert_eq!(proofs[0].sha.as_str(), landed, "newest first");
     for proof in &proofs {
         assert_eq!(wrong(proof), Vec::<String>::new(), "{}", proof.key);
-        assert_eq!(proof.check.as_ref().and_then(|check| check.main_at.clone()).map(|at| at.to_string()).as_deref(), Some(landed.as_str()));
+        assert_eq!(
+            proof.check.as_ref().and_then(|check| check.main_at.clone()).map(|at| at.to_string()).as_deref(),
+            Some(landed.as_str())
+        );
         assert!(proof.lease_epoch.is_some_and(|epoch| epoch.0 > 0));
         let gates: Vec<&str> = proof.gates.iter().map(|gate| gate.gate.as_str()).collect();
         assert!(gates.contains(&"security") && gates.contains(&"merge"), "{gates:?}");

@@ -65,6 +65,8 @@ pub enum CatchUp {
         head: CommitSha,
         /// Commits that brought nothing any more, since main has the same change.
         dropped: Vec<CommitLine>,
+        /// Commits whose changes main had brought and taken back: they are brought again.
+        again: Vec<CommitLine>,
     },
     /// A merge commit joins main (its first parent) and the head.
     Merged {
@@ -109,7 +111,7 @@ enum Sides {
 
 /// What replaying gave.
 enum Replay {
-    Done { head: CommitSha, dropped: Vec<CommitLine> },
+    Done { head: CommitSha, dropped: Vec<CommitLine>, again: Vec<CommitLine> },
     Conflict { at: CommitLine, paths: Vec<String> },
 }
 
@@ -128,10 +130,10 @@ impl RepoGit {
             _ if merges => WhyMerged::BranchHoldsMerges,
             count if count > MOST_REBASED => WhyMerged::TooManyCommits { count },
             _ => match self.replay(head, main, &ours, spec).await? {
-                Replay::Done { head, dropped } if head == *main => return Ok(CatchUp::Vanished { dropped }),
-                Replay::Done { head, dropped } => {
+                Replay::Done { head, dropped, .. } if head == *main => return Ok(CatchUp::Vanished { dropped }),
+                Replay::Done { head, dropped, again } => {
                     self.keep_caught_up(&head, spec).await?;
-                    return Ok(CatchUp::Rebased { head, dropped });
+                    return Ok(CatchUp::Rebased { head, dropped, again });
                 }
                 Replay::Conflict { at, paths } => WhyMerged::RebaseConflicts { at, paths },
             },
@@ -176,7 +178,8 @@ impl RepoGit {
         .await
     }
 
-    /// Replays the branch's commits on main, one by one, leaving out those that main has as the same patch.
+    /// Replays the branch's commits on main, one by one, leaving out those that main has as the same patch. That main once
+    /// brought a patch does not say that it still holds it: what the result then lacks is replayed, too.
     async fn replay(
         &self,
         head: &CommitSha,
@@ -194,10 +197,34 @@ impl RepoGit {
                 String::from_utf8_lossy(&listed).lines().map(|line| line.trim().to_owned()).collect()
             }
         };
+        let picked: Vec<CommitLine> =
+            ours.iter().filter(|at| !wanted.iter().any(|sha| sha == at.sha.as_str())).cloned().collect();
+        let replayed = self.replay_but(&picked, main, ours, spec).await?;
+        let Replay::Done { head: tip, .. } = &replayed else { return Ok(replayed) };
+        if picked.is_empty() || self.is_held(&picked, head, main, tip, spec).await? {
+            return Ok(replayed);
+        }
+        match self.replay_but(&[], main, ours, spec).await? {
+            Replay::Done { head, dropped, .. } => {
+                let again = picked.into_iter().filter(|at| !dropped.contains(at)).collect();
+                Ok(Replay::Done { head, dropped, again })
+            }
+            conflict @ Replay::Conflict { .. } => Ok(conflict),
+        }
+    }
+
+    /// Replays all commits but some.
+    async fn replay_but(
+        &self,
+        left_out: &[CommitLine],
+        main: &CommitSha,
+        ours: &[CommitLine],
+        spec: &CatchUpSpec,
+    ) -> Result<Replay, GitError> {
         let mut dropped = Vec::new();
         let mut tip = main.clone();
         for at in ours {
-            if !wanted.iter().any(|sha| sha == at.sha.as_str()) {
+            if left_out.contains(at) {
                 dropped.push(at.clone());
                 continue;
             }
@@ -207,7 +234,30 @@ impl RepoGit {
                 Err(paths) => return Ok(Replay::Conflict { at: at.clone(), paths }),
             }
         }
-        Ok(Replay::Done { head: tip, dropped })
+        Ok(Replay::Done { head: tip, dropped, again: Vec::new() })
+    }
+
+    /// Whether main, as it is now, holds what these commits of the branch bring: the whole merges to the very tree that
+    /// was made without them, or each of them brings nothing.
+    async fn is_held(
+        &self,
+        picked: &[CommitLine],
+        head: &CommitSha,
+        main: &CommitSha,
+        tip: &CommitSha,
+        spec: &CatchUpSpec,
+    ) -> Result<bool, GitError> {
+        if let Merge::Clean(tree) = self.merge_trees(main, head, main).await?
+            && tree.to_string() == self.tree_of(tip).await?
+        {
+            return Ok(true);
+        }
+        for at in picked {
+            if !matches!(self.replay_one(&at.sha, main, main, spec).await?, Ok(None)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The branch's commits whose patches `main` has not brought since the two parted; `None`: it has brought so much that

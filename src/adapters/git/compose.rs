@@ -54,25 +54,25 @@ impl RepoGit {
         let wanted: BTreeSet<String> = gone.iter().filter_map(|patch| patch.id.clone()).collect();
         facts.on_main = self.found_on_main(own, main, wanted).await?;
         let identities: BTreeSet<&String> = facts.after.iter().map(|patch| &patch.identity).collect();
-        let mut altered = false;
-        for patch in gone.iter().filter(|patch| patch.id.as_ref().is_some_and(|id| !facts.on_main.contains(id))) {
-            if identities.contains(&patch.identity) {
-                altered = true;
-                continue;
-            }
-            for onto in [main, head] {
-                if matches!(self.replay_one(&patch.sha, onto, main, spec).await?, Ok(None)) {
-                    facts.brings_nothing.insert(patch.sha.clone());
-                    break;
-                }
-            }
-        }
-        if altered {
+        let on_main = |patch: &Patch| patch.id.as_ref().is_some_and(|id| facts.on_main.contains(id));
+        let altered = |patch: &Patch| !on_main(patch) && identities.contains(&patch.identity);
+        if gone.iter().any(|patch| on_main(patch) || altered(patch)) {
             facts.recomposed_same = match self.merge_trees(main, own, main).await? {
                 Merge::Clean(tree) => Some(tree.to_string() == self.tree_of(head).await?),
                 Merge::Conflict(_) => None,
             };
         }
+        let whole = facts.recomposed_same == Some(true);
+        let mut nothing = BTreeSet::new();
+        for patch in gone.iter().filter(|patch| !altered(patch) && !(whole && on_main(patch))) {
+            for onto in [main, head] {
+                if matches!(self.replay_one(&patch.sha, onto, main, spec).await?, Ok(None)) {
+                    nothing.insert(patch.sha.clone());
+                    break;
+                }
+            }
+        }
+        facts.brings_nothing = nothing;
         Ok(facts)
     }
 

@@ -5,7 +5,7 @@
 //! forge, not by what the push said. Refuses `main`, the forge's default branch and every protected one by type: a
 //! [`PushTarget`] has no words for forcing or deleting them. `main` moves in the forge room.
 
-use orch_domain::ids::CommitSha;
+use orch_domain::ids::{CommitSha, TaskId};
 use orch_domain::job::JobKind;
 use orch_domain::names::BranchName;
 
@@ -250,6 +250,33 @@ impl RepoGit {
             PushSaid::Nothing(why) => BranchPush::Unknown { why },
             PushSaid::Done => BranchPush::Unknown { why: "the forge says done and shows the old commit".to_owned() },
         })
+    }
+
+    /// Where we have put a task's branch, or were about to: the only commits at which it is ours to replace. Empty: it was
+    /// never pushed.
+    ///
+    /// # Errors
+    /// As any read of ours.
+    pub async fn pushed(&self, task: &TaskId) -> Result<Vec<CommitSha>, GitError> {
+        let found = self.refs(&self.work(), &Self::task_ref(task, "pushed", "*")).await?;
+        Ok(found.into_iter().map(|(_, sha)| sha).collect())
+    }
+
+    /// Records where a task's branch is about to be put, before it is.
+    ///
+    /// # Errors
+    /// As any write of ours; then nothing may be pushed.
+    pub async fn note_push(&self, task: &TaskId, to: &CommitSha) -> Result<(), GitError> {
+        self.keep(&self.work(), &Self::task_ref(task, "pushed", "next"), to).await
+    }
+
+    /// Records where a task's branch was seen after it was put there: from now on it is ours there only.
+    ///
+    /// # Errors
+    /// As any write of ours.
+    pub async fn note_pushed(&self, task: &TaskId, at: &CommitSha) -> Result<(), GitError> {
+        self.keep(&self.work(), &Self::task_ref(task, "pushed", "last"), at).await?;
+        self.keep(&self.work(), &Self::task_ref(task, "pushed", "next"), at).await
     }
 
     /// The first of these branches that has the commit, as far as upstream knows.

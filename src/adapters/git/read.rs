@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use git2::{Delta, DiffOptions, ErrorCode, ObjectType, Oid, Repository, Sort};
 use orch_domain::ids::CommitSha;
 use orch_domain::names::RepoPath;
+use orch_domain::time::Timestamp;
 use tokio::time::Instant;
 
 use super::cut::Cut;
@@ -225,6 +226,16 @@ impl RepoGit {
     pub async fn tree_of(&self, id: &CommitSha) -> Result<String, GitError> {
         let id = id.clone();
         self.read(self.work(), move |repo| Ok(commit(repo, &id)?.tree_id().to_string())).await
+    }
+
+    /// When a commit was made, as its committer says.
+    ///
+    /// # Errors
+    /// [`GitError::NoSuchCommit`], [`GitError::Read`].
+    pub async fn committed(&self, id: &CommitSha) -> Result<Timestamp, GitError> {
+        let id = id.clone();
+        self.read(self.work(), move |repo| Ok(Timestamp(commit(repo, &id)?.time().seconds().saturating_mul(1_000))))
+            .await
     }
 
     /// Whether `descendant` is `ancestor` or comes after it.

@@ -543,6 +543,7 @@ impl Change {
                 let on = WaitFor::Approval { what: ApprovalOf::Deploy, sha: landed.sha.clone() };
                 self.wait(on, Step::Deploy, now);
             }
+            DeployEnd::CouldNotRun { why } => self.could_not_run(why, Step::Deploy, now),
         }
     }
 

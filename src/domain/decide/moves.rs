@@ -376,6 +376,7 @@ pub(super) fn deploy_text(deploy: &DeployEnd) -> String {
         DeployEnd::Deployed { .. } => "deployed and healthy".to_owned(),
         DeployEnd::Failed { why } => format!("deploy failed: {why}"),
         DeployEnd::AwaitingApproval => "the deploy waits for approval".to_owned(),
+        DeployEnd::CouldNotRun { why } => format!("the deploy could not be carried out now: {why}"),
     }
 }
 

@@ -119,8 +119,15 @@ fn every_commit_of_a_branch_is_accounted_for() {
     assert!(account(&whole).balances());
     let differently = Composition { recomposed_same: Some(false), ..whole.clone() };
     assert!(!account(&differently).balances(), "an altered patch in a tree that nobody else composes");
-    let unaltered = Composition { before: facts.before[..2].to_vec(), ..differently };
+    let unaltered = Composition { before: facts.before[..1].to_vec(), ..differently.clone() };
     assert!(account(&unaltered).balances(), "patches that are the same prove themselves");
+    for recomposed_same in [Some(false), None] {
+        let gone = Composition { before: facts.before[..2].to_vec(), recomposed_same, ..facts.clone() };
+        let told = account(&gone);
+        assert!(told.lost.len() == 1 && told.lost[0].starts_with("line 2: the main branch brought it"), "{told:?}");
+        let held = Composition { brings_nothing: BTreeSet::from([sha('2')]), ..gone };
+        assert_eq!(account(&held).already_on_main, ["line 2"], "it brings nothing to main as it is");
+    }
     let foreign = Composition { foreign_paths: vec!["other.rs".to_owned()], ..whole };
     assert!(!account(&foreign).balances(), "a file that nobody changed");
 }

@@ -17,7 +17,7 @@ async fn a_catch_up_replays_the_same_commits_to_the_same_ids_and_keeps_their_aut
     assert_eq!(world.catch_up(&head, &base).await, CatchUp::Contains);
     let main = world.main_moves("a.txt", "one\ntwo\nthree\nfour\nfive\nsix\nSEVEN\n").await;
     let first = world.catch_up(&head, &main).await;
-    let CatchUp::Rebased { head: new, dropped } = first.clone() else { panic!("{first:?}") };
+    let CatchUp::Rebased { head: new, dropped, .. } = first.clone() else { panic!("{first:?}") };
     assert!(dropped.is_empty());
     assert_eq!(world.catch_up(&head, &main).await, first, "the same again after a crash");
     assert!(world.git.contains(&main, &new).await.expect("known"));
@@ -52,7 +52,7 @@ async fn what_main_has_already_is_dropped_and_named() {
         })
         .await;
     let main = world.main_moves("b.txt", "b").await;
-    let CatchUp::Rebased { dropped, head: new } = world.catch_up(&head, &main).await else { panic!("a rebase") };
+    let CatchUp::Rebased { dropped, head: new, .. } = world.catch_up(&head, &main).await else { panic!("a rebase") };
     assert_eq!(dropped.iter().map(|line| line.subject.as_str()).collect::<Vec<_>>(), ["Write b"]);
     assert_eq!(world.git.commits_between(&main, &new).await.expect("commits").len(), 1);
     let main = world.main_moves("c.txt", "c").await;

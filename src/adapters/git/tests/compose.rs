@@ -30,7 +30,7 @@ async fn a_plain_rebase_keeps_every_patch() {
         })
         .await;
     let main = world.main_moves("z.txt", "z").await;
-    let CatchUp::Rebased { head, dropped } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    let CatchUp::Rebased { head, dropped, .. } = world.catch_up(&own, &main).await else { panic!("a rebase") };
     assert!(dropped.is_empty());
     let told = world.accounted(&own, &main, &head).await;
     assert_eq!(told, Account { kept: 3, ..Account::default() });
@@ -54,7 +54,7 @@ async fn what_main_has_by_the_same_patch_or_by_another_is_listed_and_nothing_is_
     // `c` comes to main within a larger commit, which has another patch.
     write(&world.person().join("e.txt"), "e");
     let main = world.main_moves("c.txt", "c").await;
-    let CatchUp::Rebased { head, dropped } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    let CatchUp::Rebased { head, dropped, .. } = world.catch_up(&own, &main).await else { panic!("a rebase") };
     assert_eq!(dropped.len(), 2);
     let told = world.accounted(&own, &main, &head).await;
     assert!(told.balances(), "{told:?}");
@@ -63,6 +63,79 @@ async fn what_main_has_by_the_same_patch_or_by_another_is_listed_and_nothing_is_
     assert!(matches!(world.catch_up(&own, &main).await, CatchUp::Vanished { .. }));
     let told = world.accounted(&own, &main, &main).await;
     assert!(told.balances() && told.already_on_main.len() == 3, "{told:?}");
+}
+
+#[tokio::test]
+async fn what_main_brought_and_took_back_is_brought_again_and_missing_it_is_a_loss() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let own = world
+        .worked("w", &base, |dir| {
+            write(&dir.join("b.txt"), "b");
+            commit_all(dir, "Write b");
+            write(&dir.join("c.txt"), "c");
+            commit_all(dir, "Write c");
+        })
+        .await;
+    world.main_moves("b.txt", "b").await;
+    sh(&world.person(), &["rm", "--quiet", "b.txt"]);
+    let main = world.main_moves("z.txt", "z").await;
+    let CatchUp::Rebased { head, dropped, again } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    assert!(dropped.is_empty(), "{dropped:?}");
+    assert_eq!(again.iter().map(|line| line.subject.as_str()).collect::<Vec<_>>(), ["Write b"]);
+    let files = world.git.files_at(&head, None).await.expect("files");
+    assert!(files.contains(&"b.txt".to_owned()) && files.contains(&"c.txt".to_owned()), "{files:?}");
+    let told = world.accounted(&own, &main, &head).await;
+    assert_eq!(told, Account { kept: 2, ..Account::default() });
+    // A catch-up that judges by main's history, and says that main has all of it.
+    let told = world.accounted(&own, &main, &main).await;
+    assert!(told.lost.len() == 2 && told.lost[0].contains("Write b") && told.already_on_main.is_empty(), "{told:?}");
+    // The whole branch is picked and taken back: nothing of it may be called landed.
+    world.main_moves("b.txt", "b").await;
+    world.main_moves("c.txt", "c").await;
+    sh(&world.person(), &["rm", "--quiet", "b.txt", "c.txt"]);
+    let main = world.main_moves("y.txt", "y").await;
+    let CatchUp::Rebased { head, again, .. } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    assert_eq!(again.len(), 2);
+    assert!(world.accounted(&own, &main, &head).await.balances());
+}
+
+#[tokio::test]
+async fn what_main_picked_and_went_on_from_is_held_though_each_commit_alone_would_bring_something() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let text = std::fs::read_to_string(world.person().join("a.txt")).expect("text");
+    let with = |line: &str| format!("{line}\n{text}");
+    let own = world
+        .worked("w", &base, |dir| {
+            write(&dir.join("a.txt"), with("try"));
+            commit_all(dir, "Try it");
+            write(&dir.join("a.txt"), &text);
+            write(&dir.join("b.txt"), "b");
+            commit_all(dir, "Do it otherwise");
+        })
+        .await;
+    // Both commits are picked; the first one alone would come again, since the second takes it back.
+    world.main_moves("a.txt", &with("try")).await;
+    write(&world.person().join("a.txt"), &text);
+    let main = world.main_moves("b.txt", "b").await;
+    assert!(matches!(world.catch_up(&own, &main).await, CatchUp::Vanished { dropped } if dropped.len() == 2));
+    let told = world.accounted(&own, &main, &main).await;
+    assert!(told.balances() && told.already_on_main.len() == 2, "{told:?}");
+}
+
+#[tokio::test]
+async fn what_main_brought_and_changed_again_is_for_somebody_to_decide() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let own = world.worked("w", &base, |dir| write(&dir.join("b.txt"), "b\n")).await;
+    world.main_moves("b.txt", "b\n").await;
+    sh(&world.person(), &["rm", "--quiet", "b.txt"]);
+    world.main_moves("z.txt", "z").await;
+    // The same place holds something else by now: nobody but people knows whether that stands for it.
+    let main = world.main_moves("b.txt", "another\n").await;
+    let caught = world.catch_up(&own, &main).await;
+    assert!(matches!(&caught, CatchUp::Conflict { paths, .. } if *paths == ["b.txt"]), "{caught:?}");
 }
 
 #[tokio::test]

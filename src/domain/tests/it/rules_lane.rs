@@ -61,6 +61,22 @@ fn landed_and_deployed_is_done() {
 }
 
 #[test]
+fn what_of_ours_keeps_a_deploy_from_running_is_tried_again_and_then_a_persons() {
+    let could_not = || landed_with(DeployEnd::CouldNotRun { why: "no room on the disk".to_owned() });
+    for mut task in [landing(), deploying()] {
+        let after = change(&task, &could_not()).task;
+        assert_eq!(after.landed, Some(landed()), "what is on main stays true");
+        assert!(matches!(after.state, State::Waiting { then: Step::Deploy, .. }), "{:?}", after.state);
+        assert_eq!((after.counters.infrastructure, after.counters.developer_retries), (1, 0));
+        task.counters.infrastructure = task.policy.infrastructure.tries;
+        let after = change(&task, &could_not()).task;
+        let State::Blocked { why: Blocked::Infrastructure { .. }, then: Step::Deploy, .. } = after.state else {
+            panic!("{:?}", after.state)
+        };
+    }
+}
+
+#[test]
 fn a_failed_gate_sends_back_to_development_with_findings_verbatim() {
     let findings = "conflict: src/a.rs\n  ours:   bbbb\n  theirs: 9999";
     for (fault, counted) in [(WorkFault::Tests, (1, 0)), (WorkFault::Gate, (1, 0)), (WorkFault::Conflict, (0, 1))] {

@@ -552,6 +552,7 @@ fn landing_end(step: Step, task: &Task, seed: u64, now: Timestamp) -> LandingEnd
         9 => LandingEnd::Stopped,
         10 => LandingEnd::Landed { landed, deploy: DeployEnd::Failed { why: why() } },
         11 => LandingEnd::Landed { landed, deploy: DeployEnd::AwaitingApproval },
+        13 if step == Step::Deploy => LandingEnd::Landed { landed, deploy: DeployEnd::CouldNotRun { why: why() } },
         12 if step == Step::Deploy => LandingEnd::Landed { landed, deploy: DeployEnd::Deployed { at: now } },
         _ => LandingEnd::Landed { landed, deploy: DeployEnd::NotConfigured },
     }

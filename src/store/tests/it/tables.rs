@@ -203,6 +203,8 @@ async fn only_conclusive_unexpired_verdicts_on_the_same_evidence_are_found() {
     assert_eq!(found.verdict.outcome, VerdictOutcome::Passed);
     assert_eq!(store.find_verdict(&key, at(50)).await.unwrap(), None, "expired");
     for other in [
+        EvidenceKey { head: sha('d'), ..key.clone() },
+        EvidenceKey { repo: "other".parse().unwrap(), ..key.clone() },
         EvidenceKey { tree: sha('d'), ..key.clone() },
         EvidenceKey { base: sha('d'), ..key.clone() },
         EvidenceKey { environment: "f".to_owned(), ..key.clone() },
