@@ -59,8 +59,8 @@ pub struct CommandLimits {
     pub check: Millis,
     /// Longest run of the tests.
     pub test: Millis,
-    /// Longest run of the tests on a caught-up commit, and on `main` alone.
-    pub retest: Millis,
+    /// Longest run of the tests on a caught-up commit, and on `main` alone; that of the tests when `None`.
+    pub retest: Option<Millis>,
     /// Longest run of the staging, image build, deploy and rollback commands.
     pub deploy: Millis,
     /// How long the health command may keep failing before the deploy counts as failed.
@@ -74,7 +74,7 @@ impl Default for CommandLimits {
         Self {
             check: Millis::from_mins(30),
             test: Millis::from_mins(60),
-            retest: Millis::from_mins(60),
+            retest: None,
             deploy: Millis::from_mins(30),
             health: Millis::from_mins(2),
             grace: Millis::from_secs(10),
@@ -89,8 +89,8 @@ pub struct CoverageSettings {
     pub command: Option<String>,
     /// Where it leaves its report, relative to the checkout; the usual places when `None`.
     pub report: Option<RepoPath>,
-    /// Whether it runs the whole test suite.
-    pub runs_tests: bool,
+    /// Whether it runs the whole test suite; found out when `None`.
+    pub runs_tests: Option<bool>,
     /// By which rule it is judged.
     pub policy: CoveragePolicy,
     /// Longest run; that of the tests when `None`.
@@ -99,7 +99,7 @@ pub struct CoverageSettings {
 
 impl Default for CoverageSettings {
     fn default() -> Self {
-        Self { command: None, report: None, runs_tests: true, policy: CoveragePolicy::default(), limit: None }
+        Self { command: None, report: None, runs_tests: None, policy: CoveragePolicy::default(), limit: None }
     }
 }
 

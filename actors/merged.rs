@@ -28,7 +28,8 @@ impl Landing {
         let coverage = match as_judged && task.policy.gates.coverage.is_asked() {
             true => {
                 let base = task.base.as_ref().unwrap_or(&main_at);
-                gates::coverage::measured_before(&self.ctx, &self.subject(task, base, &own).await?).await
+                let subject = self.subject(task, base, &own).await?;
+                gates::coverage::measured_before(&self.ctx, &subject, task.policy.no_tests).await
             }
             false => None,
         };

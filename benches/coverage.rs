@@ -173,7 +173,7 @@ async fn rounds(running: &Running, heads: &[CommitSha], repo: &Path, to: &Path) 
     ctx.store.create_task(&task, Vec::new(), Vec::new(), None, ctx.now()).await?;
     // The first one lands: the baseline that all others are compared with, line by line.
     let slot = coverage::Slot::default();
-    passed(coverage::run(ctx, &subject_of(ctx, &task, &heads[0], &heads[1], "bench0").await?, &slot).await.end)?;
+    passed(coverage::run(ctx, &subject_of(ctx, &task, &heads[0], &heads[1], "bench0").await?, false, &slot).await.end)?;
     let landing = NewLanding {
         task: task.id.clone(),
         sha: heads[1].clone(),
@@ -228,7 +228,7 @@ async fn rounds(running: &Running, heads: &[CommitSha], repo: &Path, to: &Path) 
         git_show(repo, head)?;
         let read = reading(ctx, repo, head, &about, to).await?;
         let begun = Instant::now();
-        passed(coverage::run(ctx, &asked, &coverage::Slot::default()).await.end)?;
+        passed(coverage::run(ctx, &asked, false, &coverage::Slot::default()).await.end)?;
         let took = begun.elapsed();
         if round > 0 {
             seen.tests.push(plain);
@@ -402,7 +402,7 @@ fn whole(files: &str, lines: &str, scratch: &Path) -> Outcome {
         for (pair, run) in heads.windows(2).zip(["bench0", "bench1"]) {
             let asked = subject_of(ctx, &task, &pair[0], &pair[1], run).await?;
             let slot = coverage::Slot::default();
-            passed(coverage::run(ctx, &asked, &slot).await.end)?;
+            passed(coverage::run(ctx, &asked, false, &slot).await.end)?;
             let landing = NewLanding {
                 task: task.id.clone(),
                 sha: pair[1].clone(),

@@ -442,8 +442,8 @@ pub struct Commands {
     pub coverage: Option<String>,
     /// Where that command leaves its report, relative to the checkout.
     pub coverage_report: Option<String>,
-    /// Whether that command runs the whole test suite.
-    pub coverage_runs_tests: bool,
+    /// Whether that command runs the whole test suite; found out when absent.
+    pub coverage_runs_tests: Option<bool>,
     /// Deploys a task's head to a staging place.
     pub staging: Option<String>,
     /// Builds the image that will be deployed, from what is about to land.
@@ -467,7 +467,7 @@ impl Default for Commands {
             junit: None,
             coverage: None,
             coverage_report: None,
-            coverage_runs_tests: true,
+            coverage_runs_tests: None,
             staging: None,
             build_image: None,
             deploy: None,

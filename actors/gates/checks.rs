@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use orch_adapters::git::{GitError, RepoGit};
 use orch_adapters::reports::junit;
+use orch_domain::coverage::rules::stands_for;
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::Verdict;
 use orch_domain::ids::CommitSha;
@@ -27,7 +28,7 @@ use super::answer::{GateAnswer, GateSubject};
 use super::cancel;
 use super::command::{self, Command, Found, gate_of};
 use super::conclude::surroundings;
-use super::coverage::{self, Kept, Plan, Planned};
+use super::coverage::{self, Bounds, Kept, Plan, Planned};
 use super::output::{OUTPUT, Shown};
 use super::scratch::Scratch;
 use super::site::{Halt, Line, Site};
@@ -67,12 +68,12 @@ pub async fn run_check(ctx: &Context, req: &CheckRequest) -> GateAnswer {
         return GateAnswer::could_not_run(format!("repository `{}` is not configured any more", req.repo));
     };
     let site = Site::new(ctx, &req.subject, repo, gate_of(req.what));
-    let with_coverage = match combined(&site, req).await {
-        Ok(plan) => plan,
+    let mut found = match command::find(&site.repo.settings.commands, &site.git, req).await {
+        Ok(found) => found,
         Err(error) => return trouble(&error),
     };
-    let found = match command::find(&site.repo.settings.commands, &site.git, req).await {
-        Ok(found) => found,
+    let with_coverage = match combined(&site, req, &mut found).await {
+        Ok(plan) => plan,
         Err(error) => return trouble(&error),
     };
     let command = match (found, &with_coverage) {
@@ -95,15 +96,23 @@ pub async fn run_check(ctx: &Context, req: &CheckRequest) -> GateAnswer {
     check.run().await
 }
 
-/// How coverage is measured in the same run, where that is asked for and one command covers both.
-async fn combined(site: &Site<'_>, req: &CheckRequest) -> Result<Option<Plan>, GitError> {
+/// How coverage is measured in the same run, where that is asked for and one command covers both: somebody says so, or the
+/// tests are nobody's choice and the same runner runs them. A test command that somebody named is run, whatever measures.
+async fn combined(site: &Site<'_>, req: &CheckRequest, found: &mut Found) -> Result<Option<Plan>, GitError> {
     if req.what != RepoCommand::Test || req.no_tests || !req.coverage {
         return Ok(None);
     }
-    Ok(match coverage::plan(&site.repo, &site.git, &req.subject).await? {
-        Planned::Measure(plan) if plan.runs_tests => Some(*plan),
-        Planned::Measure(_) | Planned::NotApplicable(_) => None,
-    })
+    let Planned::Measure(plan) = coverage::plan(&site.repo, &site.git, &req.subject, false).await? else {
+        return Ok(None);
+    };
+    let Found::Command(tests) = found else { return Ok(plan.runs_tests.unwrap_or(true).then_some(*plan)) };
+    let (measures, line) = (&plan.measuring.line, &tests.line);
+    let stands = plan.runs_tests.unwrap_or_else(|| !tests.named && stands_for(&plan.measuring, line));
+    if !stands && plan.runs_tests.is_none() {
+        let way = "if that runs these tests too, `commands.coverage_runs_tests: true` makes it one run";
+        tests.notes.push(format!("coverage is measured by a run of its own (`{measures}`); {way}"));
+    }
+    Ok(stands.then_some(*plan))
 }
 
 fn trouble(error: &GitError) -> GateAnswer {
@@ -164,7 +173,8 @@ impl Check<'_> {
             return self.plain(scratch, junit, Vec::new()).await;
         };
         let (head, what) = (&self.req.head, self.req.what.as_str());
-        let ran = coverage::run_line(&self.site, scratch, plan, head, what, junit.clone()).await?;
+        let bounds = Bounds { limit: self.req.limit, silence: self.req.silence };
+        let ran = coverage::run_line(&self.site, scratch, plan, head, what, junit.clone(), bounds).await?;
         if let Some(why) = ran.not_started() {
             let note = format!("the coverage command did not start ({why}), so the tests were run without it");
             return self.plain(scratch, junit, vec![note]).await;
@@ -175,7 +185,10 @@ impl Check<'_> {
             Ok(measurement) => Kept::Measured(Arc::new(measurement)),
             Err(why) => Kept::NoReport(why),
         };
-        let outcome = self.settle(shown, &coverage::line_of(&self.site, plan, self.req.what.as_str()))?;
+        let mut outcome = self.settle(shown, &coverage::line_of(&self.site, plan, what, bounds))?;
+        if let Some(Command { line, source, .. }) = &self.command {
+            outcome.notes.push(format!("the coverage command stands for `{line}` ({source}), which was not run"));
+        }
         if outcome.verdict == Verdict::Passed {
             coverage::put(self.site.ctx, &key, &kept).await;
         }

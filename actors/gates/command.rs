@@ -28,6 +28,8 @@ pub(super) struct Command {
     pub(super) line: String,
     /// Where it comes from, for the report.
     pub(super) source: String,
+    /// Whether somebody named it.
+    pub(super) named: bool,
     /// Loud notes for the report.
     pub(super) notes: Vec<String>,
 }
@@ -64,7 +66,7 @@ pub(super) async fn find(commands: &Commands, git: &RepoGit, req: &CheckRequest)
     }
     if let Some(line) = configured {
         let source = format!("`{}` command in the settings", req.what.as_str());
-        return Ok(Found::Command(Command { line: line.clone(), source, notes: Vec::new() }));
+        return Ok(Found::Command(Command { line: line.clone(), source, named: true, notes: Vec::new() }));
     }
     if req.what != RepoCommand::Test {
         return Ok(Found::NothingToRun(format!("no `{}` command is configured", req.what.as_str())));
@@ -77,7 +79,7 @@ async fn detected(git: &RepoGit, req: &CheckRequest) -> Result<Found, GitError> 
     let first = match detect_at(git, rules).await? {
         Ok(found) => {
             let source = format!("detected at {}: {}", rules.short(), found.why);
-            return Ok(Found::Command(Command { line: found.command, source, notes: Vec::new() }));
+            return Ok(Found::Command(Command { line: found.command, source, named: false, notes: Vec::new() }));
         }
         Err(nothing) => nothing,
     };
@@ -86,7 +88,7 @@ async fn detected(git: &RepoGit, req: &CheckRequest) -> Result<Found, GitError> 
     {
         let note = format!("base has no tests; the command was detected in the branch itself: {}", found.why);
         let source = format!("detected at the head {}: {}", req.head.short(), found.why);
-        return Ok(Found::Command(Command { line: found.command, source, notes: vec![note] }));
+        return Ok(Found::Command(Command { line: found.command, source, named: false, notes: vec![note] }));
     }
     Ok(Found::NotConfigured(format!(
         "{first} (`commands.test` of repository `{}`, or `--test-cmd`; `--no-tests` works without)",
@@ -99,10 +101,20 @@ async fn detect_at(git: &RepoGit, at: &CommitSha) -> Result<Result<Detected, Not
 }
 
 /// Answers a question about the files of one commit. They are read as they are asked for, so that no list of them is
-/// kept twice.
+/// kept twice. What is there and no file that can be read is as good as not there.
 pub(super) async fn with_files_at<T>(
     git: &RepoGit,
     at: &CommitSha,
+    ask: impl Fn(Files<'_>) -> T,
+) -> Result<T, GitError> {
+    with_any_files_at(git, at, |_| None, ask).await
+}
+
+/// The same; `odd` is the text of what is there and is no file that can be read.
+pub(super) async fn with_any_files_at<T>(
+    git: &RepoGit,
+    at: &CommitSha,
+    odd: fn(&FileAt) -> Option<String>,
     ask: impl Fn(Files<'_>) -> T,
 ) -> Result<T, GitError> {
     let mut known: BTreeMap<String, Option<String>> = BTreeMap::new();
@@ -122,19 +134,16 @@ pub(super) async fn with_files_at<T>(
         }
         for path in asked {
             let text = match path.parse::<RepoPath>() {
-                Ok(name) => text_at(git, at, &name).await?,
+                Ok(name) => match git.read_through_links_at(at, &name, MOST_BYTES).await? {
+                    FileAt::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                    FileAt::Missing => None,
+                    other @ (FileAt::NotAFile | FileAt::TooLarge { .. }) => odd(&other),
+                },
                 Err(_) => None,
             };
             known.insert(path, text);
         }
     }
-}
-
-async fn text_at(git: &RepoGit, at: &CommitSha, path: &RepoPath) -> Result<Option<String>, GitError> {
-    Ok(match git.read_file_at(at, path, MOST_BYTES).await? {
-        FileAt::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        FileAt::Missing | FileAt::NotAFile | FileAt::TooLarge { .. } => None,
-    })
 }
 
 /// What the branch changed about its own tests, for the reviewer: deleted tests and changed test configuration.

@@ -47,6 +47,8 @@ async fn c8_measures_a_javascript_package_in_the_run_of_its_tests() {
     let first = world.gate(&base, &head, "run2").await;
     assert_eq!(world.jobs(), jobs, "one run for both");
     assert!(first.note().contains("100.00 % (6 of 6 lines)"), "{}", first.note());
+    let tools = &first.report.as_ref().expect("one").header.tools;
+    assert!(tools.iter().any(|tool| tool.version == "10.1.3"), "LCOV does not say which tool: {tools:?}");
     world.land(&head, first.landed).await;
 
     let gone = world.commit("gone", &[("test/sub.test.js", "")]).await;

@@ -38,6 +38,8 @@ fn rust_test(what: &str, result: u32) -> String {
 async fn cargo_llvm_cov_measures_a_rust_package_in_the_run_of_its_tests() {
     let mut world = World::rust().await;
     world.settings.coverage.command = Some("cargo-llvm-cov".to_owned());
+    // There are no doc tests, which it would not run.
+    world.settings.coverage.runs_tests = Some(true);
     let files = [
         ("Cargo.toml", MANIFEST),
         ("Cargo.lock", LOCK),
@@ -54,6 +56,8 @@ async fn cargo_llvm_cov_measures_a_rust_package_in_the_run_of_its_tests() {
     let first = world.gate(&base, &head, "run2").await;
     assert_eq!(world.jobs(), jobs, "one run for both");
     assert!(first.note().contains("100.00 % (6 of 6 lines)"), "{}", first.note());
+    let tools = &first.report.as_ref().expect("one").header.tools;
+    assert!(tools.iter().any(|tool| tool.version.starts_with("cargo-llvm-cov 0.9.1, rustc ")), "{tools:?}");
     world.land(&head, first.landed).await;
     let gone = world.commit("gone", &[("tests/sub.rs", "")]).await;
     let answer = world.gate(&base, &gone, "run3").await;

@@ -208,6 +208,28 @@ async fn settings_that_hide_lines_are_base_s() {
     let answer = world.gate(&base, &head, "run2").await;
     assert!(answer.findings().contains("71.42 % (5 of 7 lines) is below the baseline"), "{}", answer.findings());
     assert!(answer.has("the branch changes coverage settings (.coveragerc); it was measured with base's"));
+    // The same in other spellings, of which none is in force.
+    let git = |args: &[&str]| world.author_git(args, Some(&world.author));
+    let rules = "omit = [\"app/more.py\"]\n";
+    let toml = [
+        format!("[tool.coverage.run] # settings\n{rules}"),
+        format!("[tool]\ncoverage.run.{rules}"),
+        format!("[tool.\"coverage\".run]\n{rules}"),
+    ];
+    let untested = ("app/more.py", "def mul(a, b):\n    c = a * b\n    return c\n");
+    for (n, text) in toml.iter().enumerate() {
+        let head = world.commit(&format!("toml{n}"), &[untested, ("pyproject.toml", text)]).await;
+        let answer = world.gate(&base, &head, &format!("toml{n}")).await;
+        assert!(answer.findings().contains("57.14 % (4 of 7 lines)"), "{text}: {}", answer.findings());
+        assert!(answer.has("the branch changes coverage settings (pyproject.toml)"), "{text}");
+    }
+    world.commit("link", &[untested, ("conf/c.ini", "[run]\nomit = app/more.py\n")]).await;
+    git(&["checkout", "--quiet", "link"]);
+    std::os::unix::fs::symlink("conf/c.ini", world.author.join(".coveragerc")).expect("made");
+    let head = world.commit("link", &[]).await;
+    let answer = world.gate(&base, &head, "link1").await;
+    assert!(answer.findings().contains("57.14 % (4 of 7 lines)"), "{}", answer.findings());
+    assert!(answer.has("the branch changes coverage settings (.coveragerc)"));
     // A pragma is in the code itself: it works.
     let pragma = more.replace("def mul(a, b):", "def mul(a, b):  # pragma: no cover");
     let head = world.commit("pragma", &[("app/__init__.py", &pragma)]).await;

@@ -86,7 +86,7 @@ impl World {
     pub(super) async fn gate(&self, base: &CommitSha, head: &CommitSha, run: &str) -> Answer {
         let subject = self.request(RepoCommand::Test, base, head, run).subject;
         let slot = Slot::default();
-        let answer = bounded(coverage::run(&self.context(), &subject, &slot)).await;
+        let answer = bounded(coverage::run(&self.context(), &subject, false, &slot)).await;
         assert!(self.nothing_left(), "the checkouts are gone afterwards");
         let report = answer.report.map(|report| {
             let expect = Expect {
@@ -182,7 +182,9 @@ async fn the_first_measurement_is_judged_by_the_minimum_alone_and_lands_as_the_f
 #[tokio::test]
 async fn tests_and_coverage_are_one_run() {
     let mut world = World::measuring(COPY).await;
+    // Somebody says that it covers what somebody named.
     world.settings.commands.test = Some("echo 'must not run'; exit 1".to_owned());
+    world.settings.coverage.runs_tests = Some(true);
     let base = world.commit("main", &[("README", "x")]).await;
     let head = world.covered("task", &lcov(&[("a.py", &[1], &[])])).await;
     assert!(matches!(world.tests(&base, &head, "run1").await, CheckEnd::Passed { .. }));
@@ -190,7 +192,7 @@ async fn tests_and_coverage_are_one_run() {
     assert!(world.gate(&base, &head, "run2").await.note().contains("100.00 %"));
     assert_eq!(world.jobs(), 1, "what the tests' run measured is taken");
     // A command that does not run all tests does not stand for them.
-    world.settings.coverage.runs_tests = false;
+    world.settings.coverage.runs_tests = Some(false);
     world.settings.commands.test = Some("echo '7 passed in 0.1s'".to_owned());
     let CheckEnd::Passed { note, .. } = world.tests(&base, &head, "run3").await else { panic!("passes") };
     assert!(note.contains("7 tests"), "{note}");
@@ -245,10 +247,7 @@ async fn a_tool_that_cannot_start_passes_loudly_or_fails_and_a_branch_that_break
     // The tests run without it.
     let CheckEnd::Passed { note, .. } = world.tests(&base, &head, "run2").await else { panic!("passes") };
     assert!(note.contains("3 tests"), "{note}");
-    world.settings.coverage.policy.fail_closed = true;
-    assert!(world.gate(&base, &head, "run3").await.findings().contains("`gates.coverage.fail_closed` is on"));
     // It starts on base: then it is the branch's doing.
-    world.settings.coverage.policy.fail_closed = false;
     let tool = format!("test -e tool || exit 127; {COPY}");
     world.settings.coverage.command = Some(tool);
     let base = world.covered("main", &lcov(&[("a.py", &[1], &[])])).await;
@@ -361,7 +360,7 @@ async fn a_tools_own_settings_that_the_branch_changes_are_put_into_base_too() {
 #[tokio::test]
 async fn a_near_miss_is_measured_once_more_and_the_better_one_counts() {
     let mut world = World::measuring(
-        "read which < \"$OUTSIDE/next\"; cat $which > \"$ORCH_COVERAGE_REPORT\"; echo '1 passed in 0.1s'",
+        "read which < \"$OUTSIDE/next\"; [ $which != die ] || kill -KILL $$; cat $which > \"$ORCH_COVERAGE_REPORT\"; echo '1 passed in 0.1s'",
     )
     .await;
     let pipe = world.outside().join("next");
@@ -405,6 +404,12 @@ async fn a_near_miss_is_measured_once_more_and_the_better_one_counts() {
     let answer = world.gate(&base, &head, "run3").await;
     bounded(fed).await.expect("both were read");
     assert!(answer.findings().contains("89.50 %") && answer.has("measured twice"));
+    // The second run cannot run: what the first one found stands, and is not asked for again.
+    let head = world.commit("third", &[("e", "x")]).await;
+    let fed = names(["low\n", "die\n"]);
+    let answer = world.gate(&base, &head, "run4").await;
+    bounded(fed).await.expect("both were read");
+    assert!(answer.findings().contains("89.50 %") && answer.has("was to be measured once more, which gave nothing"));
 }
 
 fn mkfifo(path: &Path) {

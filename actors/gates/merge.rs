@@ -226,7 +226,7 @@ impl<'g> Gate<'g> {
     }
 
     async fn tests_on(&self, subject: GateSubject, anew: bool) -> GateAnswer {
-        let limit = Some(self.repo.settings.limits.retest);
+        let limit = self.repo.settings.limits.retest;
         let Suite { no_tests, coverage, .. } = self.suite;
         let check = CheckRequest { subject, what: RepoCommand::Test, no_tests, coverage, limit, silence: None, anew };
         run_check(self.ctx, &check).await

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use orch_adapters::jobs::FinishedJob;
 use orch_adapters::reports::junit::{self, JunitReport};
+use orch_domain::ids::CommitSha;
 use orch_domain::job::JobEnd;
 use orch_domain::names::RepoPath;
 use orch_domain::testcount::{Counts, counts_from_output, plain};
-use orch_domain::testnames::failed_in_output;
+use orch_domain::testnames::{self, failed_in_output};
 
 /// Most output that is kept and looked through for counts, per stream.
 pub(super) const OUTPUT: u64 = 64 << 20;
@@ -64,6 +65,15 @@ impl Shown {
             failed,
             cut: finished.exit.log_cut,
         })
+    }
+}
+
+impl Shown {
+    /// What is said about tests that fail: the line, why, the failed tests by name, the end of the output.
+    pub(super) fn findings(&self, line: &str, on: &CommitSha, why: &str) -> String {
+        let whole = !self.cut && self.counts.is_none_or(|counts| counts.failed == self.failed.len() as u64);
+        let named = testnames::list(&self.failed, whole);
+        format!("`{line}` failed on {}: {why}\n\n{named}{}", on.short(), self.tail)
     }
 }
 

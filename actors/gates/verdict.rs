@@ -32,12 +32,12 @@ impl Check<'_> {
     /// The shell line: where coverage is measured in the same run, that command.
     fn line(&self) -> &str {
         let plain = self.command.as_ref().map(|command| command.line.as_str()).unwrap_or_default();
-        self.with_coverage.as_ref().map_or(plain, |plan| plan.line.as_str())
+        self.with_coverage.as_ref().map_or(plain, |plan| plan.measuring.line.as_str())
     }
 
     fn source(&self) -> String {
         match (&self.with_coverage, &self.command) {
-            (Some(plan), _) => format!("{}; it runs the tests and measures coverage", plan.source),
+            (Some(plan), _) => format!("{}; it runs the tests and measures coverage", plan.measuring.why),
             (None, Some(command)) => command.source.clone(),
             (None, None) => String::new(),
         }

@@ -114,7 +114,8 @@ impl Landing {
             let (ctx, slot) = (self.ctx.clone(), coverage::Slot::default());
             let subject = self.subject(task, main_at, head).await?;
             let (asked, left) = (subject.clone(), slot.clone());
-            let work = async move { coverage::run(&ctx, &asked, &left).await };
+            let no_tests = task.policy.no_tests;
+            let work = async move { coverage::run(&ctx, &asked, no_tests, &left).await };
             let answer = self.ask(task, subject, GateName::Coverage, work).await?;
             self.take(&mut judged, GateName::Coverage, answer, "", main_at, caught).await?;
             judged.coverage = slot.get().cloned();

@@ -17,7 +17,7 @@ pub struct CoverageGate {
     /// Repositories by name, or `*`.
     #[serde(deserialize_with = "units::or_empty")]
     pub repos: Vec<String>,
-    /// Whether a coverage tool that could not start fails the gate instead of passing it with a warning.
+    /// Whether a coverage tool that could not start keeps a change from main instead of passing it with a warning.
     pub fail_closed: bool,
     /// Which rule holds.
     pub mode: CoverageMode,

@@ -295,6 +295,7 @@ impl<'a> Demo<'a> {
             test: Some("sh tests.sh".to_owned()),
             // It runs the tests too: tests and coverage are one run.
             coverage: Some("sh cover.sh".to_owned()),
+            coverage_runs_tests: Some(true),
             ..Commands::default()
         };
         let main = "main".parse().map_err(|_| wrong("`main` is a branch name"))?;

@@ -364,7 +364,7 @@ async fn repository(
         limits: CommandLimits {
             check: repo.check_timeout.unwrap_or(config.limits.check_time),
             test: repo.test_timeout.unwrap_or(config.limits.test_time),
-            retest: config.gates.merge.retest_timeout.or(repo.test_timeout).unwrap_or(config.limits.test_time),
+            retest: config.gates.merge.retest_timeout,
             deploy: repo.deploy_timeout.unwrap_or(config.limits.deploy_time),
             health: repo.health_timeout.unwrap_or(config.limits.health_time),
             grace: config.limits.stop_grace,

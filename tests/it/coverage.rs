@@ -31,7 +31,10 @@ fn repository(repo: &Path) {
 }
 
 fn covered() -> Setup {
-    Setup::default().repo(|r| r.commands.coverage = Some("sh cover.sh".to_owned()))
+    Setup::default().repo(|r| {
+        r.commands.coverage = Some("sh cover.sh".to_owned());
+        r.commands.coverage_runs_tests = Some(true);
+    })
 }
 
 fn writes(path: &str, text: &str) -> String {
@@ -178,7 +181,7 @@ const TESTS: &str = "test: 'sh check.sh'";
 
 fn rising() -> Outside {
     let world = Outside::new(MAKER);
-    world.change_settings(TESTS, &format!("{TESTS}, coverage: '{RISING}'"));
+    world.change_settings(TESTS, &format!("{TESTS}, coverage: '{RISING}', coverage_runs_tests: true"));
     world
 }
 

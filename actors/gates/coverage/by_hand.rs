@@ -14,7 +14,8 @@ use crate::gates::site::Halt;
 /// Asks the gate about `subject.head`, compared with `subject.base`. Both are measured.
 pub async fn run_by_hand(ctx: &Context, subject: &GateSubject) -> GateAnswer {
     let started = ctx.now();
-    let (site, tree, planned) = match find_out(ctx, subject).await {
+    let no_tests = ctx.repo(&subject.repo).is_some_and(|repo| repo.settings.policy.no_tests);
+    let (site, tree, planned) = match find_out(ctx, subject, no_tests).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };
@@ -42,10 +43,11 @@ impl Gate<'_> {
     async fn of_base(&self) -> Result<Option<Baseline>, Halt> {
         let base = self.site.subject.rules_at();
         let tree = tree_of(&self.site.git, base).await.map_err(|error| error.to_string())?;
-        let measured = match self.measured(base, &tree, &self.plan.for_base(), false).await? {
+        let plan = self.plan.for_base();
+        let measured = match self.measured(base, &tree, &plan, false).await? {
             Outcome::Measured(measured) => measured,
             Outcome::NotStarted(_) => return Ok(None),
-            Outcome::NoReport(why) | Outcome::Failed(why) => return Err(Halt::CouldNotRun(why)),
+            Outcome::NoReport(why) | Outcome::Red(why) | Outcome::Failed(why) => return Err(Halt::CouldNotRun(why)),
         };
         let Measurement { about, coverage } = measured.as_ref();
         Ok(Some(Baseline {
@@ -57,7 +59,7 @@ impl Gate<'_> {
             reason: "base, measured".to_owned(),
             at: self.started,
             measured_by: Some(about.measured_by.clone()),
-            measurement: Some(self.key_of(&tree)),
+            measurement: Some(self.key_of(&plan, &tree)),
             excluded: coverage.excluded,
             format: Some(about.format),
             tool: about.tool.clone(),

@@ -25,6 +25,8 @@ pub(in crate::gates) enum Kept {
     Measured(Arc<Measurement>),
     /// The tests ran and left no report that counts.
     NoReport(String),
+    /// Tests fail; with their findings. Kept of base alone, which everybody's red run is compared with.
+    Red(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub(in crate::gates) enum Kept {
 struct Without {
     why: String,
     at: Timestamp,
+    #[serde(default)]
+    red: bool,
 }
 
 fn file(folder: &Path, key: &str, ending: &str) -> PathBuf {
@@ -50,7 +54,7 @@ pub(in crate::gates) async fn find(ctx: &Context, key: &str, within: Option<Mill
             return measured.ok().filter(|kept| fresh(kept.about.started)).map(|kept| Kept::Measured(Arc::new(kept)));
         }
         let none: Without = serde_json::from_str(&read(&file(&folder, &key, "none"))?).ok()?;
-        fresh(none.at).then_some(Kept::NoReport(none.why))
+        fresh(none.at).then_some(if none.red { Kept::Red(none.why) } else { Kept::NoReport(none.why) })
     });
     found.await.ok().flatten()
 }
@@ -89,8 +93,9 @@ pub(in crate::gates) async fn put(ctx: &Context, key: &str, kept: &Kept) {
                 put_parts(&file(&folder, &key, "lines"), measurement.parts())?;
                 "none"
             }
-            Kept::NoReport(why) => {
-                let text = serde_json::to_string(&Without { why, at: now }).map_err(std::io::Error::other)?;
+            Kept::NoReport(ref why) | Kept::Red(ref why) => {
+                let none = Without { why: why.clone(), at: now, red: matches!(kept, Kept::Red(_)) };
+                let text = serde_json::to_string(&none).map_err(std::io::Error::other)?;
                 put_file(&file(&folder, &key, "none"), text.as_bytes())?;
                 "lines"
             }

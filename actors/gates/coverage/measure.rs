@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
+use std::time::SystemTime;
 
 use orch_adapters::reports::coverage::{CommitFiles, CoverageError, CoverageReport, Places, Since};
 use orch_adapters::reports::junit;
+use orch_domain::coverage::rules::TOOL;
 use orch_domain::coverage::{About, Measurement, start};
 use orch_domain::ids::CommitSha;
 use orch_domain::names::RepoPath;
@@ -26,6 +29,8 @@ pub(in crate::gates) struct Ran {
     pub(in crate::gates) shown: Shown,
     /// Its report.
     pub(in crate::gates) report: Result<CoverageReport, CoverageError>,
+    /// Which tool made it, as the command says.
+    tool: Option<String>,
     started: Timestamp,
     duration: Millis,
 }
@@ -45,14 +50,16 @@ impl Ran {
         head: &CommitSha,
         tree: &CommitSha,
     ) -> (Shown, Result<Measurement, String>) {
+        let said = self.tool;
         let measured = self.report.map_err(|error| error.to_string()).map(|report| {
+            let tool = report.tool.or(said);
             let about = About {
                 repo: site.subject.repo.clone(),
                 head: head.clone(),
                 tree: tree.clone(),
                 format: report.format,
-                measured_by: plan.measured_by(report.format, report.tool.as_deref()),
-                tool: report.tool,
+                measured_by: plan.measured_by(report.format, tool.as_deref()),
+                tool,
                 configuration: plan.configuration.clone(),
                 report: report.place,
                 started: self.started,
@@ -65,13 +72,23 @@ impl Ran {
     }
 }
 
-/// The command as a line to run, but for its environment.
-pub(in crate::gates) fn line_of<'l>(site: &Site<'_>, plan: &'l Plan, what: &'l str) -> Line<'l> {
+/// What the run of a coverage command is held to by whoever asks for it, besides its own settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::gates) struct Bounds {
+    /// Longest run.
+    pub(in crate::gates) limit: Option<Millis>,
+    /// Longest silence.
+    pub(in crate::gates) silence: Option<Millis>,
+}
+
+/// The command as a line to run, but for its environment. Of two limits that are named the shorter one holds.
+pub(in crate::gates) fn line_of<'l>(site: &Site<'_>, plan: &'l Plan, what: &'l str, bounds: Bounds) -> Line<'l> {
+    let named = [bounds.limit, plan.limit].into_iter().flatten().min();
     Line {
         what,
-        line: &plan.line,
-        limit: plan.limit.unwrap_or_else(|| site.limit()),
-        silence: None,
+        line: &plan.measuring.line,
+        limit: named.unwrap_or_else(|| site.limit()),
+        silence: bounds.silence,
         env: BTreeMap::new(),
     }
 }
@@ -84,6 +101,7 @@ pub(in crate::gates) async fn run(
     sha: &CommitSha,
     what: &str,
     junit: Option<RepoPath>,
+    bounds: Bounds,
 ) -> Result<Ran, Halt> {
     // In the private folders: the branch's files never meet it.
     let folder = scratch.private().tmp.join("coverage");
@@ -102,7 +120,8 @@ pub(in crate::gates) async fn run(
     });
     let (places, since, rules) = prepared.await.map_err(|error| format!("old reports were not removed: {error}"))??;
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
-    let mut line = line_of(site, plan, what);
+    let before = clock(scratch).await?;
+    let mut line = line_of(site, plan, what, bounds);
     line.env.extend([
         (COVERAGE_REPORT.to_owned(), text(places.asked_for())),
         (COVERAGE_DIR.to_owned(), text(folder.clone())),
@@ -120,7 +139,51 @@ pub(in crate::gates) async fn run(
         Ok::<_, String>((shown, places.read(&since)))
     });
     let (shown, report) = read.await.map_err(|error| format!("what it left could not be read: {error}"))??;
-    Ok(Ran { shown, report, started, duration })
+    if matches!(report, Err(CoverageError::Stale { .. })) {
+        went_on(before, clock(scratch).await?)?;
+    }
+    let tool = said(folder).await;
+    Ok(Ran { shown, report, tool, started, duration })
+}
+
+/// What the command says about its tool, for formats that do not: all on one line.
+async fn said(folder: std::path::PathBuf) -> Option<String> {
+    const MOST: u64 = 1_000;
+    let read = tokio::task::spawn_blocking(move || {
+        let (path, mut text) = (folder.join(TOOL), Vec::new());
+        // The job is over: what is a plain file now stays one.
+        fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
+        fs::File::open(&path).ok()?.take(MOST).read_to_end(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let line: String = lines.join(", ").chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect();
+        Some(line).filter(|line| !line.is_empty())
+    });
+    read.await.ok().flatten()
+}
+
+/// What time the file system has that a report would lie in.
+async fn clock(scratch: &Scratch) -> Result<SystemTime, Halt> {
+    let marker = scratch.root().join("clock");
+    let read = tokio::task::spawn_blocking(move || {
+        fs::write(&marker, b"")?;
+        let now = fs::metadata(&marker)?.modified()?;
+        fs::remove_file(&marker)?;
+        Ok::<_, std::io::Error>(now)
+    });
+    let read = read.await.map_err(|error| format!("the clock of the disk was not read: {error}"))?;
+    read.map_err(|error| Halt::CouldNotRun(format!("the clock of the disk could not be read: {error}")))
+}
+
+/// A report looks old, too, when the clock was set back while it was made: then nothing can be said about its age.
+fn went_on(before: SystemTime, after: SystemTime) -> Result<(), Halt> {
+    match before.duration_since(after) {
+        Ok(back) if back > std::time::Duration::ZERO => Err(Halt::CouldNotRun(format!(
+            "the clock was set back by {} s during the run, so whether the coverage report is of this run is not known",
+            back.as_secs().max(1)
+        ))),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Removes old reports, and puts coverage.py's settings of base where the environment will name them. Blocks.
@@ -140,16 +203,29 @@ pub(super) async fn overlay(scratch: &Scratch, plan: &Plan) -> Result<(), Halt> 
     let put = tokio::task::spawn_blocking(move || {
         for (file, text) in files {
             // The file itself, never what it links to.
-            match fs::remove_file(tree.join(file)) {
+            match fs::remove_file(tree.join(&file)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
             if let Some(text) = text {
-                fs::write(tree.join(file), text)?;
+                fs::write(tree.join(&file), text)?;
             }
         }
         Ok(())
     });
     let put = put.await.map_err(|error| format!("the branch's coverage settings were not put in place: {error}"))?;
     put.map_err(|error| Halt::CouldNotRun(format!("the branch's coverage settings could not be put in place: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_is_nobodys_mistake() {
+        let (one, other) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(5_500));
+        assert!(went_on(one, other).is_ok() && went_on(one, one).is_ok());
+        let Err(Halt::CouldNotRun(why)) = went_on(other, one) else { panic!("it went back") };
+        assert!(why.contains("set back by 5 s"), "{why}");
+    }
 }

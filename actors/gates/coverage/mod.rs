@@ -6,6 +6,7 @@
 //! measured on its tree. Refuses to touch the baseline: the store moves it with the landing.
 
 mod by_hand;
+mod charge;
 mod kept;
 mod measure;
 mod named;
@@ -14,7 +15,7 @@ mod text;
 
 use std::sync::{Arc, OnceLock};
 
-use orch_domain::coverage::{Because, Judgement, Landed, Mark, Measurement, Rebase, Totals, judge};
+use orch_domain::coverage::{Because, CoverageMode, Judgement, Landed, Mark, Measurement, Rebase, Totals, judge};
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, ToolVersion, Verdict};
 use orch_domain::ids::CommitSha;
@@ -26,10 +27,10 @@ use orch_store::Baseline;
 pub use by_hand::run_by_hand;
 pub(in crate::gates) use kept::{Kept, find_fresh, put};
 pub(crate) use kept::{doomed, forget};
-pub(in crate::gates) use measure::{Ran, line_of, run as run_line};
+pub(in crate::gates) use measure::{Bounds, Ran, line_of, run as run_line};
 pub(in crate::gates) use plan::{Plan, Planned, plan};
 
-use super::answer::{GateAnswer, GateSubject};
+use super::answer::{Cause, GateAnswer, GateSubject};
 use super::checks::tree_of;
 use super::conclude::{Evidence, Found, conclude, count, fenced, known, surroundings};
 use super::site::{Halt, Site};
@@ -47,7 +48,9 @@ enum Outcome {
     NoReport(String),
     /// The tool never started.
     NotStarted(String),
-    /// The command failed; with the end of its output.
+    /// Tests fail; with findings.
+    Red(String),
+    /// `setup` works on base and not here; with the end of its output.
     Failed(String),
 }
 
@@ -63,6 +66,27 @@ struct Basis {
     floor: Option<Mark>,
 }
 
+/// What the head is held against.
+enum Against {
+    /// This.
+    Basis(Box<Basis>),
+    /// Nothing: there is no baseline, or the rule does not look at it.
+    Nothing,
+    /// Nothing, since base cannot have the settings by which the head was measured.
+    Incomparable,
+    /// Base, which would have to be measured first.
+    NotMeasured,
+}
+
+impl Against {
+    fn basis(&self) -> Option<&Basis> {
+        match self {
+            Self::Basis(basis) => Some(basis),
+            Self::Nothing | Self::Incomparable | Self::NotMeasured => None,
+        }
+    }
+}
+
 /// One run of the gate, with everything that is known before it measures.
 struct Gate<'c> {
     site: Site<'c>,
@@ -75,10 +99,10 @@ struct Gate<'c> {
 }
 
 /// Asks the gate about `subject.head`, which is caught up on `subject.base`. What was measured is left in the slot when
-/// the answer lets it pass.
-pub async fn run(ctx: &Context, subject: &GateSubject, slot: &Slot) -> GateAnswer {
+/// the answer lets it pass. `no_tests`: the repository is worked on without tests.
+pub async fn run(ctx: &Context, subject: &GateSubject, no_tests: bool, slot: &Slot) -> GateAnswer {
     let started = ctx.now();
-    let (site, tree, planned) = match find_out(ctx, subject).await {
+    let (site, tree, planned) = match find_out(ctx, subject, no_tests).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };
@@ -96,12 +120,12 @@ pub async fn run(ctx: &Context, subject: &GateSubject, slot: &Slot) -> GateAnswe
 
 /// What an earlier run measured on the tree of `subject.head`, for work that reached main by another hand than the lane's:
 /// judged as it would land now, without running anything.
-pub(crate) async fn measured_before(ctx: &Context, subject: &GateSubject) -> Option<Landed> {
-    let (site, tree, planned) = find_out(ctx, subject).await.ok()?;
+pub(crate) async fn measured_before(ctx: &Context, subject: &GateSubject, no_tests: bool) -> Option<Landed> {
+    let (site, tree, planned) = find_out(ctx, subject, no_tests).await.ok()?;
     let Planned::Measure(plan) = planned else { return None };
     let baseline = ctx.store.baseline(&subject.repo).await.ok()?;
     let gate = Gate { site, plan: *plan, tree, baseline, started: ctx.now(), by_hand: false };
-    let key = gate.key_of(&gate.tree);
+    let key = gate.key_of(&gate.plan, &gate.tree);
     let Kept::Measured(head) = find_fresh(ctx, &key).await? else { return None };
     let slot = Slot::default();
     match gate.is_still_kept(&slot).await {
@@ -115,6 +139,7 @@ pub(crate) async fn measured_before(ctx: &Context, subject: &GateSubject) -> Opt
 async fn find_out<'c>(
     ctx: &'c Context,
     subject: &'c GateSubject,
+    no_tests: bool,
 ) -> Result<(Site<'c>, CommitSha, Planned), GateAnswer> {
     let Some(repo) = ctx.repo(&subject.repo).cloned() else {
         let text = format!("repository `{}` is not configured any more", subject.repo);
@@ -126,7 +151,7 @@ async fn find_out<'c>(
     let site = Site::new(ctx, subject, repo, GateName::Coverage);
     let prepared = async {
         let tree = tree_of(&site.git, &subject.head).await?;
-        Ok::<_, orch_adapters::git::GitError>((tree, plan(&site.repo, &site.git, subject).await?))
+        Ok::<_, orch_adapters::git::GitError>((tree, plan(&site.repo, &site.git, subject, no_tests).await?))
     };
     match prepared.await {
         Ok((tree, planned)) => Ok((site, tree, planned)),
@@ -179,8 +204,8 @@ impl Gate<'_> {
         evidence(self.ctx(), &self.site.repo, &self.tree, &self.plan.configuration, self.baseline.as_ref())
     }
 
-    fn key_of(&self, tree: &CommitSha) -> String {
-        self.plan.key(&self.site.subject.repo, tree, &surroundings(self.ctx(), &self.site.repo))
+    fn key_of(&self, plan: &Plan, tree: &CommitSha) -> String {
+        plan.key(&self.site.subject.repo, tree, &surroundings(self.ctx(), &self.site.repo))
     }
 
     async fn answer(&self, slot: &Slot) -> GateAnswer {
@@ -203,57 +228,59 @@ impl Gate<'_> {
         };
         let found = match found {
             Ok(found) => found,
-            Err(Halt::CouldNotRun(why)) => self.found(Verdict::CouldNotRun, why),
-            Err(Halt::Cancelled(why)) => return GateAnswer::could_not_run(format!("coverage was ended: {why}")),
+            Err(Halt::CouldNotRun(why)) => (self.found(Verdict::CouldNotRun, why), Cause::None),
+            Err(Halt::Cancelled(why)) => return GateAnswer::cancelled(format!("coverage was ended: {why}")),
         };
-        conclude(self.ctx(), self.site.subject, &self.evidence(), found).await
+        let (found, cause) = found;
+        conclude(self.ctx(), self.site.subject, &self.evidence(), found).await.because(cause)
     }
 
     /// Whether what an earlier run let pass is still at hand, so that nothing has to run.
     async fn is_still_kept(&self, slot: &Slot) -> bool {
-        let Some(Kept::Measured(head)) = find_fresh(self.ctx(), &self.key_of(&self.tree)).await else { return false };
-        let Ok(Some(basis)) = self.basis(&head, false).await else { return self.bootstraps(&head, slot) };
-        let judged = self.judge(head.coverage.totals(), Some(&basis));
-        self.leave(slot, &head, &judged, Some(&basis));
-        judged.passes()
-    }
-
-    fn bootstraps(&self, head: &Measurement, slot: &Slot) -> bool {
-        if self.baseline.is_some() {
-            return false;
-        }
-        let judged = self.judge(head.coverage.totals(), None);
-        self.leave(slot, head, &judged, None);
+        let key = self.key_of(&self.plan, &self.tree);
+        let Some(Kept::Measured(head)) = find_fresh(self.ctx(), &key).await else { return false };
+        let against = match self.against(&head, false).await {
+            Ok(Against::NotMeasured) | Err(_) => return false,
+            Ok(against) => against,
+        };
+        let judged = self.judge(head.coverage.totals(), &against);
+        self.leave(slot, &head, &judged, against.basis());
         judged.passes()
     }
 
     /// From a measurement to a verdict with all that the report says.
-    async fn find(&self, slot: &Slot) -> Result<Found, Halt> {
+    async fn find(&self, slot: &Slot) -> Result<(Found, Cause), Halt> {
         let head = match self.measured(&self.site.subject.head, &self.tree, &self.plan, false).await? {
             Outcome::Measured(head) => head,
-            Outcome::NotStarted(why) => return self.not_started(&why).await,
+            Outcome::NotStarted(why) => return Ok((self.not_started(&why).await?, Cause::None)),
             Outcome::NoReport(why) => {
                 let text = format!("the tests ran, and {why}\n\n{}", text::no_report(&self.plan));
-                return Ok(self.found(Verdict::Failed, text));
+                return Ok((self.found(Verdict::Failed, text), Cause::None));
             }
-            Outcome::Failed(text) => return Ok(self.found(Verdict::Failed, text)),
+            Outcome::Red(findings) => return self.red(&findings).await,
+            Outcome::Failed(text) => return Ok((self.found(Verdict::Failed, text), Cause::None)),
         };
-        let basis = match &self.baseline {
-            None => None,
-            Some(_) => self.basis(&head, true).await?,
-        };
-        let judged = self.judge(head.coverage.totals(), basis.as_ref());
+        let against = self.against(&head, true).await?;
+        let judged = self.judge(head.coverage.totals(), &against);
         let (head, judged, again) = match judged.close {
             false => (head, judged, None),
-            true => self.once_more(head, judged, basis.as_ref()).await?,
+            true => self.once_more(head, judged, &against).await?,
         };
-        let found = self.say(&head, &judged, basis.as_ref(), again).await?;
-        self.leave(slot, &head, &judged, basis.as_ref());
-        Ok(found)
+        let mut found = self.say(&head, &judged, against.basis(), again).await?;
+        if matches!(against, Against::Incomparable) {
+            found.warnings.push(text::incomparable(&self.plan));
+        }
+        self.leave(slot, &head, &judged, against.basis());
+        Ok((found, Cause::None))
     }
 
-    fn judge(&self, head: Totals, basis: Option<&Basis>) -> Judgement {
-        judge(&self.site.repo.settings.coverage.policy, head, basis.map(|basis| basis.totals))
+    fn judge(&self, head: Totals, against: &Against) -> Judgement {
+        let totals = against.basis().map(|basis| basis.totals);
+        let judged = judge(&self.site.repo.settings.coverage.policy, head, totals);
+        match against {
+            Against::Incomparable => judged.without_comparison(),
+            Against::Basis(_) | Against::Nothing | Against::NotMeasured => judged,
+        }
     }
 
     fn found(&self, verdict: Verdict, text: String) -> Found {
@@ -274,13 +301,13 @@ impl Gate<'_> {
             floor: floor.filter(|_| !by_removal),
         });
         // A slot is one run's.
-        let _ = slot.set(landed(head, self.key_of(&self.tree), rebase));
+        let _ = slot.set(landed(head, self.key_of(&self.plan, &self.tree), rebase));
     }
 
-    /// What the head is compared with: the baseline's own measurement, or base, measured again where the baseline was
-    /// measured by another tool or configuration. Without `may_run` only what is kept counts.
-    async fn basis(&self, head: &Measurement, may_run: bool) -> Result<Option<Basis>, Halt> {
-        let Some(baseline) = &self.baseline else { return Ok(None) };
+    /// What the head is held against: the baseline's own measurement, or base, measured again where the baseline was
+    /// measured by another tool or configuration, as far as the rule needs it. Without `may_run` only what is kept counts.
+    async fn against(&self, head: &Measurement, may_run: bool) -> Result<Against, Halt> {
+        let Some(baseline) = &self.baseline else { return Ok(Against::Nothing) };
         if baseline.measured_by.as_ref().is_none_or(|by| *by == head.about.measured_by) {
             let lines = match &baseline.measurement {
                 Some(key) => kept::find(self.ctx(), key, None).await,
@@ -295,16 +322,24 @@ impl Gate<'_> {
                 _ => None,
             };
             let (totals, sha, excluded) = (baseline.totals, baseline.sha.clone(), baseline.excluded);
-            return Ok(Some(Basis { totals, sha, lines, excluded, floor: None }));
+            return Ok(Against::Basis(Box::new(Basis { totals, sha, lines, excluded, floor: None })));
+        }
+        // By the absolute rule nobody has to know what base has.
+        if self.site.repo.settings.coverage.policy.mode == CoverageMode::Absolute {
+            return Ok(Against::Nothing);
+        }
+        // Two labels on one measurement would compare what is not alike.
+        if !self.plan.is_comparable() {
+            return Ok(Against::Incomparable);
         }
         let base = self.site.subject.rules_at();
         let tree = tree_of(&self.site.git, base).await.map_err(|error| error.to_string())?;
         let plan = self.plan.for_base();
         let before = match may_run {
             true => self.measured(base, &tree, &plan, false).await?,
-            false => match find_fresh(self.ctx(), &self.key_of(&tree)).await {
+            false => match find_fresh(self.ctx(), &self.key_of(&plan, &tree)).await {
                 Some(Kept::Measured(before)) => Outcome::Measured(before),
-                _ => return Ok(None),
+                _ => return Ok(Against::NotMeasured),
             },
         };
         let way_out = format!(
@@ -317,22 +352,24 @@ impl Gate<'_> {
                 let (one, other) = (text::tool(&head.about), text::tool(&before.about));
                 return Err(Halt::CouldNotRun(format!("head was measured by {one}, base by {other}; {way_out}")));
             }
-            Outcome::NoReport(why) | Outcome::NotStarted(why) | Outcome::Failed(why) => {
+            Outcome::NoReport(why) | Outcome::NotStarted(why) | Outcome::Red(why) | Outcome::Failed(why) => {
                 return Err(Halt::CouldNotRun(format!("{way_out}: {why}")));
             }
         };
         let totals = before.coverage.totals();
-        let mark = Mark { totals, sha: base.clone(), measurement: self.key_of(&tree) };
+        let mark = Mark { totals, sha: base.clone(), measurement: self.key_of(&plan, &tree) };
         let excluded = before.coverage.excluded;
-        Ok(Some(Basis { totals, sha: base.clone(), lines: Some(before), excluded, floor: Some(mark) }))
+        let basis = Basis { totals, sha: base.clone(), lines: Some(before), excluded, floor: Some(mark) };
+        Ok(Against::Basis(Box::new(basis)))
     }
 
     /// What is known about a commit's tree, or what a run finds out now. `anew`: whatever is known.
     async fn measured(&self, sha: &CommitSha, tree: &CommitSha, plan: &Plan, anew: bool) -> Result<Outcome, Halt> {
-        let key = self.key_of(tree);
+        let key = self.key_of(plan, tree);
         match find_fresh(self.ctx(), &key).await.filter(|_| !anew) {
             Some(Kept::Measured(kept)) => return Ok(Outcome::Measured(kept)),
             Some(Kept::NoReport(why)) => return Ok(Outcome::NoReport(why)),
+            Some(Kept::Red(findings)) => return Ok(Outcome::Red(findings)),
             None => {}
         }
         let scratch = self.site.scratch()?;
@@ -344,7 +381,7 @@ impl Gate<'_> {
             if *sha != self.site.subject.head {
                 measure::overlay(&scratch, plan).await?;
             }
-            run_line(&self.site, &scratch, plan, sha, "coverage", None).await.map(Ok)
+            run_line(&self.site, &scratch, plan, sha, "coverage", None, Bounds::default()).await.map(Ok)
         };
         let ran: Result<Result<Ran, String>, Halt> = ran.await;
         scratch.close().await;
@@ -358,11 +395,15 @@ impl Gate<'_> {
         match judge_tests(&ran.shown.end, ran.shown.counts) {
             Judged::Passed { .. } => {}
             Judged::Failed { why } => {
-                let text = format!("`{}` failed on {}: {why}\n\n{}", plan.line, sha.short(), ran.shown.tail);
-                return Ok(Outcome::Failed(text));
+                let findings = ran.shown.findings(&plan.measuring.line, sha, &why);
+                if *sha != self.site.subject.head {
+                    put(self.ctx(), &key, &Kept::Red(findings.clone())).await;
+                }
+                return Ok(Outcome::Red(findings));
             }
             Judged::CouldNotRun { reason, why } => {
-                return Err(self.site.no_answer(&line_of(&self.site, plan, "coverage"), reason, &why, &ran.shown.tail));
+                let line = line_of(&self.site, plan, "coverage", Bounds::default());
+                return Err(self.site.no_answer(&line, reason, &why, &ran.shown.tail));
             }
         }
         let (kept, outcome) = match ran.concluded(&self.site, plan, sha, tree).1 {
@@ -384,15 +425,20 @@ impl Gate<'_> {
         &self,
         first: Arc<Measurement>,
         judged: Judgement,
-        basis: Option<&Basis>,
+        against: &Against,
     ) -> Result<(Arc<Measurement>, Judgement, Option<String>), Halt> {
         let one = first.coverage.totals();
-        let second = match self.measured(&self.site.subject.head, &self.tree, &self.plan, true).await? {
+        let ran = match self.measured(&self.site.subject.head, &self.tree, &self.plan, true).await {
+            // What the first run found stands, and it is the one exception: no retry may run it again.
+            Err(Halt::CouldNotRun(why)) => Outcome::NotStarted(why),
+            ran => ran?,
+        };
+        let second = match ran {
             Outcome::Measured(second) if second.about.measured_by == first.about.measured_by => second,
             Outcome::Measured(_) => {
                 return Ok((first, judged, Some(text::no_second(one, "by another tool than the first time"))));
             }
-            Outcome::NoReport(why) | Outcome::NotStarted(why) | Outcome::Failed(why) => {
+            Outcome::NoReport(why) | Outcome::NotStarted(why) | Outcome::Red(why) | Outcome::Failed(why) => {
                 let why = orch_domain::task::first_line(&why);
                 return Ok((first, judged, Some(text::no_second(one, why))));
             }
@@ -402,36 +448,9 @@ impl Gate<'_> {
         if !other.is_above(one) {
             return Ok((first, judged, note));
         }
-        put(self.ctx(), &self.key_of(&self.tree), &Kept::Measured(second.clone())).await;
-        let judged = self.judge(other, basis);
+        put(self.ctx(), &self.key_of(&self.plan, &self.tree), &Kept::Measured(second.clone())).await;
+        let judged = self.judge(other, against);
         Ok((second, judged, note))
-    }
-
-    /// The tool never started: the host's matter, unless it does start on base.
-    async fn not_started(&self, why: &str) -> Result<Found, Halt> {
-        let (base, head) = (self.site.subject.rules_at(), &self.site.subject.head);
-        if base != head {
-            let tree = tree_of(&self.site.git, base).await.map_err(|error| error.to_string())?;
-            let on_base = self.measured(base, &tree, &self.plan.for_base(), false).await?;
-            if !matches!(on_base, Outcome::NotStarted(_)) {
-                let text = format!(
-                    "the coverage tool starts on base {} and does not on {}: {why}",
-                    base.short(),
-                    head.short()
-                );
-                return Ok(self.found(Verdict::Failed, text));
-            }
-        }
-        let text = format!("the coverage tool could not start: {why}");
-        if self.site.repo.settings.coverage.policy.fail_closed {
-            let closed = "`gates.coverage.fail_closed` is on, so that counts as failed";
-            return Ok(
-                self.found(Verdict::Failed, format!("{text}\n\n{closed}; install the tool, or name another command"))
-            );
-        }
-        let warning = format!("coverage was NOT measured: {text}; install it, or name another command");
-        let found = self.found(Verdict::Passed, text);
-        Ok(Found { warnings: vec![warning], ..found })
     }
 
     /// The verdict's text, counts and report.

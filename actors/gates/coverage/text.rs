@@ -31,6 +31,14 @@ pub(super) fn no_second(one: Totals, why: &str) -> String {
     format!("a near miss ({one}) was to be measured once more, which gave nothing: {why}")
 }
 
+/// Why nothing was compared, for people.
+pub(super) fn incomparable(plan: &Plan) -> String {
+    format!(
+        "coverage was NOT compared with the baseline: it was measured by other settings, and base cannot be measured by those of the branch ({}); only the minimum held",
+        plan.apart()
+    )
+}
+
 /// What changed about excluded lines, if more are.
 pub(super) fn excluded(now: Option<u64>, before: Option<u64>) -> Option<String> {
     let (now, before) = (now?, before?);
@@ -60,13 +68,13 @@ pub(super) fn unmapped(compared: &Comparison) -> Option<String> {
 pub(super) fn no_report(plan: &Plan) -> String {
     format!(
         "`{}` must leave a report in a known format (coverage.py's JSON, LCOV, Cobertura). Usual causes: the tests end the process early (`os._exit`), coverage is switched off (`--no-cov`), or the measured path does not exist.",
-        plan.line
+        plan.measuring.line
     )
 }
 
 /// Command and where it comes from.
 pub(super) fn command(plan: &Plan) -> String {
-    format!("Command, {}:\n\n{}\n", plan.source, fenced(&plan.line))
+    format!("Command, {}:\n\n{}\n", plan.measuring.why, fenced(&plan.measuring.line))
 }
 
 /// What the next prompt says; the first line is what people see in passing. `on`: the measured commit, and what it stands

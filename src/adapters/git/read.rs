@@ -52,6 +52,11 @@ pub struct CommitLine {
     pub parents: usize,
 }
 
+/// Most symbolic links on the way to one file.
+const MOST_LINKS: u32 = 16;
+/// Most bytes of a link's target.
+const MOST_LINK: u64 = 4_096;
+
 /// What is at a path of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileAt {
@@ -322,6 +327,55 @@ impl RepoGit {
                 return Ok(FileAt::NotAFile);
             }
             blob(repo, entry.id(), max_bytes).map_err(fail())
+        })
+        .await
+    }
+
+    /// The same through symbolic links, where they stay inside the tree: what a program sees that opens the path in a
+    /// checkout. A link that leads out of the tree, or in a circle, is [`FileAt::NotAFile`].
+    ///
+    /// # Errors
+    /// [`GitError::NoSuchCommit`], [`GitError::Read`].
+    pub async fn read_through_links_at(
+        &self,
+        id: &CommitSha,
+        path: &RepoPath,
+        max_bytes: u64,
+    ) -> Result<FileAt, GitError> {
+        let (id, path) = (id.clone(), path.clone());
+        self.read(self.work(), move |repo| {
+            let fail = || GitError::read(format!("{path} at {}", id.short()));
+            let tree = commit(repo, &id)?.tree().map_err(fail())?;
+            let parts = |text: &str| text.split('/').rev().map(str::to_owned).collect::<Vec<_>>();
+            // What is still to be gone, its next part last; and the way gone so far.
+            let (mut ahead, mut way, mut links) = (parts(path.as_str()), Vec::<String>::new(), 0);
+            while let Some(part) = ahead.pop() {
+                match part.as_str() {
+                    "" | "." => continue,
+                    ".." if way.pop().is_some() => continue,
+                    ".." => return Ok(FileAt::NotAFile),
+                    _ => way.push(part),
+                }
+                let entry = match tree.get_path(Path::new(&way.join("/"))) {
+                    Ok(entry) => entry,
+                    Err(err) if err.code() == ErrorCode::NotFound => return Ok(FileAt::Missing),
+                    Err(err) => return Err(fail()(err)),
+                };
+                if entry.filemode() == 0o120_000 {
+                    let FileAt::Bytes(target) = blob(repo, entry.id(), MOST_LINK).map_err(fail())? else {
+                        return Ok(FileAt::NotAFile);
+                    };
+                    links += 1;
+                    match String::from_utf8(target) {
+                        Ok(target) if links <= MOST_LINKS && !target.starts_with('/') => ahead.extend(parts(&target)),
+                        Ok(_) | Err(_) => return Ok(FileAt::NotAFile),
+                    }
+                    way.pop();
+                } else if ahead.is_empty() && is_plain(&entry) {
+                    return blob(repo, entry.id(), max_bytes).map_err(fail());
+                }
+            }
+            Ok(FileAt::NotAFile)
         })
         .await
     }

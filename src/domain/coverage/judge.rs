@@ -49,7 +49,7 @@ pub struct CoveragePolicy {
     pub epsilon_bp: u32,
     /// Whether a change that leaves fewer lines and no more uncovered ones passes, although the share falls.
     pub removal: bool,
-    /// Whether a coverage tool that could not start fails the gate.
+    /// Whether a coverage tool that could not start keeps the change from main.
     pub fail_closed: bool,
 }
 
@@ -95,6 +95,8 @@ pub enum Reason {
     },
     /// There is no baseline yet; the landing makes one.
     NoBaseline,
+    /// There is one, of other settings.
+    NotComparable,
     /// Not below the baseline.
     NotBelow {
         /// The head.
@@ -174,6 +176,7 @@ impl Reason {
                 format!("{} ({head}) is below the minimum of {} %", percent(*head), points(*min_bp))
             }
             Self::NoBaseline => "there is no baseline yet".to_owned(),
+            Self::NotComparable => "not compared with the baseline, which was measured by other settings".to_owned(),
             Self::NotBelow { head, baseline } => {
                 format!("{now} ({head}) is not below the baseline of {before} ({baseline})")
             }
@@ -208,6 +211,17 @@ impl Judgement {
     #[must_use]
     pub fn passes(&self) -> bool {
         !self.reasons.iter().any(Reason::fails)
+    }
+
+    /// The same where there is a baseline that the head cannot be compared with: only the absolute rule held.
+    #[must_use]
+    pub fn without_comparison(mut self) -> Self {
+        for reason in &mut self.reasons {
+            if *reason == Reason::NoBaseline {
+                *reason = Reason::NotComparable;
+            }
+        }
+        self
     }
 
     /// Whether it passes by the removal rule, so that its landing sets the baseline anew.

@@ -1,12 +1,13 @@
 //! Line coverage: one model for every report format, and the rules by which a change is held to it.
 //!
 //! Owns [`Coverage`] (per file: which lines count and which of them ran), [`judge`] (did it fall?), [`ratchet`] (what a
-//! landing does to the baseline), [`Comparison`] (where it fell), [`rules`] (which command measures, by which
-//! configuration) and [`start`] (a tool that never started). Invariants: integers and cross-multiplication, never a float;
+//! landing does to the baseline), [`Comparison`] (where it fell), [`rules`] (which command measures), [`configuration`] (by
+//! which settings) and [`start`] (a tool that never started). Invariants: integers and cross-multiplication, never a float;
 //! more covered lines never turn a pass into a failure; what is shown is rounded down, so that it never contradicts the
 //! verdict. Refuses to read files: the parsers live in `adapters/reports/coverage`.
 
 mod compare;
+pub mod configuration;
 mod judge;
 mod lines;
 mod model;
@@ -24,5 +25,7 @@ pub use ratchet::{Because, Landed, Mark, Rebase, Standing, Step, ratchet};
 pub use show::{percent, percent_apart, percent_pair, points};
 pub use stored::{About, Measurement, StoredError};
 
+#[cfg(test)]
+mod rules_tests;
 #[cfg(test)]
 mod tests;
