@@ -97,6 +97,7 @@ fn gate() -> Outcome {
         repo.no_tests = false;
         repo.commands.test = Some(format!("cp lcov.txt \"$TMPDIR/report\" && {PASSED}"));
         repo.commands.coverage = Some(format!("cp lcov.txt \"$ORCH_COVERAGE_REPORT\" && {PASSED}"));
+        repo.commands.coverage_runs_tests = Some(true);
     }
     let runtime = tokio::runtime::Runtime::new()?;
     let running = runtime.block_on(engine::start(&config, &supervisor::env(), guard()))?;

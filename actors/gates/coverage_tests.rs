@@ -334,7 +334,10 @@ async fn another_configuration_is_compared_with_base_measured_again() {
     world.settings.coverage.command = Some(format!("test -e c || exit 9; {COPY}"));
     let answer = world.gate(&base, &head, "run3").await;
     let CheckEnd::CouldNotRun { why } = &answer.end else { panic!("{:?}", answer.end) };
-    assert!(why.contains("orch baseline set") && why.contains("exit code 9"), "{why}");
+    assert!(
+        why.contains("orch baseline set --repo shop --covered 4 --total 5") && why.contains("exit code 9"),
+        "{why}"
+    );
     assert!(answer.landed.is_none());
 }
 

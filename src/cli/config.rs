@@ -6,7 +6,7 @@ use super::Context;
 use super::output::{CliError, Output};
 
 /// What to do with the settings.
-#[derive(Subcommand, Clone, Copy, Debug)]
+#[derive(Subcommand, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigVerb {
     /// Read and judge them
     Check,
@@ -16,8 +16,13 @@ pub enum ConfigVerb {
 
 pub(super) fn run(context: &Context, verb: ConfigVerb, out: &mut Output) -> Result<u8, CliError> {
     let config = context.config()?;
+    if verb == ConfigVerb::Check && !out.json {
+        config.remarks().iter().try_for_each(|remark| out.line(&format!("warning: {remark}")))?;
+    }
     match (verb, out.json) {
-        (ConfigVerb::Check, true) => out.json(&serde_json::json!({"ok": true, "repos": config.repos.len()}))?,
+        (ConfigVerb::Check, true) => {
+            out.json(&serde_json::json!({"ok": true, "repos": config.repos.len(), "warnings": config.remarks()}))?
+        }
         (ConfigVerb::Check, false) => out.line(&format!(
             "settings are valid: {} repositories, {} agents, {} pipelines, data in {}",
             config.repos.len(),

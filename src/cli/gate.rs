@@ -60,13 +60,23 @@ pub struct GateOutcome {
 }
 
 pub(super) async fn run(context: &Context, args: &GateArgs, out: &mut Output) -> Result<u8, CliError> {
+    match (&args.coverage_cmd, args.name) {
+        (Some(_), name) if name != GateName::Coverage => {
+            return Err(CliError::Usage(format!(
+                "--coverage-cmd is for `orch gate coverage`; `{name}` measures nothing"
+            )));
+        }
+        (Some(line), _) if line.trim().is_empty() => {
+            let what = "--coverage-cmd is empty; name a shell line or a preset, or leave it out";
+            return Err(CliError::Usage(what.to_owned()));
+        }
+        _ => {}
+    }
+    let config = context.config()?;
     if args.name == GateName::Coverage && !out.json {
-        out.note("base and head are measured: their tests run, which takes its time");
+        out.note("where coverage is measured, tests run: that takes its time");
     }
-    let outcome = context.starter.gate(context.config()?, args).await?;
-    if let (Some(path), Some(report)) = (&args.report, &outcome.report) {
-        std::fs::write(path, report).map_err(|e| CliError::CouldNot(format!("{}: {e}", path.display())))?;
-    }
+    let outcome = context.starter.gate(config, args).await?;
     let GateOutcome { gate, verdict, base, head, text, warnings, report } = &outcome;
     if out.json {
         out.json(&json!({
@@ -81,6 +91,10 @@ pub(super) async fn run(context: &Context, args: &GateArgs, out: &mut Output) ->
         for warning in warnings {
             out.line(&format!("warning: {}", clean(warning)))?;
         }
+    }
+    // Behind the answer, which a bad path must not take away.
+    if let (Some(path), Some(report)) = (&args.report, report) {
+        std::fs::write(path, report).map_err(|e| CliError::CouldNot(format!("{}: {e}", path.display())))?;
     }
     Ok(match verdict {
         Verdict::Passed => 0,

@@ -548,6 +548,15 @@ async fn a_gate_is_asked_by_hand_and_its_answer_is_the_exit_code() {
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((json["gate"].as_str(), json["verdict"].as_str()), (Some("merge"), Some("failed")));
     assert_eq!(std::fs::read_to_string(report).expect("written"), "---\nx: y\n---\n");
+    // What measures nothing takes no coverage command, and an empty one is none.
+    for (name, line, said) in [("security", "x", "for `orch gate coverage`"), ("coverage", " ", "is empty")] {
+        let (code, _, err) = place.orch(&["gate", name, "--base", "x", "--head", "good", "--coverage-cmd", line]).await;
+        one_line(code, &err, 64, said);
+    }
+    // A report that cannot be written takes no answer away.
+    let nowhere = place.dir.path().join("nowhere/report.md").to_string_lossy().into_owned();
+    let (code, text, _) = place.orch(&["gate", "merge", "--base", "x", "--head", "bad", "--report", &nowhere]).await;
+    assert!(code == 2 && text.contains("merge: failed"), "{text}");
     for wrong in [vec!["gate", "security"], vec!["gate", "tests", "--base", "x"], vec!["gate"]] {
         assert_eq!(parse([vec!["orch"], wrong].concat()).expect_err("refused"), 64);
     }

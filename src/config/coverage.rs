@@ -3,10 +3,11 @@
 //! Owns their form and the defaults, which are the domain's. Refuses to judge.
 
 use orch_domain::coverage::{CoverageMode, CoveragePolicy};
+use orch_domain::names::RepoName;
 use orch_domain::time::Millis;
 use serde::{Deserialize, Serialize};
 
-use super::units;
+use super::{Config, RepoConfig, units};
 
 /// The coverage gate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +50,31 @@ impl Default for CoverageGate {
     }
 }
 
+impl Config {
+    /// What is allowed here and seldom meant, a sentence each.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        self.gates.coverage.unasked(self.repos.iter())
+    }
+}
+
 impl CoverageGate {
+    /// Repositories that name a coverage command which nobody will run, since they are out of the gate's scope: allowed, and
+    /// seldom meant.
+    fn unasked<'r>(&self, repos: impl Iterator<Item = (&'r RepoName, &'r RepoConfig)>) -> Vec<String> {
+        let out_of_scope = |name: &RepoName| !self.repos.iter().any(|scope| scope == "*" || scope == name.as_str());
+        let unasked = repos.filter(|(name, repo)| {
+            let named = repo.commands.coverage.as_deref().is_some_and(|line| line.trim() != "none");
+            self.enabled && named && out_of_scope(name)
+        });
+        let text = |(name, _): (&RepoName, &RepoConfig)| {
+            format!(
+                "repository `{name}` names `commands.coverage`, and `gates.coverage.repos` does not name it: its coverage is not measured"
+            )
+        };
+        unasked.map(text).collect()
+    }
+
     /// As the judge takes it.
     #[must_use]
     pub const fn policy(&self) -> CoveragePolicy {

@@ -395,3 +395,21 @@ fn limits_of_a_kind_stand_beside_the_usual_ones() {
     assert!(refusal("job_limits: {gates: {memory: 1GiB}}", &[]).contains("agent, capture, gate or deploy"));
     assert!(refusal("limits: {job_cpus: 0}", &[]).contains("not a number of processors"));
 }
+
+#[test]
+fn a_coverage_command_that_nobody_will_run_is_remarked_on() {
+    let remarks = |more: &str| {
+        let text = format!("repos:\n  a: {{path: x, commands: {{coverage: make cov}}}}\n  b: {{path: x}}\n{more}");
+        read(&text, &[]).expect("valid").remarks()
+    };
+    let alone = remarks("");
+    assert!(alone.len() == 1 && alone[0].contains("repository `a` names `commands.coverage`"), "{alone:?}");
+    assert_eq!(remarks("gates: {coverage: {repos: [b]}}\n").len(), 1);
+    for scoped in [
+        "gates: {coverage: {repos: [a]}}\n",
+        "gates: {coverage: {repos: ['*']}}\n",
+        "gates: {coverage: {enabled: false}}\n",
+    ] {
+        assert_eq!(remarks(scoped), Vec::<String>::new(), "{scoped}");
+    }
+}

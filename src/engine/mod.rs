@@ -199,6 +199,9 @@ async fn context(
     if let Err(error) = become_subreaper() {
         tracing::warn!(%error, "this process cannot become a subreaper");
     }
+    if matches!(purpose, Purpose::Supervise) {
+        config.remarks().iter().for_each(|remark| tracing::warn!("{remark}"));
+    }
     let placement = placement(config, &paths, guard.clone())?;
     let ledger: Arc<dyn JobLedger> = match purpose {
         Purpose::Supervise => Arc::new(StoreLedger::new(store.clone(), clock.clone())),

@@ -30,7 +30,8 @@ pub async fn run_by_hand(ctx: &Context, subject: &GateSubject) -> GateAnswer {
             Ok(baseline) => gate.baseline = baseline,
             Err(Halt::CouldNotRun(why) | Halt::Cancelled(why)) => {
                 let base = subject.rules_at().short();
-                return GateAnswer::could_not_run(format!("base {base} could not be measured: {why}"));
+                let way_out = "mend that, or ask with `gates.coverage.mode: absolute`, which compares with nothing";
+                return GateAnswer::could_not_run(format!("base {base} could not be measured; {way_out}: {why}"));
             }
         }
     }

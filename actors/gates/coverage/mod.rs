@@ -342,9 +342,13 @@ impl Gate<'_> {
                 _ => return Ok(Against::NotMeasured),
             },
         };
+        let now = head.coverage.totals();
         let way_out = format!(
-            "the baseline was measured by another tool or configuration, so base {} was to be measured again; mend that, or set the baseline by hand (`orch baseline set`)",
-            base.short()
+            "the baseline was measured by another tool or configuration, so base {} was to be measured again; mend that, or set the baseline by hand; the head has {now} (`orch baseline set --repo {} --covered {} --total {} --reason ...`)",
+            base.short(),
+            self.site.subject.repo,
+            now.covered(),
+            now.total()
         );
         let before = match before {
             Outcome::Measured(before) if before.about.measured_by == head.about.measured_by => before,

@@ -41,7 +41,12 @@ pub fn did_not_start(end: &JobEnd, counts: Option<Counts>, output: &str) -> Opti
     }
     match code {
         126 => return Some("exit code 126: the command may not be executed".to_owned()),
-        127 => return Some("exit code 127: the command was not found".to_owned()),
+        127 => {
+            let named = output.lines().map(plain).find(|line| line.contains("not found"));
+            let named: String = named.iter().flat_map(|line| line.trim().chars()).take(200).collect();
+            let what = if named.is_empty() { "the command was not found" } else { named.as_str() };
+            return Some(format!("exit code 127: {what}"));
+        }
         _ => {}
     }
     let sign = |line: &str| {
