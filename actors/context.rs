@@ -83,7 +83,7 @@ impl Default for CommandLimits {
 }
 
 /// How a repository's line coverage is measured and judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CoverageSettings {
     /// The shell line, or the name of a preset; detected when `None`.
     pub command: Option<String>,
@@ -95,12 +95,6 @@ pub struct CoverageSettings {
     pub policy: CoveragePolicy,
     /// Longest run; that of the tests when `None`.
     pub limit: Option<Millis>,
-}
-
-impl Default for CoverageSettings {
-    fn default() -> Self {
-        Self { command: None, report: None, runs_tests: None, policy: CoveragePolicy::default(), limit: None }
-    }
 }
 
 /// A repository as configured.

@@ -427,7 +427,7 @@ impl Default for RepoConfig {
 }
 
 /// Shell lines of one repository; those left out are detected (test) or skipped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Commands {
     /// Prepares a fresh checkout.
@@ -456,26 +456,6 @@ pub struct Commands {
     pub rollback: Option<String>,
     /// Tells whether a deploy took effect when its outcome is unknown.
     pub deploy_status: Option<String>,
-}
-
-impl Default for Commands {
-    fn default() -> Self {
-        Self {
-            setup: None,
-            check: None,
-            test: None,
-            junit: None,
-            coverage: None,
-            coverage_report: None,
-            coverage_runs_tests: None,
-            staging: None,
-            build_image: None,
-            deploy: None,
-            health: None,
-            rollback: None,
-            deploy_status: None,
-        }
-    }
 }
 
 /// Where a custom pipeline comes from: `{file: PATH}`, or its stages written in place.

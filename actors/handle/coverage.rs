@@ -110,10 +110,10 @@ impl Handle {
             let text = "0 of 0 lines is no share that anybody could be held to: give at least one line that counts";
             return Err(ControlError::Invalid(text.to_owned()));
         }
-        if let Some((sha, known)) = asked.sha.as_ref().zip(ctx.repo(&repo)) {
-            if !known.git.has_commit(sha).await.map_err(|error| ControlError::Internal(error.to_string()))? {
-                return Err(ControlError::Invalid(format!("there is no commit {sha} in {repo}")));
-            }
+        if let Some((sha, known)) = asked.sha.as_ref().zip(ctx.repo(&repo))
+            && !known.git.has_commit(sha).await.map_err(|error| ControlError::Internal(error.to_string()))?
+        {
+            return Err(ControlError::Invalid(format!("there is no commit {sha} in {repo}")));
         }
         let of_last = if asked.last { last.as_ref() } else { newest.first() };
         let Some(sha) = asked.sha.or_else(|| of_last.map(|line| line.sha.clone())) else {

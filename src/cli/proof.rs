@@ -88,19 +88,16 @@ fn show_one(proof: &ProofView, out: &mut Output) -> Result<(), CliError> {
     if !proof.switched_off.is_empty() {
         out.line(&format!("  switched off: {}", clean(&proof.switched_off.join(", "))))?;
     }
-    match &proof.check {
-        Some(check) => {
-            if let (true, Some(main_at)) = (check.wrong.is_empty(), &check.main_at) {
-                out.line(&format!("  fits, with main at {}", main_at.short()))?;
-            }
-            for wrong in &check.wrong {
-                out.line(&format!("  WRONG: {}", clean(wrong)))?;
-            }
-            for remark in &check.remarks {
-                out.line(&format!("  note: {}", clean(remark)))?;
-            }
+    if let Some(check) = &proof.check {
+        if let (true, Some(main_at)) = (check.wrong.is_empty(), &check.main_at) {
+            out.line(&format!("  fits, with main at {}", main_at.short()))?;
         }
-        None => {}
+        for wrong in &check.wrong {
+            out.line(&format!("  WRONG: {}", clean(wrong)))?;
+        }
+        for remark in &check.remarks {
+            out.line(&format!("  note: {}", clean(remark)))?;
+        }
     }
     Ok(())
 }

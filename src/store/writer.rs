@@ -73,6 +73,9 @@ pub(crate) struct Pending<T, E, F> {
 /// What came of a change, and the change itself: whoever asked drops it, for the writer's time is everybody's.
 pub(crate) type Answer<T, E, F> = (Result<T, E>, F);
 
+/// A change for the writer, and where its answer comes.
+pub(crate) type Packed<T, E, F> = (Box<dyn Change>, oneshot::Receiver<Answer<T, E, F>>);
+
 impl<T, E, F> Pending<T, E, F>
 where
     F: FnMut(&Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -80,7 +83,7 @@ where
     E: Failure,
 {
     /// Packs a change; the receiver hears after the commit.
-    pub(crate) fn pack(urgency: Urgency, run: F) -> (Box<dyn Change>, oneshot::Receiver<Answer<T, E, F>>) {
+    pub(crate) fn pack(urgency: Urgency, run: F) -> Packed<T, E, F> {
         let (reply, answer) = oneshot::channel();
         (Box::new(Self { run, urgency, out: None, reply }), answer)
     }

@@ -64,7 +64,7 @@ impl RepoGit {
         }
         let whole = facts.recomposed_same == Some(true);
         let mut nothing = BTreeSet::new();
-        for patch in gone.iter().filter(|patch| !altered(patch) && !(whole && on_main(patch))) {
+        for patch in gone.iter().filter(|patch| !(altered(patch) || whole && on_main(patch))) {
             for onto in [main, head] {
                 if matches!(self.replay_one(&patch.sha, onto, main, spec).await?, Ok(None)) {
                     nothing.insert(patch.sha.clone());

@@ -121,7 +121,7 @@ impl Look {
     /// The bytes of a file as it lies in the checkout now, if it does.
     pub(super) fn size(&self, id: Id) -> Option<u64> {
         let meta = std::fs::symlink_metadata(self.checkout.join(self.path(id).as_str())).ok()?;
-        meta.is_file().then(|| meta.len())
+        meta.is_file().then_some(meta.len())
     }
 }
 
