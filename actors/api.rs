@@ -73,6 +73,10 @@ pub struct Submit {
     /// Repeating a request with the same value answers with the first task again.
     #[serde(default)]
     pub idempotency_key: Option<String>,
+    /// A live task of that key goes on with the settings of here instead of those that it was handed in with. Only from
+    /// within this process.
+    #[serde(skip)]
+    pub new_settings: bool,
 }
 
 /// Which tasks to list.

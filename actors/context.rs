@@ -20,6 +20,7 @@ use orch_domain::job::JobKind;
 use orch_domain::names::{BranchName, RepoName, RepoPath};
 use orch_domain::pipeline::Pipeline;
 use orch_domain::policy::Policy;
+use orch_domain::task::Task;
 use orch_domain::time::Millis;
 use orch_store::Store;
 
@@ -143,6 +144,22 @@ pub struct RepoRuntime {
 }
 
 impl RepoRuntime {
+    /// The branch that this task lands on: the one that it was begun for, and no other.
+    ///
+    /// # Errors
+    /// When that is another one than the repository's, or not known.
+    pub async fn main_for(&self, task: &Task) -> Result<BranchName, String> {
+        let now = self.main().await.map_err(|error| error.to_string())?;
+        match &task.main {
+            Some(own) if *own != now => Err(format!(
+                "{} was begun for the branch `{own}`, but {} lands on `{now}` now: set its `main` to `{own}` until it has \
+                 landed, or stop it and hand it in anew",
+                task.key, self.settings.name
+            )),
+            _ => Ok(now),
+        }
+    }
+
     /// The branch that tasks land on.
     ///
     /// # Errors
@@ -387,6 +404,8 @@ pub struct Context {
     pub key_prefix: String,
     /// Version of this program, for people.
     pub version: String,
+    /// The settings that bind tasks, part by part and by digest; `None`: they bind none.
+    pub settings: Option<String>,
 }
 
 impl Context {

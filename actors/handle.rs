@@ -32,6 +32,7 @@ use crate::api::{
     LogPage, ProofQuery, ProofView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SetBaseline,
     Slots, StopAnswer, Submit, TaskFilter,
 };
+use crate::bound;
 use crate::context::Context;
 use crate::directory::Directory;
 use crate::disk::WAY_OUT;
@@ -45,6 +46,10 @@ mod proofs;
 
 /// Most tasks in one list.
 const LIST: usize = 500;
+
+fn waits_for_its_settings(others: &str) -> String {
+    format!("a run with the settings that it was handed in with; this one has {others}")
+}
 
 /// The handle.
 pub struct Handle {
@@ -132,7 +137,35 @@ impl Handle {
             window: self.window_of(task).await,
         };
         let told = self.or_short_of_space(task, why(task, &holders));
-        self.or_closed_lane(task, told).await
+        let told = self.or_closed_lane(task, told).await;
+        self.or_left_alone(task, told)
+    }
+
+    /// A task as listed, with what only a running system knows of it.
+    fn shown(&self, task: &Task) -> TaskView {
+        let other_settings = bound::others(&self.ctx, task);
+        let mut view = TaskView::of(task);
+        if let Some(others) = &other_settings {
+            view.doing = waits_for_its_settings(others);
+        }
+        TaskView { other_settings, ..view }
+    }
+
+    /// Whatever it would do else: with other settings than those it was handed in with nothing of it is done.
+    fn or_left_alone(&self, task: &Task, told: Why) -> Why {
+        match bound::others(&self.ctx, task) {
+            Some(others) => Why {
+                waits_for: waits_for_its_settings(&others),
+                held_by: None,
+                ends_by: format!(
+                    "`orch run --key {}` with the settings that it was handed in with, or a STOP",
+                    task.key
+                ),
+                hint: Some(format!("orch task stop {}", task.key)),
+                ..told
+            },
+            None => told,
+        }
     }
 
     /// Whatever slots are free: none is given while the disk is short of space.
@@ -193,7 +226,7 @@ impl Handle {
             usage: row.usage.unwrap_or_default(),
         });
         Ok(TaskDetail {
-            task: TaskView::of(&task),
+            task: self.shown(&task),
             body: task.body.clone(),
             why: self.why_of(&task).await,
             findings: task.findings.clone(),
@@ -207,6 +240,10 @@ impl Handle {
         if task.is_terminal() {
             // Its actor has ended; one started for this would end before it could answer.
             return Err(ControlError::Conflict(format!("{} is closed ({})", task.key, task.status().as_str())));
+        }
+        if let Some(others) = bound::others(&self.ctx, task) {
+            let text = format!("{}: it waits for {}", task.key, waits_for_its_settings(&others));
+            return Err(ControlError::Conflict(text));
         }
         if let State::Blocked { why: why @ Blocked::Unreadable { .. }, .. } = &task.state {
             let way_out = format!("stop it (`orch task stop {}`), or restore a backup (docs/operations.md)", task.key);
@@ -268,7 +305,7 @@ impl Control for Handle {
             ..Default::default()
         };
         let found = self.ctx.store.find_tasks(find).await.map_err(store_error)?;
-        Ok(found.iter().map(|s| TaskView::of(&s.task)).collect())
+        Ok(found.iter().map(|s| self.shown(&s.task)).collect())
     }
 
     async fn task(&self, key: &str, all: bool) -> Result<Vec<TaskDetail>, ControlError> {
@@ -397,6 +434,7 @@ impl Control for Handle {
         let held_by = self.slot_holders(live.iter().map(|s| &s.task));
         for Stored { task, .. } in live {
             match (task.status(), &task.state) {
+                _ if bound::others(&self.ctx, &task).is_some() => waiting.push(self.why_of(&task).await),
                 (Status::Running | Status::Landing, _) => running.push(TaskView::of(&task)),
                 (Status::Stopping, _) => stopping.push(task),
                 (_, State::Waiting { on: WaitFor::Slot, .. }) => {

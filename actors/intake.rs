@@ -10,11 +10,14 @@ use orch_domain::journal::Entry;
 use orch_domain::names::TaskKey;
 use orch_domain::policy::pin_hash;
 use orch_domain::task::{NewTask, StopMark, Task};
-use orch_store::{BoardItem, BoardTransition, CreateError, Delivered, Moved, NewBoardItem, StopRecorded, StoreError};
+use orch_store::{
+    BoardItem, BoardTransition, Change, CreateError, Delivered, Moved, NewBoardItem, StopRecorded, StoreError,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::api::{ControlError, Submit};
+use crate::bound;
 use crate::context::Context;
 use crate::directory::Directory;
 use crate::ids::mint;
@@ -52,6 +55,11 @@ pub async fn submit(ctx: &Context, directory: &Directory, submit: Submit, by: &s
         && let Some(task) = newest_of_item(ctx, &item_id).await?
     {
         return Ok(task);
+    }
+    if let (true, Some(key)) = (submit.new_settings, &submit.key)
+        && let Some(live) = live_of(ctx, key).await?
+    {
+        return take_over(ctx, directory, live, by).await;
     }
     let existing = existing_item(ctx, submit.key.as_ref()).await?;
     let key = match (&existing, submit.key) {
@@ -128,7 +136,9 @@ async fn check(ctx: &Context, submit: &Submit) -> Result<Planned, ControlError> 
     if let Some(key) = &submit.key {
         refuse_cycle(ctx, key, &submit.depends_on).await?;
     }
-    let extra = json!({"pipeline": submit.pipeline, "agent": submit.agent, "depends_on": submit.depends_on});
+    let extra = json!({
+        "pipeline": submit.pipeline, "agent": submit.agent, "depends_on": submit.depends_on, "settings": ctx.settings,
+    });
     Ok(Planned { repo, extra })
 }
 
@@ -182,6 +192,35 @@ async fn move_again(ctx: &Context, item: &BoardItem, revised: NewBoardItem) -> R
     Err(ControlError::Conflict(format!("{} is being moved on the board just now; look again", item.key)))
 }
 
+async fn live_of(ctx: &Context, key: &TaskKey) -> Result<Option<Task>, ControlError> {
+    let lives = ctx.store.tasks_by_key(key).await.map_err(store_error)?;
+    Ok(lives.into_iter().map(|s| s.task).find(|t| !t.is_terminal()))
+}
+
+/// Gives a task that is left alone the settings of here, since a person says so. Its pins stay: pipeline and policy are
+/// those that it was handed in with.
+async fn take_over(ctx: &Context, directory: &Directory, task: Task, by: &str) -> Result<Task, ControlError> {
+    let Some(others) = bound::others(ctx, &task) else {
+        return Err(ControlError::Conflict(format!("{} is live, and with these very settings", task.key)));
+    };
+    // Nobody has it: what is left alone has no actor.
+    let owned = ctx.store.own_task(&task.id, ctx.now()).await.map_err(store_error)?;
+    let next = Task { settings: ctx.settings.clone(), ..owned.task };
+    let text = format!("goes on with the settings of another run, as {by} wants it: {others}");
+    let change = Change {
+        task: next.clone(),
+        version: owned.version,
+        epoch: owned.epoch,
+        entries: vec![Entry::new("settings-changed", text)],
+        outgoing: Vec::new(),
+        forward: true,
+        now: ctx.now(),
+    };
+    ctx.store.commit(change).await.map_err(internal)?;
+    directory.tell_router(RouterMsg::Start { task: next.id.clone() });
+    Ok(next)
+}
+
 async fn newest_of_item(ctx: &Context, item: &str) -> Result<Option<Task>, ControlError> {
     let lives = ctx.store.tasks_by_item(item).await.map_err(store_error)?;
     Ok(lives.into_iter().map(|s| s.task).max_by_key(|t| t.generation))
@@ -224,6 +263,13 @@ async fn begin_life(
         return Err(ControlError::Invalid(format!("repository `{}` is not configured any more", item.repo)));
     };
     let text = |name: &str| item.extra.get(name).and_then(Value::as_str).map(str::to_owned);
+    let settings = text("settings");
+    if ctx.settings.is_some() && settings != ctx.settings {
+        return Err(ControlError::Conflict(format!(
+            "{} was handed in with other settings and is not begun with these; it waits on the board",
+            item.key
+        )));
+    }
     let pipeline = text("pipeline").unwrap_or_else(|| repo.settings.pipeline.clone());
     let pipeline = ctx.pipelines.get(&pipeline).cloned().ok_or_else(|| {
         ControlError::Invalid(format!(
@@ -234,7 +280,7 @@ async fn begin_life(
     let depends_on = item.extra.get("depends_on").cloned().map(serde_json::from_value).transpose().map_err(internal)?;
     loop {
         let generation = ctx.store.next_generation(&item.key).await.map_err(store_error)?;
-        let task = Task::new(
+        let mut task = Task::new(
             NewTask {
                 id: mint("t"),
                 key: item.key.clone(),
@@ -251,6 +297,8 @@ async fn begin_life(
             },
             ctx.now(),
         );
+        task.main.clone_from(&repo.settings.main);
+        task.settings.clone_from(&settings);
         let entry = Entry::new("submitted", format!("accepted from {}: {}", transition.by, item.title)).with(json!({
             "pipeline": task.pipeline.name, "pipeline_hash": pin_hash(&*task.pipeline), "policy_hash": pin_hash(&*task.policy),
             "transition": transition.id, "branch": task.branch(),

@@ -230,7 +230,7 @@ impl Landing {
             let why = "the deploy was asked for, but no landing is recorded".to_owned();
             return Ok(LandingEnd::OutcomeUnknown { why, landed: None });
         }
-        let main = self.repo.main().await.map_err(could_not_run)?;
+        let main = self.repo.main_for(&task).await.map_err(could_not_run)?;
         let windows = self.ctx.store.open_windows(&self.repo.settings.name).await.map_err(could_not_run)?;
         if let Some(window) = windows.into_iter().find(|w| w.task == self.task && w.kind == WindowKind::Land) {
             self.note("window-attached", format!("attached to the landing window {}", window.id)).await;

@@ -19,6 +19,7 @@ pub mod agent;
 pub mod api;
 pub mod artefacts;
 pub mod attempt;
+pub mod bound;
 pub mod checks;
 pub mod context;
 pub mod deploy;

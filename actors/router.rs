@@ -19,6 +19,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Supervisio
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::api::Slots;
+use crate::bound;
 use crate::context::Context;
 use crate::directory::Directory;
 use crate::restart::backoff;
@@ -147,6 +148,8 @@ pub struct RouterState {
     loading: Arc<Semaphore>,
     /// Tasks whose actor is in its backoff.
     resting: BTreeSet<TaskId>,
+    /// Tasks that are left alone: they were handed in with other settings.
+    left_alone: BTreeSet<TaskId>,
     slots: BTreeSet<TaskId>,
     waiting: BTreeSet<Place>,
     asked: BTreeMap<TaskId, Place>,
@@ -180,6 +183,7 @@ impl Actor for TaskRouter {
             by_actor: BTreeMap::new(),
             loading: Arc::new(Semaphore::new(LOADS)),
             resting: BTreeSet::new(),
+            left_alone: BTreeSet::new(),
             slots: BTreeSet::new(),
             waiting: BTreeSet::new(),
             asked: BTreeMap::new(),
@@ -194,7 +198,8 @@ impl Actor for TaskRouter {
         let stopping = TaskFilter { status: Some(Status::Stopping), ..running.clone() };
         for filter in [running, stopping] {
             for Stored { task, .. } in state.ctx.store.find_tasks(filter).await? {
-                if matches!(task.state, State::Running { step: Step::Agent, .. }) {
+                let agent = matches!(task.state, State::Running { step: Step::Agent, .. });
+                if agent && bound::others(&state.ctx, &task).is_none() {
                     state.slots.insert(task.id);
                 }
             }
@@ -256,7 +261,8 @@ impl Actor for TaskRouter {
                 state.tell(&task, *event);
             }
             RouterMsg::Running { reply } => {
-                let running = state.children.keys().chain(&state.resting).cloned().collect();
+                let known = state.children.keys().chain(&state.resting).chain(&state.left_alone);
+                let running = known.cloned().collect();
                 if reply.send(running).is_err() {
                     tracing::debug!("nobody waits for the list of tasks any more");
                 }
@@ -318,7 +324,7 @@ impl RouterState {
         if let Some(child) = self.children.get(task) {
             return Some(child.clone());
         }
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.leaves_alone(task).await {
             return None;
         }
         let args = TaskArgs {
@@ -339,6 +345,29 @@ impl RouterState {
                 tracing::error!(task.id = %task, error = %why, "the actor of task {task} could not be started");
                 self.restart_later(myself, task.clone(), why.to_string());
                 None
+            }
+        }
+    }
+
+    /// Whether a task was handed in with other settings: then nothing of it is begun, ended or changed here.
+    async fn leaves_alone(&mut self, task: &TaskId) -> bool {
+        if self.ctx.settings.is_none() {
+            return false;
+        }
+        let others = match self.ctx.store.look_at_task(task).await {
+            Ok(stored) => stored.and_then(|stored| bound::others(&self.ctx, &stored.task)),
+            // Whoever begins it reads it too, and is restarted until that goes.
+            Err(_) => None,
+        };
+        match others {
+            Some(others) => {
+                tracing::info!(task.id = %task, others, "task {task} was handed in with other settings and is left alone");
+                self.left_alone.insert(task.clone());
+                true
+            }
+            None => {
+                self.left_alone.remove(task);
+                false
             }
         }
     }

@@ -14,6 +14,7 @@ mod keys;
 mod load;
 mod merge;
 mod problem;
+mod refs;
 mod render;
 mod traces;
 mod units;
@@ -74,6 +75,9 @@ pub struct Config {
     pub retention: Retention,
     /// Logs.
     pub telemetry: Telemetry,
+    /// Whether tasks are bound to the settings that they are handed in with: those of one `orch run`.
+    #[serde(skip)]
+    pub binds_tasks: bool,
 }
 
 impl Default for Config {
@@ -92,6 +96,7 @@ impl Default for Config {
             gates: Gates::default(),
             retention: Retention::default(),
             telemetry: Telemetry::default(),
+            binds_tasks: false,
         }
     }
 }

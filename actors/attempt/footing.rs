@@ -31,7 +31,7 @@ impl Attempt {
 
     /// Base from the forge for new work; for work under way its own, with whatever an interrupted run left on top.
     pub(super) async fn footing(&self, repo: &RepoRuntime, git: &RepoGit) -> Result<Footing, String> {
-        let main = repo.main().await.map_err(|e| e.to_string())?;
+        let main = repo.main_for(&self.task).await?;
         let main_at = git.fetch_main(&main).await.map_err(|e| format!("{main} cannot be fetched: {e}"))?;
         let (base, mut start) = match self.committed() {
             Some((base, head)) => (base.clone(), head.clone()),

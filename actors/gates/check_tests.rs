@@ -212,6 +212,7 @@ impl World {
             tools_env: BTreeMap::new(),
             key_prefix: "ORC".to_owned(),
             version: "0.0.0-test".to_owned(),
+            settings: None,
         }
     }
 

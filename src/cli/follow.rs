@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use orch_actors::api::{Control, ControlError, Submit};
+use orch_actors::api::{Control, ControlError, StopAnswer, Submit};
 use orch_domain::ids::Seq;
 use orch_domain::journal::Record;
 use orch_domain::task::Status;
@@ -78,6 +78,14 @@ impl Source {
             Self::Here(control) => Ok(control.retry(key, by).await?),
             Self::There(client) => Ok(client.post(&Client::task_path(key, "/retry"), None::<&()>).await?),
         }
+    }
+
+    pub(super) async fn stop(&self, key: &str) -> Result<TaskView, Lost> {
+        let answer: StopAnswer = match self {
+            Self::Here(control) => control.stop(key, "orch run", "cli").await?,
+            Self::There(client) => client.post(&Client::task_path(key, "/stop"), None::<&()>).await?,
+        };
+        Ok(answer.task)
     }
 
     pub(super) async fn detail(&self, key: &str) -> Result<TaskDetail, Lost> {

@@ -49,6 +49,12 @@ pub(super) fn run(context: &Context, args: &InitArgs, out: &mut Output) -> Resul
         return Ok(0);
     }
     out.line(&format!("{} is written for {name} ({})", to.display(), root.display()))?;
+    match &facts.main {
+        Some(main) => {
+            out.line(&format!("main: tasks land on `{main}`; change it in {} if that is not it", to.display()))?
+        }
+        None => out.line(&format!("main: no branch is checked out; name the one to land on in {}", to.display()))?,
+    }
     match found {
         Ok(d) => out.line(&format!("tests: `{}`, detected by {}", d.command, d.why))?,
         Err(nothing) => out.line(&format!("tests: {nothing} in {}", to.display()))?,
@@ -58,5 +64,6 @@ pub(super) fn run(context: &Context, args: &InitArgs, out: &mut Output) -> Resul
 }
 
 fn facts(name: &RepoName, root: &Path, test: Option<(String, String)>) -> InitFacts {
-    InitFacts { name: name.to_string(), path: root.to_string_lossy().into_owned(), test }
+    let main = Config::usual_main(root).map(|main| main.to_string());
+    InitFacts { main, name: name.to_string(), path: root.to_string_lossy().into_owned(), test }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use orch_actors::api::Submit;
+use orch_actors::api::{Submit, TaskFilter};
 use orch_domain::names::{BranchName, TaskKey};
 use orch_domain::stop::Level;
 use orch_domain::task::Status;
@@ -22,7 +22,7 @@ use super::door::{Door, Signals};
 use super::engine::{Engine, StartError};
 use super::follow::{FollowEnd, Following, Lost, Source, is_settled};
 use super::output::{CliError, Output};
-use super::{Context, doctor, serve, show, task};
+use super::{Context, doctor, inside, serve, show, task};
 use crate::config::{Config, EmbeddedRepo, LogFormat, Telemetry};
 use crate::http::read_address;
 
@@ -38,8 +38,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH", default_value = ".")]
     pub repo: PathBuf,
     /// One line that says what to do
-    #[arg(long, value_name = "TEXT")]
-    pub title: String,
+    #[arg(long, value_name = "TEXT", required_unless_present = "stop")]
+    pub title: Option<String>,
     /// The description
     #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
     pub body: Option<String>,
@@ -64,7 +64,7 @@ pub struct RunArgs {
     /// lite, full, one of the settings by name, or a file
     #[arg(long, value_name = "NAME|FILE")]
     pub pipeline: Option<String>,
-    /// The branch to land on; the repository's own when left out
+    /// The branch to land on; the one that is checked out when left out
     #[arg(long, value_name = "BRANCH")]
     pub main: Option<BranchName>,
     /// Key of the task; minted when left out. A live task of that key is followed, a blocked one goes on
@@ -73,13 +73,21 @@ pub struct RunArgs {
     /// Stop what interrupted runs with other settings have left, instead of refusing to begin
     #[arg(long)]
     pub stop_others: bool,
+    /// With --key: the task goes on with the settings of this command instead of those that it was handed in with
+    #[arg(long, requires = "key")]
+    pub new_settings: bool,
+    /// With --key: stop that task instead of working on it
+    #[arg(long, requires = "key", conflicts_with = "new_settings")]
+    pub stop: bool,
     /// Print the data folder at the end: it holds logs, notes and reports
     #[arg(long)]
     pub keep: bool,
 }
 
 pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> Result<u8, CliError> {
-    if args.title.trim().is_empty() {
+    if args.stop {
+        inside::refuse(&context.env, "run --stop")?;
+    } else if args.title.as_deref().unwrap_or_default().trim().is_empty() {
         return Err(CliError::Usage("--title is empty; write one line that says what to do".to_owned()));
     }
     let told = EmbeddedRepo {
@@ -93,7 +101,9 @@ pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> 
         pipeline: args.pipeline.clone(),
     };
     let config = context.config()?.embedded_for(&told).map_err(|e| CliError::CouldNot(e.to_string()))?;
-    agent_is_there(context, &config)?;
+    if !args.stop {
+        agent_is_there(context, &config)?;
+    }
     quiet_logs(context, &config)?;
     let body = match (&args.body, &args.body_file) {
         (Some(text), _) => text.clone(),
@@ -103,16 +113,21 @@ pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> 
     let mut bytes = [0_u8; 12];
     getrandom::fill(&mut bytes).map_err(|e| CliError::CouldNot(format!("no randomness: {e}")))?;
     let submit = Submit {
-        title: args.title.clone(),
+        title: args.title.clone().unwrap_or_default(),
         body,
         repo: config.only_repo().cloned(),
         key: args.key.clone(),
+        new_settings: args.new_settings,
+        // They go with the task: here they are what the settings say, and a later run, or an owner, may have others.
+        pipeline: config.repos.values().next().map(|repo| repo.pipeline.clone()),
+        agent: config.repos.values().next().map(|repo| repo.agent.as_ref().unwrap_or(&config.default_agent).clone()),
         // Handing the same request over twice, to an owner that goes and to its successor, makes one task.
         idempotency_key: Some(format!("run-{}", hex::encode(bytes))),
         ..Submit::default()
     };
     let signals = Signals::new()?;
-    let mut one = OneRun { context, config, submit, stop_others: args.stop_others, following: None, signals };
+    let (stop, stop_others) = (args.stop, args.stop_others);
+    let mut one = OneRun { context, config, submit, stop, stop_others, following: None, signals };
     let code = one.until_settled(out).await?;
     if args.keep && !out.json {
         out.line(&format!("data     {}", one.config.data_dir.display()))?;
@@ -148,6 +163,8 @@ struct OneRun<'a> {
     config: Config,
     submit: Submit,
     stop_others: bool,
+    /// Whether the task is to be stopped instead.
+    stop: bool,
     following: Option<Following>,
     signals: Signals,
 }
@@ -199,6 +216,7 @@ impl OneRun<'_> {
                 None
             }
         };
+        self.say_what_is_left_alone(engine, out).await?;
         let source = Source::Here(engine.control());
         let went = tokio::select! {
             went = self.follow(&source, None, out) => Some(went),
@@ -224,6 +242,26 @@ impl OneRun<'_> {
             Went::Again => Err(CliError::CouldNot("the engine has ended; see its log".to_owned())),
             over @ Went::Over(_) => Ok(over),
         }
+    }
+
+    /// Tasks of earlier runs that were handed in with other settings: they wait, and nobody is to wonder about them.
+    async fn say_what_is_left_alone(&self, engine: &dyn Engine, out: &mut Output) -> Result<(), CliError> {
+        let tasks = engine.control().tasks(TaskFilter::default()).await;
+        let tasks = tasks.map_err(|error| CliError::CouldNot(error.to_string()))?;
+        for task in tasks.iter().filter(|task| self.submit.key.as_ref() != Some(&task.key)) {
+            let Some(others) = &task.other_settings else { continue };
+            out.note(&format!(
+                "{} (`{}`, {} in {}) is left as it is: it was handed in with other settings than these (here: {others}); its \
+                 own command with --key {} goes on with it, --key {} --stop stops it",
+                task.key,
+                show::short(&task.title, 60),
+                task.status.as_str(),
+                task.stage,
+                task.key,
+                task.key
+            ));
+        }
+        Ok(())
     }
 
     /// Somebody else owns the folder.
@@ -260,7 +298,7 @@ impl OneRun<'_> {
         };
         match ended {
             None => Ok(Went::Over(130)),
-            Some(Ok(detail)) => summary(&detail, out).map(Went::Over),
+            Some(Ok(detail)) => summary(&detail, self.stop, out).map(Went::Over),
             Some(Err(FollowEnd::Lost(Lost::Gone))) => Ok(Went::Again),
             Some(Err(FollowEnd::Lost(Lost::Said(_, text)))) => Err(CliError::CouldNot(text)),
             Some(Err(FollowEnd::Output(error))) => Err(error),
@@ -270,17 +308,29 @@ impl OneRun<'_> {
     /// Hands the task in; a live task of the same key, left by an earlier run, is followed instead, and goes on if it
     /// was blocked.
     async fn hand_in(&self, source: &Source, out: &mut Output) -> Result<Following, FollowEnd> {
-        let mut submit = self.submit.clone();
-        if let (Source::There(_), Some((_, repo))) = (source, self.config.repos.first_key_value()) {
-            // The owner may have others as its own. Here they are what the settings say, and a later run may change them.
-            submit.pipeline = Some(repo.pipeline.clone());
-            submit.agent = Some(repo.agent.as_ref().unwrap_or(&self.config.default_agent).clone());
+        let submit = &self.submit;
+        if let (true, Some(key)) = (self.stop, &submit.key) {
+            return Ok(Following::new(&source.stop(key.as_str()).await?));
         }
-        match (source.submit(&submit, "orch run").await, &submit.key) {
+        if matches!(source, Source::There(_)) && submit.new_settings {
+            let text = "another orch works on this repository; --new-settings has to wait for its end".to_owned();
+            return Err(Lost::Said("conflict", text).into());
+        }
+        match (source.submit(submit, "orch run").await, &submit.key) {
+            (Ok(task), Some(key)) if submit.new_settings && task.status == Status::Blocked => {
+                Ok(Following::new(&source.retry(key.as_str(), "orch run").await?))
+            }
             (Ok(task), _) => Ok(Following::new(&task)),
             (Err(Lost::Said("conflict", text)), Some(key)) => {
                 let detail = source.detail(key.as_str()).await?;
                 if matches!(detail.task.status, Status::Done | Status::Cancelled) {
+                    return Err(Lost::Said("conflict", text).into());
+                }
+                if let Some(others) = &detail.task.other_settings {
+                    let text = format!(
+                        "{key} was handed in with other settings than these (here: {others}): repeat the command that it was \
+                         handed in with, or add --new-settings to go on with these, or --stop to stop it"
+                    );
                     return Err(Lost::Said("conflict", text).into());
                 }
                 let title = show::short(&detail.task.title, 60);
@@ -297,10 +347,11 @@ impl OneRun<'_> {
 }
 
 /// The last words: what became of it, where, how long, at what price; and the exit code.
-fn summary(detail: &TaskDetail, out: &mut Output) -> Result<u8, CliError> {
+fn summary(detail: &TaskDetail, stop: bool, out: &mut Output) -> Result<u8, CliError> {
     debug_assert!(is_settled(detail.task.status), "only settled tasks are summed up");
     let task = &detail.task;
-    let code = if task.status == Status::Done { 0 } else { 1 };
+    let wanted = if stop { Status::Cancelled } else { Status::Done };
+    let code = u8::from(task.status != wanted);
     if out.json {
         out.json_line(&serde_json::json!({"kind": "summary", "exit": code, "task": detail}))?;
         return Ok(code);

@@ -194,6 +194,7 @@ async fn add(context: &Context, args: AddArgs, out: &mut Output) -> Result<u8, C
         priority: args.priority,
         depends_on: args.depends_on,
         idempotency_key: args.idempotency_key,
+        ..Submit::default()
     };
     let task: TaskView = Client::find(context)?.post("/tasks", Some(&submit)).await?;
     one(&task, out, "is accepted")

@@ -11,7 +11,7 @@ use orch_domain::names::{BranchName, RepoName};
 use sha2::{Digest as _, Sha256};
 
 use super::problem::ConfigError;
-use super::{AgentConfig, CommandLine, Config, Http, PipelineFile, PipelineSource, RepoConfig, Telemetry, check};
+use super::{AgentConfig, CommandLine, Config, Http, PipelineFile, PipelineSource, RepoConfig, Telemetry, check, refs};
 
 /// What `orch run` was told about the repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,11 @@ pub struct EmbeddedRepo {
     pub pipeline: Option<String>,
 }
 
+fn digest(value: &impl serde::Serialize) -> String {
+    let text = serde_json::to_vec(value).expect("settings serialise: tested for every key");
+    hex::encode(&Sha256::digest(text)[..8])
+}
+
 fn refuse(place: &str, what: String) -> ConfigError {
     ConfigError::Invalid { place: place.to_owned(), what }
 }
@@ -54,8 +59,9 @@ impl Config {
             |repo: &&RepoConfig| repo.path.as_deref().and_then(|p| repository_at(p).ok()).as_ref() == Some(&path);
         let known = self.repos.values().find(same).cloned();
         let mut repo = known.unwrap_or_else(|| RepoConfig { pipeline: "lite".to_owned(), ..RepoConfig::default() });
+        // What is checked out now is what is meant now; whoever comes later may find another branch there.
+        repo.main = told.main.clone().or(repo.main).or_else(|| refs::checked_out(&path));
         repo.path = Some(path);
-        repo.main = told.main.clone().or(repo.main);
         repo.no_tests = told.no_tests || (repo.no_tests && told.test_command.is_none());
         if let Some(test) = &told.test_command {
             repo.commands.test = Some(test.clone());
@@ -86,6 +92,7 @@ impl Config {
             repo.pipeline = self.take_pipeline(pipeline)?;
         }
         self.repos = BTreeMap::from([(name, repo)]);
+        self.binds_tasks = true;
         let all = vec!["*".to_owned()];
         self.gates.security.repos.clone_from(&all);
         self.gates.merge.repos.clone_from(&all);
@@ -114,6 +121,40 @@ impl Config {
         let pipelines: Vec<_> = names.iter().map(|name| (name, self.pipeline(name).ok())).collect();
         let text = serde_json::to_vec(&(rest, pipelines)).expect("settings serialise: tested for every key");
         hex::encode(Sha256::digest(text))
+    }
+
+    /// The settings that bind a task, part by part: whose agent, tests, check and branch they are, and the digest of all
+    /// else that judges. How much may be used and for how long is not among it, nor what a task brings along or pins.
+    /// `None` where settings bind no task. Holds no secret and no command, only the name of the branch.
+    #[must_use]
+    pub fn binding(&self) -> Option<String> {
+        let repo = self.repos.values().next().filter(|_| self.binds_tasks && self.repos.len() == 1)?;
+        let name = repo.agent.as_ref().unwrap_or(&self.default_agent);
+        let agent = digest(&(name, self.agents.get(name)));
+        let commands = &repo.commands;
+        let tests = digest(&(&commands.test, &commands.junit, repo.no_tests));
+        let check = digest(&commands.check);
+        let main = repo.main.as_ref().map_or("?", BranchName::as_str);
+        let mut other = self.clone();
+        other.data_dir = PathBuf::new();
+        other.default_agent.clear();
+        other.agents.clear();
+        other.pipelines.clear();
+        (other.http, other.telemetry) = (Http::default(), Telemetry::default());
+        (other.limits, other.retention) = (Default::default(), Default::default());
+        other.job_limits.clear();
+        for repo in other.repos.values_mut() {
+            (repo.agent, repo.main, repo.no_tests) = (None, None, false);
+            repo.pipeline.clear();
+            (repo.commands.test, repo.commands.junit, repo.commands.check) = (None, None, None);
+        }
+        Some(format!("agent={agent} tests={tests} check={check} main={main} other={}", digest(&other)))
+    }
+
+    /// The branch that a repository calls its own: that of its origin as it was cloned, else the one that is checked out.
+    #[must_use]
+    pub fn usual_main(root: &Path) -> Option<BranchName> {
+        refs::of_origin(root).or_else(|| refs::checked_out(root))
     }
 
     /// The name of the one repository of embedded settings.

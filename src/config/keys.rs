@@ -145,7 +145,7 @@ pub const KEYS: &[Key] = &[
     key("repos.<name>.url", Text, "A repository elsewhere: `https://`, `ssh://`, `git://`, `file://` or `user@host:path`, without credentials."),
     key("repos.<name>.username", Text, "As whom an HTTP server is asked, with `password_file`. A server that only wants a token takes any name."),
     key("repos.<name>.password_file", Path, "File with the password or token for `username`, and nothing else; readable by the supervisor alone. Read anew by each git command, shown to that one server; `https://` only, or `http://` on loopback."),
-    key("repos.<name>.main", Text, "The branch that tasks land on. Absent: the repository is asked."),
+    key("repos.<name>.main", Text, "The branch that tasks land on. Absent: the one that the repository names at the first start, in a clone with files the one that is checked out then; it is kept from there on. `orch run` takes the one that is checked out when it is called."),
     key("repos.<name>.agent", Text, "Agent by name. Absent: `default_agent`."),
     key("repos.<name>.pipeline", Text, "Pipeline by name: `full`, `lite` or one of `pipelines`."),
     key("repos.<name>.commands.setup", Text, "Shell line that prepares a fresh checkout."),

@@ -15,6 +15,8 @@ use super::{AgentConfig, Config, KindConfig, RateConfig, RepoConfig};
 /// What `orch init` found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InitFacts {
+    /// The branch that tasks land on, where it can be told.
+    pub main: Option<String>,
     /// Name for the repository.
     pub name: String,
     /// Its path as it shall be written.
@@ -143,6 +145,13 @@ fn open_section(out: &mut String, depth: usize, section: &str, commented: bool, 
             out.push_str("# Repositories by name.\nrepos:\n");
             let quoted = |text: &str| serde_yaml::to_string(text).unwrap_or_default().trim_end().to_owned();
             let _ = writeln!(out, "  {}:\n    path: {}", quoted(&facts.name), quoted(&facts.path));
+            if let Some(main) = &facts.main {
+                let _ = writeln!(
+                    out,
+                    "    # The branch that tasks land on, whichever is checked out.\n    main: {}",
+                    quoted(main)
+                );
+            }
             match &facts.test {
                 Some((command, why)) => {
                     let _ = writeln!(out, "    commands:\n      # detected: {why}\n      test: {}", quoted(command));

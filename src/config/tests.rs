@@ -112,6 +112,7 @@ fn the_example_parses_and_equals_the_defaults() {
 #[test]
 fn the_file_of_init_parses_with_the_repository_in_it() {
     let facts = InitFacts {
+        main: Some("#trunk".to_owned()),
         name: "shop".to_owned(),
         path: "/srv/with space: and colon".to_owned(),
         test: Some(("cargo test".to_owned(), "Cargo.toml".to_owned())),
@@ -119,9 +120,10 @@ fn the_file_of_init_parses_with_the_repository_in_it() {
     let config = read(&Config::init_text(&facts), &[]).expect("valid");
     let repo = &config.repos[&"shop".parse().expect("valid")];
     assert_eq!(repo.path.as_deref(), Some(Path::new("/srv/with space: and colon")));
+    assert_eq!(repo.main.as_ref().map(orch_domain::names::BranchName::as_str), Some("#trunk"));
     assert_eq!(repo.commands.test.as_deref(), Some("cargo test"));
     assert_eq!(config.gates.image_freshness.repos, ["*"]);
-    let bare = InitFacts { name: "123".to_owned(), path: ".".to_owned(), test: None };
+    let bare = InitFacts { name: "123".to_owned(), path: ".".to_owned(), ..InitFacts::default() };
     let config = read(&Config::init_text(&bare), &[]).expect("valid");
     assert_eq!(config.repos[&"123".parse().expect("valid")].path.as_deref(), Some(Path::new("/etc/orch")));
 }

@@ -333,9 +333,13 @@ pub struct Task {
     pub stage: StageName,
     /// Where it is within the stage.
     pub state: State,
-    /// The branch that is `main` in its repository, as its last run found it; `None` before the first.
+    /// The branch that it lands on, kept from when it was accepted, or else from its first run; `None` before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main: Option<BranchName>,
+    /// The settings that it was handed in with, part by part and by digest, where they bind it: whoever has others leaves
+    /// it alone. `None`: those of the supervisor hold, whatever they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<String>,
     /// The commit of `main` that the work began from, as the forge told it.
     pub base: Option<CommitSha>,
     /// The work's newest commit, in our own repository.
@@ -453,6 +457,7 @@ impl Task {
             stage,
             state: State::Waiting { on, then: Step::Agent, since: now },
             main: None,
+            settings: None,
             base: None,
             head: None,
             stage_head: None,

@@ -40,9 +40,12 @@ pub struct TaskView {
     pub pipeline: String,
     /// The branch of this life.
     pub branch: BranchName,
-    /// The branch that is `main` in its repository; `None` before its first run.
+    /// The branch that it lands on; `None` while that is not known.
     #[serde(default)]
     pub main: Option<BranchName>,
+    /// Which of the settings that it was handed in with are others here: then it is left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_settings: Option<String>,
     /// The commit of `main` it began from.
     pub base: Option<CommitSha>,
     /// Its newest commit.
@@ -147,6 +150,7 @@ impl TaskView {
             pipeline: task.pipeline.name.clone(),
             branch: task.branch(),
             main: task.main.clone(),
+            other_settings: None,
             base: task.base.clone(),
             head: task.head.clone(),
             landed: task.landed.clone(),

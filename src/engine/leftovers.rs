@@ -22,7 +22,7 @@ const NOTE: &str = "settings.digest";
 /// What a person said about tasks that earlier runs left.
 #[derive(Clone, Debug, Default)]
 pub struct Leftovers {
-    /// The task that is asked for: it goes on with the settings of now.
+    /// The task that is asked for: in nobody's way, whatever is done with it.
     pub key: Option<TaskKey>,
     /// Stop the others, where they were begun with other settings.
     pub stop_others: bool,

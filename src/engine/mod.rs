@@ -6,6 +6,7 @@
 mod demo;
 mod gate;
 mod leftovers;
+mod mains;
 mod security;
 mod starter;
 mod tools;
@@ -35,7 +36,7 @@ use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, U
 use orch_adapters::notify::LogNotifier;
 use orch_adapters::ports::{Clock, Forge, JobLedger, Placement, Remote, SystemClock};
 use orch_domain::agent::AgentKind;
-use orch_domain::names::RepoName;
+use orch_domain::names::{BranchName, RepoName};
 use orch_domain::stop::Level;
 use orch_domain::time::Millis;
 use orch_store::{OpenError, Store, StoreConfig};
@@ -264,6 +265,7 @@ async fn context(
         tools_env: tools.env,
         key_prefix: "ORC".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        settings: config.binding().filter(|_| purpose == Purpose::Supervise),
     })
 }
 
@@ -333,8 +335,8 @@ async fn repository(
     let refuse = |text: String| StartError::Settings(format!("repository `{name}`: {text}"));
     let lane_rooms =
         GitRooms::new(config.data_dir.join("repos"), Arc::new(lane_runner.clone()), git_settings(config, path));
-    let (forge, lane_git, location) =
-        forge(repo, &lane_rooms, name, purpose).await.map_err(|e| refuse(e.to_string()))?;
+    let place = forge(config, repo, &lane_rooms, name, purpose).await.map_err(|e| refuse(e.to_string()))?;
+    let Place { forge, git: lane_git, location, main } = place;
     let git = rooms.open(name, forge.remote()).await.map_err(|e| refuse(e.to_string()))?;
     let commands = Commands {
         setup: repo.commands.setup.clone(),
@@ -351,7 +353,7 @@ async fn repository(
     let settings = RepoSettings {
         name: name.clone(),
         location,
-        main: repo.main.clone(),
+        main,
         priority: repo.priority,
         agent: repo.agent.clone().unwrap_or_else(|| config.default_agent.clone()),
         pipeline: repo.pipeline.clone(),
@@ -379,23 +381,47 @@ async fn repository(
     Ok(RepoRuntime { settings, lane_git, git, lane_runner, forge })
 }
 
-/// Where a repository's main lives, with our own repositories for the lane, and the place for people.
+/// Where a repository's main lives.
+struct Place {
+    forge: Arc<dyn Forge>,
+    /// Our own repositories for it, for the lane.
+    git: RepoGit,
+    /// Where it is, for people.
+    location: String,
+    /// The branch to land on, where that is settled.
+    main: Option<BranchName>,
+}
+
 async fn forge(
+    config: &Config,
     repo: &RepoConfig,
     rooms: &GitRooms,
     name: &RepoName,
     purpose: Purpose,
-) -> Result<(Arc<dyn Forge>, RepoGit, String), ForgeSetupError> {
+) -> Result<Place, ForgeSetupError> {
     match (&repo.path, &repo.url) {
         (Some(place), _) if purpose == Purpose::Look => {
             let forge = BorrowedForge::open(place, rooms, name).await?;
-            let git = forge.git().clone();
-            Ok((Arc::new(forge), git, place.display().to_string()))
+            let (git, location) = (forge.git().clone(), place.display().to_string());
+            Ok(Place { forge: Arc::new(forge), git, location, main: repo.main.clone() })
         }
         (Some(place), _) => {
-            let forge = LocalForge::open(place, repo.main.clone(), rooms, name).await?;
-            let git = forge.git().clone();
-            Ok((Arc::new(forge), git, place.display().to_string()))
+            let wanted = repo.main.clone().or_else(|| mains::kept(&config.data_dir, name));
+            let forge = LocalForge::open(place, wanted, rooms, name).await?;
+            let main = forge.main().clone();
+            if let Err(error) = mains::keep(&config.data_dir, name, &main) {
+                tracing::warn!(%error, "that {name} lands on `{main}` is not kept: the next start asks the repository again");
+            }
+            if repo.main.is_none() && forge.default_branch().is_some_and(|head| *head != main) {
+                let head = forge.default_branch().map_or("another branch", BranchName::as_str);
+                tracing::warn!(
+                    "`{head}` is checked out in {}; tasks of {name} land on `{main}`, as from the first start on: set \
+                     repos.{name}.main to change that",
+                    place.display()
+                );
+            }
+            let (git, location) = (forge.git().clone(), place.display().to_string());
+            Ok(Place { forge: Arc::new(forge), git, location, main: Some(main) })
         }
         (None, url) => {
             let url = url.clone().unwrap_or_default();
@@ -408,7 +434,7 @@ async fn forge(
             let remote = Remote { url: url.clone(), env };
             let forge = RemoteForge::open(remote, repo.main.clone(), rooms, name).await?;
             let git = forge.git().clone();
-            Ok((Arc::new(forge), git, url))
+            Ok(Place { forge: Arc::new(forge), git, location: url, main: repo.main.clone() })
         }
     }
 }

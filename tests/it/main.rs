@@ -26,6 +26,7 @@ mod pipeline;
 mod proof;
 mod race;
 mod retries;
+mod runs;
 mod security;
 mod steps;
 mod stop;

@@ -10,7 +10,7 @@ use crate::world::crash::{finish, processes_of};
 use crate::world::{commit_file, git, git_init};
 
 const COUNT: &str = "echo '2 passed, 0 failed'\n";
-const WORK: &str = "echo made > made.txt; git add made.txt; git commit -q -m 'Make it'";
+pub(crate) const WORK: &str = "echo made > made.txt; git add made.txt; git commit -q -m 'Make it'";
 
 /// How long the demo may take.
 const DEMO: Duration = Duration::from_secs(30);
@@ -77,6 +77,17 @@ impl Desk {
             let _ = tick.recv_timeout(Duration::from_millis(10));
         }
         child
+    }
+
+    /// Waits for something that what runs brings about.
+    pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let begun = Instant::now();
+        let (_never, tick) = std::sync::mpsc::channel::<()>();
+        while !holds() {
+            let log = || std::fs::read_to_string(self.path("child.log")).unwrap_or_default();
+            assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain until {what}: {}", log());
+            let _ = tick.recv_timeout(Duration::from_millis(10));
+        }
     }
 
     /// Nothing runs any more, and nothing temporary is left, not even an empty folder.

@@ -143,6 +143,18 @@ impl LocalForge {
         Self { git: self.git.for_owner(owner), ..self.clone() }
     }
 
+    /// The branch that tasks land on.
+    #[must_use]
+    pub fn main(&self) -> &BranchName {
+        &self.main
+    }
+
+    /// The branch that its `HEAD` names: the one that is checked out, in a clone with files.
+    #[must_use]
+    pub fn default_branch(&self) -> Option<&BranchName> {
+        self.default.as_ref()
+    }
+
     /// The repository's folder.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -1,0 +1,185 @@
+//! One `orch run` after another on the same repository: whose settings a task is worked on, judged and landed by, and on
+//! which branch.
+
+use std::path::Path;
+use std::process::Child;
+
+use crate::verbs::{Desk, WORK, files_below, refused, text};
+use crate::world::crash::finish;
+use crate::world::git;
+
+/// Always red.
+const RED: &str = "echo '1 passed, 1 failed'; exit 1";
+/// Always green.
+const GREEN: &str = "echo '2 passed, 0 failed'";
+
+/// An agent that says that it has begun, and does its work when it may.
+fn waits(desk: &Desk) -> String {
+    format!("touch $TMPDIR/begun; while [ ! -e {} ]; do sleep 0.02; done; {WORK}", desk.path("go").display())
+}
+
+fn let_go(desk: &Desk) {
+    std::fs::write(desk.path("go"), "").expect("written");
+}
+
+fn killed(mut child: Child) {
+    child.kill().expect("ours");
+    child.wait().expect("ours");
+}
+
+fn subjects(repo: &Path, branch: &str) -> Vec<String> {
+    git(repo, &["log", "--format=%s", branch]).lines().map(str::to_owned).collect()
+}
+
+/// Whether an agent is at work.
+fn at_work(desk: &Desk) -> bool {
+    files_below(&desk.path("data")).iter().any(|file| file.ends_with("begun"))
+}
+
+/// A run whose agent is at work.
+fn begun(desk: &Desk, words: &[&str]) -> Child {
+    desk.begin(words, || at_work(desk))
+}
+
+#[test]
+fn a_task_of_a_killed_run_is_finished_by_its_own_settings_or_not_at_all() {
+    let desk = Desk::new();
+    let repo = desk.repo.to_string_lossy().into_owned();
+    let agent = waits(&desk);
+    let careful = ["run", "--repo", &repo, "--title", "Careful", "--key", "CAREFUL", "--agent-cmd", &agent];
+    let careful = [&careful[..], &["--test-cmd", RED]].concat();
+    killed(begun(&desk, &careful));
+    let_go(&desk);
+
+    // With another agent and without tests: it makes its own change, and not a word of the other's.
+    let other = desk.run(&["--key", "QUICK", "--agent-cmd", "echo quick > quick.txt", "--no-tests"]);
+    let said = text(&other.stderr);
+    assert_eq!(other.status.code(), Some(0), "{said}{}", text(&other.stdout));
+    assert!(said.contains("CAREFUL (`Careful`, ") && said.contains("is left as it is"), "{said}");
+    assert!(said.contains("another agent, other tests"), "{said}");
+    assert_eq!(subjects(&desk.repo, "main"), ["QUICK: Make it", "Begin"]);
+
+    // Nor is it by name, unless that is said in so many words.
+    let main = desk.main();
+    let named = desk.run(&["--key", "CAREFUL", "--agent-cmd", WORK, "--test-cmd", GREEN]);
+    refused(&named, 2, &["CAREFUL was handed in with other settings", "other tests", "--new-settings", "--stop"]);
+
+    // Its own settings decide: its tests are red.
+    let again = desk.orch(&careful);
+    assert_eq!(again.status.code(), Some(1), "{}{}", text(&again.stdout), text(&again.stderr));
+    assert!(text(&again.stdout).contains("sent back"), "{}", text(&again.stdout));
+    assert_eq!(desk.main(), main, "what its own tests refuse does not land");
+
+    let anew = desk.run(&["--key", "CAREFUL", "--agent-cmd", WORK, "--test-cmd", GREEN, "--new-settings"]);
+    let told = text(&anew.stdout);
+    assert_eq!(anew.status.code(), Some(0), "{told}{}", text(&anew.stderr));
+    assert!(told.contains("goes on with the settings of another run"), "{told}");
+    assert_eq!(subjects(&desk.repo, "main")[0], "CAREFUL: Careful");
+    desk.nothing_is_left();
+}
+
+#[test]
+fn a_task_that_is_left_alone_can_be_stopped_by_any_run() {
+    let desk = Desk::new();
+    let repo = desk.repo.to_string_lossy().into_owned();
+    let agent = waits(&desk);
+    let words = ["run", "--repo", &repo, "--title", "Stuck", "--key", "STUCK", "--agent-cmd", &agent, "--no-tests"];
+    killed(begun(&desk, &words));
+    let main = desk.main();
+    let stopped = desk.orch(&["run", "--repo", &repo, "--key", "STUCK", "--stop"]);
+    let told = text(&stopped.stdout);
+    assert_eq!(stopped.status.code(), Some(0), "{told}{}", text(&stopped.stderr));
+    assert!(told.contains("cancelled STUCK"), "{told}");
+    assert_eq!(desk.main(), main);
+    refused(&desk.orch(&["run", "--repo", &repo, "--stop"]), 64, &["--key"]);
+    refused(&desk.orch(&["run", "--repo", &repo]), 64, &["--title"]);
+    // Its agent of before is ended with it.
+    desk.nothing_is_left();
+}
+
+#[test]
+fn a_run_lands_on_the_branch_that_it_was_begun_for_whatever_is_checked_out_later() {
+    let desk = Desk::new();
+    let repo = desk.repo.to_string_lossy().into_owned();
+    let agent = waits(&desk);
+    let words = ["run", "--repo", &repo, "--title", "Make it", "--key", "ONE", "--agent-cmd", &agent, "--no-tests"];
+    killed(begun(&desk, &words));
+    let_go(&desk);
+    git(&desk.repo, &["checkout", "--quiet", "-b", "feature"]);
+    let before = desk.main();
+    refused(&desk.orch(&words), 2, &["ONE was handed in with other settings", "another branch to land on (`main`)"]);
+    assert_eq!([desk.main(), git(&desk.repo, &["rev-parse", "feature"])], [before.clone(), before.clone()]);
+
+    let landed = desk.orch(&[&words[..], &["--main", "main"]].concat());
+    assert_eq!(landed.status.code(), Some(0), "{}{}", text(&landed.stdout), text(&landed.stderr));
+    assert!(text(&landed.stdout).contains("where    main of "), "{}", text(&landed.stdout));
+    assert_eq!(subjects(&desk.repo, "main")[0], "ONE: Make it");
+    assert_eq!(git(&desk.repo, &["rev-parse", "feature"]), before);
+    assert_eq!(git(&desk.repo, &["status", "--short"]), "", "the branch that is checked out is not touched");
+    desk.nothing_is_left();
+}
+
+#[test]
+fn a_supervisor_lands_on_the_branch_of_its_first_start_whatever_is_checked_out_later() {
+    let desk = Desk::new();
+    let settings = |more: &str| {
+        let text = format!(
+            "http: {{bind: '127.0.0.1:0'}}\ndefault_agent: worker\nagents: {{worker: {{kind: command, command: \"{}\"}}}}\n\
+             repos: {{demo: {{path: {}, pipeline: lite, no_tests: true{more}}}}}\n",
+            waits(&desk),
+            desk.repo.display()
+        );
+        std::fs::write(desk.path("orch.yaml"), text).expect("written");
+    };
+    let up = || desk.path("data/http.addr").exists();
+    let add = |key: &str| {
+        let added = desk.orch(&["task", "add", "--title", "Make it", "--key", key]);
+        assert_eq!(added.status.code(), Some(0), "{}", text(&added.stderr));
+    };
+    settings("");
+    let first = desk.begin(&["serve"], up);
+    add("ONE");
+    desk.until("the agent has begun", || at_work(&desk));
+    killed(first);
+    std::fs::remove_file(desk.path("data/http.addr")).expect("it was left");
+    git(&desk.repo, &["checkout", "--quiet", "-b", "feature"]);
+    let before = desk.main();
+    let_go(&desk);
+    let second = desk.begin(&["serve"], || up() && desk.main() != before);
+    assert_eq!(subjects(&desk.repo, "main")[0], "ONE: Make it");
+    assert_eq!(git(&desk.repo, &["rev-parse", "feature"]), before);
+    let log = std::fs::read_to_string(desk.path("child.log")).expect("a log");
+    assert!(log.contains("`feature` is checked out") && log.contains("set repos.demo.main"), "{log}");
+
+    // Not even settings move a task that was begun for another branch.
+    std::fs::remove_file(desk.path("go")).expect("it is there");
+    desk.until("nothing is at work", || !at_work(&desk));
+    add("TWO");
+    desk.until("the agent has begun", || at_work(&desk));
+    killed(second);
+    std::fs::remove_file(desk.path("data/http.addr")).expect("it was left");
+    settings(", main: feature");
+    let_go(&desk);
+    let third = desk.begin(&["serve"], up);
+    desk.until("the task says why it does not land", || {
+        let why = text(&desk.orch(&["why", "TWO"]).stdout);
+        why.contains("TWO was begun for the branch `main`, but demo lands on `feature` now")
+    });
+    assert_eq!(git(&desk.repo, &["rev-parse", "feature"]), before);
+    finish(third);
+    desk.nothing_is_left();
+}
+
+#[test]
+fn init_writes_the_branch_of_the_repository_and_not_the_one_that_is_worked_on() {
+    let desk = Desk::new();
+    let clone = desk.path("clone").to_string_lossy().into_owned();
+    git(&desk.repo, &["clone", "--quiet", ".", &clone]);
+    git(Path::new(&clone), &["checkout", "--quiet", "-b", "feature"]);
+    let made = desk.orch(&["init", "--repo", &clone]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    assert!(text(&made.stdout).contains("main: tasks land on `main`"), "{}", text(&made.stdout));
+    let written = std::fs::read_to_string(desk.path("orch.yaml")).expect("written");
+    assert!(written.lines().any(|line| line == "    main: main"), "{written}");
+    assert_eq!(desk.orch(&["config", "check"]).status.code(), Some(0));
+}
