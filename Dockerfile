@@ -62,7 +62,7 @@ LABEL org.opencontainers.image.title="orch" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="${REVISION}"
 # Inside a container loopback reaches nobody, so here the listener takes every interface. Publish the port on 127.0.0.1, or put a
-# proxy in front: everything but health and the signed webhooks still asks for the token.
+# proxy in front: everything but health still asks for the token.
 ENV PATH=/opt/orch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     ORCH_DATA_DIR=/data \
     ORCH_HTTP_ADDR=0.0.0.0:7717 \

@@ -14,7 +14,7 @@ use ractor::ActorRef;
 
 use crate::context::Context;
 use crate::directory::Directory;
-use crate::gates::checks::{CheckRequest, run_check};
+use crate::gates::checks::{CheckRequest, nothing_to_run, run_check};
 use crate::gates::{GateAnswer, GateOrder, GatePoolHandle, GateSubject, security};
 use crate::snapshots::Snapshots;
 use crate::task::{TaskMsg, send};
@@ -64,7 +64,6 @@ pub fn start(
             }
             (None, _) => CheckEnd::passed(format!("stage `{}` has nothing to check", request.task.stage)),
             (Some(what), _) => {
-                snapshots.set_activity(&id, format!("{}: waiting for a gate slot", what.as_str()));
                 let end = ask_pool(&ctx, &directory, &snapshots, &request, what).await;
                 snapshots.clear_activity(&id);
                 end
@@ -94,6 +93,10 @@ async fn ask_pool(
         Work::Agent { .. } | Work::Land => (None, None),
     };
     let check = CheckRequest { subject, what, no_tests: task.policy.no_tests, coverage, limit, silence, anew: false };
+    if let Some(note) = nothing_to_run(ctx, &check) {
+        return CheckEnd::passed(note);
+    }
+    snapshots.set_activity(&task.id, format!("{}: waiting for a gate slot", what.as_str()));
     // Two that are staged at once would each be tried on what the other has put there.
     let alone = what == RepoCommand::Staging;
     let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false, alone };

@@ -21,7 +21,7 @@ use orch_domain::journal::Record;
 use orch_domain::lane::LaneMode;
 use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Receipt;
-use orch_domain::task::{ApprovalOf, Blocked, State, Status, Step, Task, WaitFor};
+use orch_domain::task::{ApprovalOf, Blocked, State, Status, Task, WaitFor};
 use orch_domain::time::Timestamp;
 use orch_domain::view::{Holders, RunView, TaskDetail, TaskView, Why, why};
 use orch_store::{SpaceState, StoreError, Stored};
@@ -41,6 +41,7 @@ use crate::snapshots::Snapshots;
 use crate::task::Answer;
 
 mod coverage;
+mod holders;
 mod lanes;
 mod proofs;
 
@@ -131,11 +132,9 @@ impl Handle {
     }
 
     async fn why_of(&self, task: &Task) -> Why {
-        let holders = Holders {
-            held_by: self.holder_of(task).await,
-            activity: self.snapshots.activity(&task.id),
-            window: self.window_of(task).await,
-        };
+        let (held_by, queued) = self.holder_of(task).await;
+        let (activity, window) = (self.snapshots.activity(&task.id), self.window_of(task).await);
+        let holders = Holders { held_by, activity, window, queued };
         let told = self.or_short_of_space(task, why(task, &holders));
         let told = self.or_closed_lane(task, told).await;
         self.or_left_alone(task, told)
@@ -178,38 +177,6 @@ impl Handle {
                 ..told
             },
             _ => told,
-        }
-    }
-
-    /// Who has the agent slots, in words.
-    fn slot_holders<'t>(&self, running: impl Iterator<Item = &'t Task>) -> String {
-        let slots = self.snapshots.agent_slots();
-        let agents = running.filter(|t| matches!(&t.state, State::Running { step: Step::Agent, .. }));
-        let keys: Vec<&str> = agents.map(|t| t.key.as_str()).collect();
-        format!("{} of {} slots: {}", slots.used, slots.total, keys.join(", "))
-    }
-
-    /// Who holds what the task waits for.
-    async fn holder_of(&self, task: &Task) -> Option<String> {
-        match &task.state {
-            State::Waiting { on: WaitFor::Slot, .. } => {
-                let running =
-                    orch_store::TaskFilter { status: Some(Status::Running), live_only: true, ..Default::default() };
-                let running = self.ctx.store.find_tasks(running).await.ok()?;
-                Some(self.slot_holders(running.iter().map(|s| &s.task)))
-            }
-            State::Waiting { on: WaitFor::Turn, .. } => {
-                let holders = self.ctx.store.turn_holders().await.ok()?;
-                let (_, holder) = holders.into_iter().find(|(repo, _)| *repo == task.repo)?;
-                Some(self.ctx.store.look_at_task(&holder).await.ok()??.task.key.to_string())
-            }
-            State::Landing { .. } => {
-                let lease = self.ctx.store.lease(&task.repo).await.ok()??;
-                let holder = lease.holder.task?;
-                let stored = self.ctx.store.look_at_task(&holder).await.ok()??;
-                (stored.task.id != task.id).then(|| format!("{}, since {}", stored.task.key, lease.since))
-            }
-            _ => None,
         }
     }
 
@@ -435,7 +402,14 @@ impl Control for Handle {
         for Stored { task, .. } in live {
             match (task.status(), &task.state) {
                 _ if bound::others(&self.ctx, &task).is_some() => waiting.push(self.why_of(&task).await),
-                (Status::Running | Status::Landing, _) => running.push(TaskView::of(&task)),
+                (Status::Running, State::Running { .. }) if self.gate_place(&task).1 == Some(true) => {
+                    waiting.push(self.why_of(&task).await);
+                }
+                (Status::Running | Status::Landing, _) => {
+                    let view = TaskView::of(&task);
+                    let doing = self.snapshots.activity(&task.id).unwrap_or_else(|| view.doing.clone());
+                    running.push(TaskView { doing, ..view });
+                }
                 (Status::Stopping, _) => stopping.push(task),
                 (_, State::Waiting { on: WaitFor::Slot, .. }) => {
                     let held_by = Some(held_by.clone());
@@ -554,6 +528,6 @@ impl Control for Handle {
 
     async fn backup(&self, to: PathBuf) -> Result<String, ControlError> {
         let report = self.ctx.store.backup(to).await.map_err(store_error)?;
-        Ok(format!("{}: {} bytes, verified", report.path.display(), report.bytes))
+        Ok(format!("{} bytes, verified", report.bytes))
     }
 }

@@ -4,10 +4,12 @@
 //! of a state alone starts nothing; that STOP on the board stops the live task. Everything is durable before it is
 //! acknowledged: an item that was put on the board but not taken up before a crash is taken up by the next pass.
 
+use orch_adapters::git::Owner;
 use orch_adapters::ports::TrackerState;
 use orch_domain::ids::TaskId;
 use orch_domain::journal::Entry;
-use orch_domain::names::TaskKey;
+use orch_domain::names::{RepoName, TaskKey};
+use orch_domain::pipeline::{RepoCommand, Work};
 use orch_domain::policy::pin_hash;
 use orch_domain::task::{NewTask, StopMark, Task};
 use orch_store::{
@@ -20,6 +22,7 @@ use crate::api::{ControlError, Submit};
 use crate::bound;
 use crate::context::Context;
 use crate::directory::Directory;
+use crate::gates::checks::untestable;
 use crate::ids::mint;
 use crate::router::RouterMsg;
 
@@ -93,7 +96,7 @@ pub async fn submit(ctx: &Context, directory: &Directory, submit: Submit, by: &s
 }
 
 struct Planned {
-    repo: orch_domain::names::RepoName,
+    repo: RepoName,
     extra: Value,
 }
 
@@ -103,13 +106,18 @@ async fn check(ctx: &Context, submit: &Submit) -> Result<Planned, ControlError> 
     if submit.title.trim().is_empty() {
         return invalid("the title is empty: say in one line what is to be done".to_owned());
     }
-    if submit.title.chars().count() > TITLE || submit.title.contains('\0') {
-        return invalid(format!("the title has more than {TITLE} characters or a NUL: put the details into the body"));
+    if submit.title.chars().count() > TITLE {
+        return invalid(format!("the title has more than {TITLE} characters: put the details into the body"));
     }
-    if submit.body.len() > BODY || submit.body.contains('\0') {
-        return invalid(format!("the body has {} bytes or a NUL; at most {BODY} bytes are taken", submit.body.len()));
+    if submit.body.len() > BODY {
+        return invalid(format!("the body has {} bytes; at most {BODY} are taken", submit.body.len()));
     }
-    let names: Vec<&str> = ctx.repos.keys().map(orch_domain::names::RepoName::as_str).collect();
+    for (what, text) in [("title", &submit.title), ("body", &submit.body)] {
+        if text.contains('\0') {
+            return invalid(format!("the {what} holds a NUL character: remove it"));
+        }
+    }
+    let names: Vec<&str> = ctx.repos.keys().map(RepoName::as_str).collect();
     let repo = match (&submit.repo, names.len()) {
         (Some(name), _) if ctx.repo(name).is_some() => name.clone(),
         (Some(name), _) => {
@@ -136,10 +144,37 @@ async fn check(ctx: &Context, submit: &Submit) -> Result<Planned, ControlError> 
     if let Some(key) = &submit.key {
         refuse_cycle(ctx, key, &submit.depends_on).await?;
     }
+    for key in &submit.depends_on {
+        if ctx.store.tracker_item_by_key(key).await.map_err(store_error)?.is_none() {
+            return invalid(format!("it is to wait for {key}, but there is no task `{key}`: hand that one in first"));
+        }
+    }
+    if ctx.settings.is_some() {
+        tests_are_there(ctx, &repo, submit.pipeline.as_deref()).await?;
+    }
     let extra = json!({
         "pipeline": submit.pipeline, "agent": submit.agent, "depends_on": submit.depends_on, "settings": ctx.settings,
     });
     Ok(Planned { repo, extra })
+}
+
+/// Refuses a task whose tests nobody knows, before an agent is paid for it: of an `orch run`, whose settings are those of
+/// its command line.
+async fn tests_are_there(ctx: &Context, repo: &RepoName, pipeline: Option<&str>) -> Result<(), ControlError> {
+    let Some(runtime) = ctx.repo(repo) else { return Ok(()) };
+    let pipeline = ctx.pipelines.get(pipeline.unwrap_or(&runtime.settings.pipeline));
+    let tests = Work::Command { command: RepoCommand::Test };
+    if !pipeline.is_some_and(|pipeline| pipeline.stages.iter().any(|stage| stage.work == tests)) {
+        return Ok(());
+    }
+    // What cannot be asked now is said when it is needed.
+    let Ok(main) = runtime.main().await else { return Ok(()) };
+    let git = runtime.git.for_owner(Owner::default());
+    let Ok(base) = git.fetch_main(&main).await else { return Ok(()) };
+    match untestable(ctx, runtime, &base).await {
+        Some(why) => Err(ControlError::Invalid(why)),
+        None => Ok(()),
+    }
 }
 
 /// Refuses dependencies that lead back to the task itself.

@@ -17,7 +17,7 @@ use orch_adapters::reports::junit;
 use orch_domain::coverage::rules::stands_for;
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::Verdict;
-use orch_domain::ids::CommitSha;
+use orch_domain::ids::{CommitSha, Epoch, Generation};
 use orch_domain::names::RepoPath;
 use orch_domain::pipeline::RepoCommand;
 use orch_domain::testcount::{Judged, judge_command, judge_tests};
@@ -33,7 +33,7 @@ use super::output::{OUTPUT, Shown};
 use super::scratch::Scratch;
 use super::site::{Halt, Line, Site};
 use super::verdict::Outcome;
-use crate::context::Context;
+use crate::context::{Context, RepoRuntime};
 
 /// A check to be run.
 #[derive(Clone, Debug)]
@@ -59,6 +59,38 @@ impl Deref for CheckRequest {
 
     fn deref(&self) -> &GateSubject {
         &self.subject
+    }
+}
+
+/// Why nothing has to run for a request, where the settings alone say so: for that nobody waits for a slot.
+#[must_use]
+pub fn nothing_to_run(ctx: &Context, req: &CheckRequest) -> Option<String> {
+    command::nothing_to_run(&ctx.repo(&req.repo)?.settings.commands, req.what, req.no_tests)
+}
+
+/// Why work on this commit cannot be tested: no command is configured, and none is detected in its files. `None`: it can
+/// be, or that cannot be told now.
+pub async fn untestable(ctx: &Context, repo: &Arc<RepoRuntime>, base: &CommitSha) -> Option<String> {
+    let policy = &repo.settings.policy;
+    let subject = GateSubject {
+        task: "none".parse().ok()?,
+        key: "NONE-1".parse().ok()?,
+        generation: Generation(1),
+        run: "none".parse().ok()?,
+        epoch: Epoch(0),
+        repo: repo.settings.name.clone(),
+        base: Some(base.clone()),
+        head: base.clone(),
+    };
+    let (no_tests, coverage) = (policy.no_tests, policy.gates.coverage.is_asked());
+    let req =
+        CheckRequest { subject, what: RepoCommand::Test, no_tests, coverage, limit: None, silence: None, anew: false };
+    let site = Site::new(ctx, &req.subject, repo.clone(), gate_of(req.what));
+    let mut found = command::find(&repo.settings.commands, &site.git, &req).await.ok()?;
+    let measured = combined(&site, &req, &mut found).await.ok()?;
+    match (found, measured) {
+        (Found::NotConfigured(why), None) => Some(why),
+        _ => None,
     }
 }
 

@@ -54,6 +54,18 @@ pub(super) const fn gate_of(what: RepoCommand) -> GateName {
     }
 }
 
+/// Why nothing has to run, where the settings alone say so.
+pub(super) fn nothing_to_run(commands: &Commands, what: RepoCommand, no_tests: bool) -> Option<String> {
+    let configured = match what {
+        RepoCommand::Check => &commands.check,
+        RepoCommand::Staging => &commands.staging,
+        RepoCommand::Test => {
+            return no_tests.then(|| "tests are switched off for this repository".to_owned());
+        }
+    };
+    configured.is_none().then(|| format!("no `{}` command is configured", what.as_str()))
+}
+
 /// Finds the command for a request.
 pub(super) async fn find(commands: &Commands, git: &RepoGit, req: &CheckRequest) -> Result<Found, GitError> {
     let configured = match req.what {
@@ -61,15 +73,12 @@ pub(super) async fn find(commands: &Commands, git: &RepoGit, req: &CheckRequest)
         RepoCommand::Test => &commands.test,
         RepoCommand::Staging => &commands.staging,
     };
-    if req.what == RepoCommand::Test && req.no_tests {
-        return Ok(Found::NothingToRun("tests are switched off for this repository".to_owned()));
+    if let Some(why) = nothing_to_run(commands, req.what, req.no_tests) {
+        return Ok(Found::NothingToRun(why));
     }
     if let Some(line) = configured {
         let source = format!("`{}` command in the settings", req.what.as_str());
         return Ok(Found::Command(Command { line: line.clone(), source, named: true, notes: Vec::new() }));
-    }
-    if req.what != RepoCommand::Test {
-        return Ok(Found::NothingToRun(format!("no `{}` command is configured", req.what.as_str())));
     }
     detected(git, req).await
 }

@@ -33,6 +33,9 @@ pub enum BackupVerb {
     },
 }
 
+/// The store's file in a data folder: looked for only, never opened from here.
+const STORE: &str = "orch.db";
+
 fn stopped_first(error: StartError) -> CliError {
     match error {
         StartError::Owned { .. } => CliError::CouldNot(format!("{error}; stop the supervisor first")),
@@ -44,8 +47,23 @@ pub(super) async fn run(context: &Context, args: &BackupArgs, out: &mut Output) 
     let config = context.config()?;
     if let Some(BackupVerb::Restore { from }) = &args.verb {
         let from = std::path::absolute(from).map_err(|e| CliError::CouldNot(format!("{}: {e}", from.display())))?;
+        if !from.is_file() {
+            return Err(CliError::CouldNot(format!(
+                "there is no file {}; name the backup to put back",
+                from.display()
+            )));
+        }
         let said = context.starter.restore(&config, &from).await.map_err(stopped_first)?;
         return answer(out, &said, &from);
+    }
+    let known = context.global.url.is_some()
+        || context.env.contains_key("ORCH_URL")
+        || read_address(&config.addr_file()).is_some();
+    if !known && !config.data_dir.join(STORE).is_file() {
+        return Err(CliError::CouldNot(format!(
+            "there is no store in {}: nothing to back up; name the data folder with --data or ORCH_DATA_DIR",
+            config.data_dir.display()
+        )));
     }
     let to = match &args.to {
         Some(to) => std::path::absolute(to).map_err(|e| CliError::CouldNot(format!("{}: {e}", to.display())))?,
@@ -59,9 +77,6 @@ pub(super) async fn run(context: &Context, args: &BackupArgs, out: &mut Output) 
     if to.exists() {
         return Err(CliError::CouldNot(format!("{} exists already; name a new file", to.display())));
     }
-    let known = context.global.url.is_some()
-        || context.env.contains_key("ORCH_URL")
-        || read_address(&config.addr_file()).is_some();
     if known {
         let client = Client::find(context)?;
         match client.post::<_, Value>("/backup", Some(&BackupTo { to: to.clone() })).await {

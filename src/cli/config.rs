@@ -16,6 +16,16 @@ pub enum ConfigVerb {
 
 pub(super) fn run(context: &Context, verb: ConfigVerb, out: &mut Output) -> Result<u8, CliError> {
     let config = context.config()?;
+    if verb == ConfigVerb::Check {
+        for (name, repo) in &config.repos {
+            if let Some(path) = repo.path.as_ref().filter(|path| !path.is_dir()) {
+                out.note(&format!(
+                    "repos.{name}.path: there is no folder {}; `orch serve` will refuse it",
+                    path.display()
+                ));
+            }
+        }
+    }
     if verb == ConfigVerb::Check && !out.json {
         config.remarks().iter().try_for_each(|remark| out.line(&format!("warning: {remark}")))?;
     }
@@ -24,8 +34,9 @@ pub(super) fn run(context: &Context, verb: ConfigVerb, out: &mut Output) -> Resu
             out.json(&serde_json::json!({"ok": true, "repos": config.repos.len(), "warnings": config.remarks()}))?
         }
         (ConfigVerb::Check, false) => out.line(&format!(
-            "settings are valid: {} repositories, {} agents, {} pipelines, data in {}",
+            "settings are valid: {} {}, {} agents, {} pipelines, data in {}",
             config.repos.len(),
+            if config.repos.len() == 1 { "repository" } else { "repositories" },
             config.agents.len(),
             config.pipeline_names().len(),
             config.data_dir.display()

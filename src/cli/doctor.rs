@@ -117,10 +117,24 @@ fn agents(config: &Config, env: &super::Env) -> Vec<Probe> {
     config.agents.iter().map(|(name, agent)| one_agent(name, agent, wanted(name), env)).collect()
 }
 
+/// What a shell does itself.
+const SHELL: &str = " . : [ alias bg break case cd command continue do echo eval exec exit export false fg for function \
+                      getopts hash if jobs kill local printf pwd read readonly return select set shift source test time \
+                      times trap true type ulimit umask unalias unset until wait while ";
+
+/// The program that a shell line begins with, where a look tells: a plain word which is none of the shell's own, and no
+/// path below the workspace.
+fn first_program(line: &str) -> Option<&str> {
+    let word = line.split_whitespace().next()?;
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "._+-/".contains(c));
+    let own = SHELL.contains(&format!(" {word} ")) || (word.contains('/') && !word.starts_with('/'));
+    (plain && !own).then_some(word)
+}
+
 /// The program that an agent is; `None` for scripts, which are ours.
 fn program_of(agent: &AgentConfig) -> Option<String> {
     match (&agent.command, agent.kind()) {
-        (Some(CommandLine::Shell(_)), _) => Some("sh".to_owned()),
+        (Some(CommandLine::Shell(line)), _) => Some(first_program(line).unwrap_or("sh").to_owned()),
         (Some(CommandLine::Argv(argv)), _) => Some(argv.first().cloned().unwrap_or_default()),
         (None, AgentKind::Scripted) => None,
         (None, kind) => Some(agent.program.clone().unwrap_or_else(|| kind.as_str().to_owned())),
@@ -171,5 +185,30 @@ fn supervisor(config: &Config) -> Probe {
     match read_address(&config.addr_file()) {
         Some(url) => probe("supervisor", Health::Ok, format!("{url}, as the data folder says")),
         None => probe("supervisor", Health::Ok, "none runs on this data folder"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_program;
+
+    #[test]
+    fn the_program_of_a_shell_line_is_told_where_a_look_tells() {
+        for (line, program) in [
+            ("/no/such/program --x", Some("/no/such/program")),
+            ("  sh ./fix.sh", Some("sh")),
+            ("claude-code", Some("claude-code")),
+            ("cat >/dev/null; true", Some("cat")),
+            ("cd part && make", None),
+            ("./fix.sh", None),
+            ("bin/fix", None),
+            ("NAME=x make", None),
+            ("(make)", None),
+            ("while true; do :; done", None),
+            ("$AGENT", None),
+            ("", None),
+        ] {
+            assert_eq!(first_program(line), program, "{line}");
+        }
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orch_actors::api::Control;
-use orch_domain::names::TaskKey;
 use orch_domain::stop::Level;
 
 use super::demo::DemoArgs;
@@ -61,15 +60,6 @@ pub trait EngineStarter: Send + Sync {
     /// Starts an engine on the data folder of these settings: store opened, first reconcile pass done, intake open. Makes
     /// the folder (mode 0700) when it is missing. Opens no HTTP.
     async fn start(&self, config: Config) -> Result<Box<dyn Engine>, StartError>;
-
-    /// The same for one run, which may find unfinished tasks of earlier runs: those that were begun with other settings are
-    /// in the way, save the one of `key`, and are stopped or make it refuse.
-    async fn start_run(
-        &self,
-        config: Config,
-        key: Option<&TaskKey>,
-        stop_others: bool,
-    ) -> Result<Box<dyn Engine>, StartError>;
 
     /// Writes a verified backup of a store that no engine owns; the answer says what was verified.
     async fn backup(&self, config: &Config, to: &Path) -> Result<String, StartError>;

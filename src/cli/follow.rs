@@ -191,9 +191,15 @@ impl Following {
         let why = source.why(&self.key).await?;
         let elapsed = Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
         let task = &detail.task;
-        out.live(&format!("{}  {}  {elapsed}  {}", task.stage, task.status.as_str(), why.waits_for))?;
+        out.live(&live_line(task, elapsed, &why))?;
         Ok(())
     }
+}
+
+/// What is shown meanwhile: where it is, for how long, and what was last heard of it.
+fn live_line(task: &TaskView, elapsed: Millis, why: &Why) -> String {
+    let said = why.activity.as_ref().unwrap_or(&why.waits_for);
+    format!("{}  {}  {elapsed}  {}", task.stage, task.status.as_str(), orch_domain::task::first_line(said))
 }
 
 /// One record as people read it.
@@ -222,5 +228,53 @@ impl From<Lost> for FollowEnd {
 impl From<CliError> for FollowEnd {
     fn from(error: CliError) -> Self {
         Self::Output(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use orch_domain::samples;
+    use orch_domain::task::{State, Step};
+    use orch_domain::time::Timestamp;
+    use orch_domain::view::{Holders, why};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("sound").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_live_line_ends_with_the_last_event_as_far_as_the_terminal_is_wide() {
+        let run = "tmwzh6vaa1ae3869r1".parse().expect("an id");
+        let task = samples::task_at("development", State::Running { run, step: Step::Agent, since: Timestamp(0) });
+        let event = "runs `cargo test --workspace` to see whether the new case of the parser fails as it has to";
+        let holders = Holders { activity: Some(format!("{event}\nand more")), ..Holders::default() };
+        let line = live_line(&TaskView::of(&task), Millis(1_000), &why(&task, &holders));
+        assert_eq!(line, format!("development  running  {}  {event}", Millis(1_000)));
+        for (columns, shown) in [(30, 29), (80, 79), (200, line.chars().count())] {
+            let written = Written::default();
+            let mut out = Output::to(Box::new(written.clone()), Box::new(Vec::new()), true, false).columns(columns);
+            out.live(&line).expect("written");
+            let cut: String = line.chars().take(shown).collect();
+            let bytes = String::from_utf8(written.0.lock().expect("sound").clone()).expect("text");
+            assert_eq!(bytes, format!("\r\u{1b}[K{cut}"), "{columns} columns");
+        }
+        // Nothing was heard yet: what it does, in words.
+        let quiet = live_line(&TaskView::of(&task), Millis(1_000), &why(&task, &Holders::default()));
+        assert!(quiet.contains("an agent works on development"), "{quiet}");
     }
 }

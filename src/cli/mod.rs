@@ -192,6 +192,11 @@ where
             let _ = error.print();
             0
         }
+        // Nothing was asked: what can be is shown as it is written.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            64
+        }
         _ => {
             let text = error.to_string();
             let paragraphs = text.split("\n\n").filter(|p| !p.starts_with("Usage:") && !p.starts_with("For more"));

@@ -47,6 +47,8 @@ pub struct Output {
     /// Whether answers are wanted as JSON.
     pub json: bool,
     live: bool,
+    /// Columns, where they are not asked of the terminal.
+    columns: Option<usize>,
 }
 
 impl std::fmt::Debug for Output {
@@ -60,13 +62,26 @@ impl Output {
     #[must_use]
     pub fn standard(json: bool) -> Self {
         let terminal = io::stdout().is_terminal() && !json;
-        Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()), terminal, json, live: false }
+        let (out, err) = (Box::new(io::stdout()), Box::new(io::stderr()));
+        Self { out, err, terminal, json, live: false, columns: None }
     }
 
     /// Other places, for tests and the demo.
     #[must_use]
     pub fn to(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, terminal: bool, json: bool) -> Self {
-        Self { out, err, terminal, json, live: false }
+        Self { out, err, terminal, json, live: false, columns: None }
+    }
+
+    /// The same, on a terminal of so many columns.
+    #[must_use]
+    pub fn columns(self, columns: usize) -> Self {
+        Self { columns: Some(columns), ..self }
+    }
+
+    /// The terminal may be made wider or narrower at any time.
+    fn width(&self) -> usize {
+        let asked = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        self.columns.or_else(asked).filter(|columns| *columns > 1).unwrap_or(80)
     }
 
     /// One line. Control characters are made visible.
@@ -115,8 +130,8 @@ impl Output {
         if !self.terminal {
             return Ok(());
         }
-        // Longer than a narrow terminal it would wrap and could not be taken back.
-        let short: String = clean(text).chars().take(78).collect();
+        // Longer than the terminal is wide it would wrap and could not be taken back.
+        let short: String = clean(text).chars().take(self.width() - 1).collect();
         self.live = true;
         self.raw(format!("\r\u{1b}[K{short}").as_bytes())
     }

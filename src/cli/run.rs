@@ -70,9 +70,6 @@ pub struct RunArgs {
     /// Key of the task; minted when left out. A live task of that key is followed, a blocked one goes on
     #[arg(long)]
     pub key: Option<TaskKey>,
-    /// Stop what interrupted runs with other settings have left, instead of refusing to begin
-    #[arg(long)]
-    pub stop_others: bool,
     /// With --key: the task goes on with the settings of this command instead of those that it was handed in with
     #[arg(long, requires = "key")]
     pub new_settings: bool,
@@ -125,12 +122,14 @@ pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> 
         idempotency_key: Some(format!("run-{}", hex::encode(bytes))),
         ..Submit::default()
     };
-    let signals = Signals::new()?;
-    let (stop, stop_others) = (args.stop, args.stop_others);
-    let mut one = OneRun { context, config, submit, stop, stop_others, following: None, signals };
+    let mut one = OneRun { context, config, submit, stop: args.stop, following: None, signals: Signals::new()? };
     let code = one.until_settled(out).await?;
-    if args.keep && !out.json {
-        out.line(&format!("data     {}", one.config.data_dir.display()))?;
+    if !out.json && (args.keep || code != 0) {
+        let data = one.config.data_dir.display();
+        out.line(&format!("data     {data}"))?;
+        if code != 0 {
+            out.line("         jobs/*/stdout.log and stderr.log: what each run printed; reports/: notes and verdicts")?;
+        }
     }
     Ok(code)
 }
@@ -162,7 +161,6 @@ struct OneRun<'a> {
     context: &'a Context,
     config: Config,
     submit: Submit,
-    stop_others: bool,
     /// Whether the task is to be stopped instead.
     stop: bool,
     following: Option<Following>,
@@ -183,8 +181,7 @@ impl OneRun<'_> {
         let mut left = LOOKS;
         loop {
             looks.tick().await;
-            let (config, key) = (self.config.clone(), self.submit.key.as_ref());
-            let went = match self.context.starter.start_run(config, key, self.stop_others).await {
+            let went = match self.context.starter.start(self.config.clone()).await {
                 Ok(engine) => self.here(engine.as_ref(), out).await?,
                 Err(StartError::Refused(text)) => return Err(CliError::CouldNot(text)),
                 Err(error @ StartError::Owned { .. }) => {

@@ -2,6 +2,7 @@
 //!
 //! Owns the arguments; everything else is the supervisor's. A thin client.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -138,11 +139,21 @@ pub enum What {
 /// Reads a description from a file, or from standard input for `-`.
 pub(super) fn read_body(file: &std::path::Path) -> Result<String, CliError> {
     let failed = |e: std::io::Error| CliError::CouldNot(format!("--body-file {}: {e}", file.display()));
-    match file.as_os_str() == "-" {
-        true => std::io::read_to_string(std::io::stdin()).map_err(failed),
-        false => std::fs::read_to_string(file).map_err(failed),
+    let from: Box<dyn Read> = match file.as_os_str() == "-" {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(std::fs::File::open(file).map_err(failed)?),
+    };
+    let mut bytes = Vec::new();
+    from.take(MOST_BODY + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MOST_BODY {
+        let text = format!("--body-file {}: more than {MOST_BODY} bytes; shorten it", file.display());
+        return Err(CliError::CouldNot(text));
     }
+    String::from_utf8(bytes).map_err(|_| CliError::CouldNot(format!("--body-file {}: not UTF-8", file.display())))
 }
+
+/// Most bytes of a description: as many as are taken when it is handed in.
+const MOST_BODY: u64 = 256 << 10;
 
 pub(super) async fn run(context: &Context, verb: TaskVerb, out: &mut Output) -> Result<u8, CliError> {
     match verb {

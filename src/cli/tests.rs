@@ -10,7 +10,6 @@ use async_trait::async_trait;
 use clap::CommandFactory as _;
 use orch_actors::api::Control;
 use orch_domain::gate::Verdict;
-use orch_domain::names::TaskKey;
 use orch_domain::stop::Level;
 
 use super::*;
@@ -61,10 +60,6 @@ impl EngineStarter for FakeStarter {
         std::fs::create_dir_all(&config.data_dir).expect("writable");
         self.told.lock().expect("sound").push("start".to_owned());
         Ok(Box::new(FakeEngine { control: Arc::clone(&self.control), told: Arc::clone(&self.told) }))
-    }
-
-    async fn start_run(&self, config: Config, _: Option<&TaskKey>, _: bool) -> Result<Box<dyn Engine>, StartError> {
-        self.start(config).await
     }
 
     async fn backup(&self, _: &Config, to: &Path) -> Result<String, StartError> {
@@ -482,7 +477,7 @@ async fn init_writes_settings_that_can_be_read_and_never_overwrites() {
     assert_eq!(config.repos[&"shop".parse().expect("valid")].commands.test.as_deref(), Some("go test ./..."));
     let (code, out, _) = place.orch(&["config", "check", "--config", &to]).await;
     assert_eq!(code, 0);
-    assert!(out.contains("settings are valid: 1 repositories"), "{out}");
+    assert!(out.contains("settings are valid: 1 repository,"), "{out}");
     let (code, _, err) = place.orch(&["init", "--repo", &repo, "--to", &to]).await;
     one_line(code, &err, 2, "exists already");
     assert_eq!(place.orch(&["init", "--repo", &repo, "--to", &to, "--force"]).await.0, 0);
@@ -507,6 +502,15 @@ async fn doctor_says_what_is_missing_and_fails_when_it_must() {
 async fn backup_asks_the_supervisor_and_else_the_store() {
     let place = Place::new();
     let to = place.dir.path().join("one.sqlite").to_string_lossy().into_owned();
+    let nowhere = place.dir.path().join("nowhere").to_string_lossy().into_owned();
+    for words in [vec!["backup", &to, "--data", &nowhere], vec!["backup", "--data", &nowhere], vec!["backup", &to]] {
+        let (code, _, err) = place.orch(&words).await;
+        one_line(code, &err, 2, "nothing to back up");
+    }
+    assert!(!Path::new(&nowhere).exists() && place.told().is_empty(), "nothing was made for it");
+    let (code, _, err) = place.orch(&["backup", "restore", &nowhere]).await;
+    one_line(code, &err, 2, "there is no file");
+    std::fs::write(place.data().join("orch.db"), "").expect("written");
     let (code, out, _) = place.orch(&["backup", &to]).await;
     assert!(code == 0 && out.contains("verified"), "{out}");
     assert_eq!(place.told(), ["backup one.sqlite"]);

@@ -3,6 +3,7 @@
 //! Owns the rules that no single value can break alone. Refuses credentials in URLs without repeating them. Every refusal
 //! names file, line where it can be found, key and way out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use orch_adapters::advisories::check_endpoint;
@@ -69,8 +70,22 @@ pub(super) fn finish(mut config: Config, source: &Source<'_>) -> Result<Config, 
         complete_repo(&config, &name, &mut repo, source)?;
         config.repos.insert(name, repo);
     }
+    no_path_twice(&config, source)?;
     gate_scopes(&config, source)?;
     Ok(config)
+}
+
+/// Two names for one repository would be two lanes onto one branch.
+fn no_path_twice(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> {
+    let mut seen = BTreeMap::new();
+    for (name, repo) in &config.repos {
+        let Some(path) = &repo.path else { continue };
+        if let Some(other) = seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()), name) {
+            let what = format!("{} is the repository `{other}` already: leave one of the two out", path.display());
+            return Err(source.wrong(&format!("repos.{name}.path"), &what));
+        }
+    }
+    Ok(())
 }
 
 fn words(error: ConfigError) -> String {

@@ -225,7 +225,7 @@ pub const KEYS: &[Key] = &[
     key("retention.salvage", Duration, "How long the files of workspaces that were salvaged or put aside are kept."),
     key("retention.salvage_size", Size, "Most bytes of files that one repository's salvages may hold together; beyond it the oldest go, and a notice says so."),
     key("retention.journal", Duration, "How long the journal of a closed task is kept. Absent: for ever."),
-    with_env("telemetry.format", "ORCH_LOG_FORMAT", Word("auto, text, json"), "Form of log lines: `auto` is coloured text on a terminal, JSON elsewhere."),
+    with_env("telemetry.format", "ORCH_LOG_FORMAT", Word("auto, text, json"), "Form of log lines: `auto` is coloured text on a terminal, JSON elsewhere. `orch run` writes text everywhere, from warnings up."),
     with_env("telemetry.level", "ORCH_LOG", Text, "`error`, `warn`, `info`, `debug`, `trace`, or filter directives such as `info,orch_store=debug`."),
 ];
 

@@ -120,7 +120,7 @@ fn the_file_of_init_parses_with_the_repository_in_it() {
     let config = read(&Config::init_text(&facts), &[]).expect("valid");
     let repo = &config.repos[&"shop".parse().expect("valid")];
     assert_eq!(repo.path.as_deref(), Some(Path::new("/srv/with space: and colon")));
-    assert_eq!(repo.main.as_ref().map(orch_domain::names::BranchName::as_str), Some("#trunk"));
+    assert_eq!(repo.main.as_ref().map(BranchName::as_str), Some("#trunk"));
     assert_eq!(repo.commands.test.as_deref(), Some("cargo test"));
     assert_eq!(config.gates.image_freshness.repos, ["*"]);
     let bare = InitFacts { name: "123".to_owned(), path: ".".to_owned(), ..InitFacts::default() };
@@ -401,7 +401,7 @@ fn limits_of_a_kind_stand_beside_the_usual_ones() {
 #[test]
 fn a_coverage_command_that_nobody_will_run_is_remarked_on() {
     let remarks = |more: &str| {
-        let text = format!("repos:\n  a: {{path: x, commands: {{coverage: make cov}}}}\n  b: {{path: x}}\n{more}");
+        let text = format!("repos:\n  a: {{path: x, commands: {{coverage: make cov}}}}\n  b: {{path: y}}\n{more}");
         read(&text, &[]).expect("valid").remarks()
     };
     let alone = remarks("");

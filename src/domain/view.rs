@@ -110,6 +110,9 @@ pub struct Why {
     pub status: Status,
     /// What it waits for, or what is being done.
     pub waits_for: String,
+    /// What its run or landing does right now, where something runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<String>,
     /// Who or what holds that.
     pub held_by: Option<String>,
     /// Since when.
@@ -129,6 +132,8 @@ pub struct Holders {
     pub activity: Option<String>,
     /// The irreversible step of it that is under way, by name.
     pub window: Option<String>,
+    /// Whether its check waits for a slot, or its landing for the lane; `None`: not known.
+    pub queued: Option<bool>,
 }
 
 impl TaskView {
@@ -165,7 +170,7 @@ impl TaskView {
 /// Explains where a task is.
 #[must_use]
 pub fn why(task: &Task, holders: &Holders) -> Why {
-    let (waits_for, ends_by, hint) = explain(task, holders.window.as_deref());
+    let (waits_for, ends_by, hint) = explain(task, holders);
     let waits_for = match &holders.activity {
         Some(activity) if !task.is_terminal() => format!("{waits_for} ({activity})"),
         _ => waits_for,
@@ -174,6 +179,7 @@ pub fn why(task: &Task, holders: &Holders) -> Why {
         key: task.key.clone(),
         status: task.status(),
         waits_for,
+        activity: holders.activity.clone().filter(|_| !task.is_terminal()),
         held_by: holders.held_by.clone(),
         since: task.state.since(),
         ends_by,
@@ -181,8 +187,9 @@ pub fn why(task: &Task, holders: &Holders) -> Why {
     }
 }
 
-fn explain(task: &Task, window: Option<&str>) -> (String, String, Option<String>) {
+fn explain(task: &Task, holders: &Holders) -> (String, String, Option<String>) {
     let key = &task.key;
+    let window = holders.window.as_deref();
     if let (Some(stop), false) = (&task.stop, task.is_terminal()) {
         let waits = match (window, &task.state) {
             (Some(step), _) => format!("stopping: deferred until the {step} ends"),
@@ -205,14 +212,28 @@ fn explain(task: &Task, window: Option<&str>) -> (String, String, Option<String>
                 Step::Security => ("the security gate before", "the gate's verdict or its time limit"),
                 _ => ("the command of", "the command's exit or its time limit"),
             };
-            let ends = ends.to_owned();
-            (format!("{what} {} runs, or waits for a gate slot", task.stage), ends, Some(format!("orch logs {key} -f")))
+            let (waits, ends) = match holders.queued {
+                Some(true) => {
+                    (format!("a gate slot, for {what} {}", task.stage), "another check, test or gate ending".to_owned())
+                }
+                Some(false) => (format!("{what} {} runs", task.stage), ends.to_owned()),
+                None => (format!("{what} {} runs, or waits for a gate slot", task.stage), ends.to_owned()),
+            };
+            (waits, ends, Some(format!("orch logs {key} -f")))
         }
         State::Landing { step: Step::Deploy, .. } => {
             ("the lane deploys what has landed".to_owned(), "the deploy's exit and health check".to_owned(), None)
         }
+        State::Landing { .. } if holders.queued == Some(true) => (
+            format!("its turn in the lane of {}", task.repo),
+            "the end of the landing or deploy that is before it".to_owned(),
+            None,
+        ),
         State::Landing { .. } => (
-            format!("the lane of {} lands it, or it waits there for its turn", task.repo),
+            match holders.queued {
+                Some(_) => format!("the lane of {} lands it", task.repo),
+                None => format!("the lane of {} lands it, or it waits there for its turn", task.repo),
+            },
             "the lane's answer: landed, sent back, or come back later".to_owned(),
             None,
         ),

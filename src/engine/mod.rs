@@ -5,7 +5,6 @@
 
 mod demo;
 mod gate;
-mod leftovers;
 mod mains;
 mod security;
 mod starter;
@@ -29,7 +28,7 @@ use orch_actors::system::System;
 use orch_actors::upkeep::Retention;
 use orch_adapters::agents::{self, AgentSettings, Prompts, Rates};
 use orch_adapters::disk::{FreeSpace, SystemDisk};
-use orch_adapters::forge::{BorrowedForge, ForgeSetupError, LocalForge, RemoteForge, credential_env};
+use orch_adapters::forge::{BorrowedForge, ForgeSetupError, LocalForge, RemoteForge, credential_env, look_at};
 use orch_adapters::git::{GitError, GitRooms, GitSettings, RepoGit};
 use orch_adapters::images::DockerCli;
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, UnrecordedLedger, become_subreaper};
@@ -42,7 +41,6 @@ use orch_domain::time::Millis;
 use orch_store::{OpenError, Store, StoreConfig};
 use sha2::{Digest as _, Sha256};
 
-pub use leftovers::Leftovers;
 pub use starter::Starter;
 
 use crate::config::{AgentConfig, CommandLine, Config, ConfigError, RepoConfig};
@@ -134,21 +132,6 @@ pub async fn start(config: &Config, env: &BTreeMap<String, String>, guard: Guard
     start_on(config, env, guard, Arc::new(SystemDisk)).await
 }
 
-/// The same for one run on an embedded store, which may hold unfinished tasks of earlier runs.
-///
-/// # Errors
-/// As [`start`], and where such tasks were begun with other settings and nobody said what to do with them.
-pub async fn start_run(
-    config: &Config,
-    env: &BTreeMap<String, String>,
-    guard: Guard,
-    asked: &Leftovers,
-) -> Result<Running, StartError> {
-    let ctx = context(config, env, guard, Arc::new(SystemDisk), Purpose::Supervise).await?;
-    leftovers::settle(&ctx.store, &config.data_dir, &config.work_digest(), asked, ctx.clock.now()).await?;
-    begin(ctx).await
-}
-
 /// The same as [`start`] on a disk that says for itself how much space it has.
 ///
 /// # Errors
@@ -190,6 +173,12 @@ async fn context(
     disk: Arc<dyn FreeSpace>,
     purpose: Purpose,
 ) -> Result<Context, StartError> {
+    // What a look tells is told before anything is made.
+    for (name, repo) in config.repos.iter().filter(|_| purpose == Purpose::Supervise) {
+        if let Some(path) = &repo.path {
+            look_at(path).map_err(|error| StartError::Settings(format!("repository `{name}`: {error}")))?;
+        }
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let paths = folders(config)?;
     let store = Store::open(&StoreConfig::new(&config.data_dir, clock.now())).map_err(|error| match error {

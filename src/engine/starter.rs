@@ -9,11 +9,10 @@ use async_trait::async_trait;
 use orch_actors::api::Control;
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig};
 use orch_adapters::ports::{Clock as _, Placement as _, SystemClock};
-use orch_domain::names::TaskKey;
 use orch_domain::stop::Level;
 use orch_store::{OpenError, Store, StoreConfig};
 
-use super::{Guard, Leftovers, Running, StartError, demo, gate, means, runtime_dir, start, start_run};
+use super::{Guard, Running, StartError, demo, gate, means, runtime_dir, start};
 use crate::cli::{self, DemoArgs, Engine, EngineStarter, GateArgs, GateOutcome, Health, Output, Probe};
 use crate::config::Config;
 
@@ -34,14 +33,6 @@ fn refused(config: &Config, error: OpenError) -> cli::StartError {
     match error {
         OpenError::InUse { owner, .. } => cli::StartError::Owned { data_dir: config.data_dir.clone(), by: owner },
         other => cli::StartError::Refused(other.to_string()),
-    }
-}
-
-fn started(config: &Config, outcome: Result<Running, StartError>) -> Result<Box<dyn Engine>, cli::StartError> {
-    match outcome {
-        Ok(running) => Ok(Box::new(running)),
-        Err(StartError::Owned(error)) => Err(refused(config, error)),
-        Err(error) => Err(cli::StartError::Refused(error.to_string())),
     }
 }
 
@@ -70,24 +61,18 @@ impl Engine for Running {
 #[async_trait]
 impl EngineStarter for Starter {
     async fn start(&self, config: Config) -> Result<Box<dyn Engine>, cli::StartError> {
-        started(&config, start(&config, &self.env, Guard::default()).await)
-    }
-
-    async fn start_run(
-        &self,
-        config: Config,
-        key: Option<&TaskKey>,
-        stop_others: bool,
-    ) -> Result<Box<dyn Engine>, cli::StartError> {
-        let asked = Leftovers { key: key.cloned(), stop_others };
-        started(&config, start_run(&config, &self.env, Guard::default(), &asked).await)
+        match start(&config, &self.env, Guard::default()).await {
+            Ok(running) => Ok(Box::new(running)),
+            Err(StartError::Owned(error)) => Err(refused(&config, error)),
+            Err(error) => Err(cli::StartError::Refused(error.to_string())),
+        }
     }
 
     async fn backup(&self, config: &Config, to: &Path) -> Result<String, cli::StartError> {
         let store = Store::open(&StoreConfig::new(&config.data_dir, SystemClock.now()));
         let store = store.map_err(|e| refused(config, e))?;
         let report = store.backup(to.to_owned()).await.map_err(|e| cli::StartError::Refused(e.to_string()))?;
-        Ok(format!("{}: {} bytes, opened and checked", report.path.display(), report.bytes))
+        Ok(format!("{} bytes, opened and checked", report.bytes))
     }
 
     async fn restore(&self, config: &Config, from: &Path) -> Result<String, cli::StartError> {

@@ -128,19 +128,21 @@ fn what_an_interrupted_run_left_is_never_finished_by_other_tests_or_another_agen
     let desk = desk();
     interrupted_twice(&desk, "CAREFUL", &["--test-cmd", "exit 1"]);
     let quick = "echo $ORCH_TASK > $ORCH_TASK; git add -A; git commit -q -m Quick";
-    let other_tests = ["--agent", "worker", "--no-tests", "--key", "QUICK"];
-    let other_agent = ["--agent-cmd", quick, "--test-cmd", "exit 1", "--key", "QUICK"];
-    for other in [&other_tests[..], &other_agent] {
-        let words = ["left CAREFUL", "other settings", "--key CAREFUL", "--stop-others"];
-        refused(&desk.run(other), 2, &words);
-    }
-    assert_eq!(git(&desk.repo, &["log", "--format=%s", "main"]), "Begin");
-    assert_eq!(count(&desk, "SELECT count(*) FROM tasks"), 1, "nothing was taken in, nothing lost");
-
-    let ended = desk.run(&["--agent-cmd", quick, "--no-tests", "--key", "QUICK", "--stop-others"]);
-    assert_eq!(ended.status.code(), Some(0), "{}{}", text(&ended.stdout), text(&ended.stderr));
+    let other = desk.run(&["--agent-cmd", quick, "--no-tests", "--key", "QUICK"]);
+    let said = text(&other.stderr);
+    assert_eq!(other.status.code(), Some(0), "{said}{}", text(&other.stdout));
+    assert!(said.contains("CAREFUL") && said.contains("is left as it is") && said.contains("other settings"), "{said}");
     assert_eq!(git(&desk.repo, &["ls-tree", "--name-only", "main"]), "QUICK\ncheck.sh");
-    assert_eq!(count(&desk, "SELECT count(*) FROM tasks WHERE orig_key = 'CAREFUL' AND cancel_requested_at > 0"), 1);
+    for other in [&["--agent", "worker", "--no-tests"][..], &["--agent-cmd", quick, "--test-cmd", "exit 1"]] {
+        let words = ["CAREFUL was handed in with other settings", "--new-settings", "--stop"];
+        refused(&desk.run(&[other, &["--key", "CAREFUL"]].concat()), 2, &words);
+    }
+    let live = "SELECT count(*) FROM tasks WHERE orig_key = 'CAREFUL' AND cancelled_at IS NULL AND done_at IS NULL";
+    assert_eq!(count(&desk, live), 1, "nothing was done to it");
+
+    let ended = desk.run(&["--key", "CAREFUL", "--stop"]);
+    assert_eq!(ended.status.code(), Some(0), "{}{}", text(&ended.stdout), text(&ended.stderr));
+    assert_eq!(count(&desk, live), 0);
     desk.nothing_is_left();
 }
 

@@ -102,6 +102,49 @@ async fn dependencies_that_lead_back_are_refused_and_nothing_is_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dependency_that_there_is_not_is_refused_and_nothing_is_stored() {
+    let world = held(Setup::default()).open().await;
+    let lost = Submit { depends_on: vec![key("NOPE")], ..ask("quick", "ONE") };
+    let refused = world.control().submit(lost, "test").await.expect_err("it would wait for ever");
+    assert!(matches!(&refused, ControlError::Invalid(text) if text.contains("there is no task `NOPE`")), "{refused}");
+    assert!(world.control().tasks(Default::default()).await.expect("a list").is_empty());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_that_waits_for_a_gate_slot_says_who_has_it_and_what_has_no_check_waits_for_none() {
+    let world = Setup::default()
+        .agent("quick", OWN_FILE)
+        .limits(|l| l.gate_slots = 1)
+        .tests_wait_for("tested", GREEN)
+        .open()
+        .await;
+    let first = world.submit_as(ask("quick", "ONE")).await;
+    world.until_test_run(&first, 1).await;
+    // No `check` is configured: development ends although the only slot is taken.
+    let second = world.submit_as(ask("quick", "TWO")).await;
+    world.expect_stage(&second, "testing").await;
+    let waiting = world.until(&second, "waiting for a gate slot", |d| d.why.held_by.is_some()).await;
+    assert_eq!(waiting.why.held_by.as_deref(), Some("1 of 1 slots: test of ONE"));
+    let why = &waiting.why;
+    assert!(why.waits_for.starts_with("a gate slot, for the command of testing"), "{why:?}");
+    assert_eq!(why.ends_by, "another check, test or gate ending");
+    let queue = world.control().queue().await.expect("a queue");
+    assert_eq!(queue.waiting.iter().map(|why| why.key.as_str()).collect::<Vec<_>>(), ["TWO"]);
+    let running: Vec<_> = queue.running.iter().map(|task| (task.key.as_str(), task.doing.as_str())).collect();
+    assert!(matches!(running[..], [("ONE", doing)] if doing.starts_with("test on ")), "{running:?}");
+    let why = world.look(&first).await.why;
+    assert!(
+        why.waits_for.starts_with("the command of testing runs") && !why.waits_for.contains(" or waits"),
+        "{why:?}"
+    );
+    world.give("tested");
+    world.expect_status(&first, Status::Done).await;
+    world.expect_status(&second, Status::Done).await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_serial_repository_lets_one_task_at_a_time_past_the_first_stage() {
     // One gate slot is kept for the lane, one is held by the first task's test: the second task's check needs a third.
     let world = held(Setup::default())

@@ -1,12 +1,13 @@
 //! One `orch run` after another on the same repository: whose settings a task is worked on, judged and landed by, and on
 //! which branch.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 
 use crate::verbs::{Desk, WORK, files_below, refused, text};
 use crate::world::crash::finish;
-use crate::world::git;
+use crate::world::{commit_file, git};
 
 /// Always red.
 const RED: &str = "echo '1 passed, 1 failed'; exit 1";
@@ -69,8 +70,12 @@ fn a_task_of_a_killed_run_is_finished_by_its_own_settings_or_not_at_all() {
     assert_eq!(again.status.code(), Some(1), "{}{}", text(&again.stdout), text(&again.stderr));
     assert!(text(&again.stdout).contains("sent back"), "{}", text(&again.stdout));
     assert_eq!(desk.main(), main, "what its own tests refuse does not land");
+    let told = text(&again.stdout);
+    let data = told.lines().find_map(|line| line.strip_prefix("data     ")).expect("the way to look into it is named");
+    assert!(Path::new(data).join("jobs").is_dir() && told.contains("jobs/*/stdout.log"), "{told}");
 
-    let anew = desk.run(&["--key", "CAREFUL", "--agent-cmd", WORK, "--test-cmd", GREEN, "--new-settings"]);
+    let more = "echo more > more.txt";
+    let anew = desk.run(&["--key", "CAREFUL", "--agent-cmd", more, "--test-cmd", GREEN, "--new-settings"]);
     let told = text(&anew.stdout);
     assert_eq!(anew.status.code(), Some(0), "{told}{}", text(&anew.stderr));
     assert!(told.contains("goes on with the settings of another run"), "{told}");
@@ -113,7 +118,7 @@ fn a_run_lands_on_the_branch_that_it_was_begun_for_whatever_is_checked_out_later
     let landed = desk.orch(&[&words[..], &["--main", "main"]].concat());
     assert_eq!(landed.status.code(), Some(0), "{}{}", text(&landed.stdout), text(&landed.stderr));
     assert!(text(&landed.stdout).contains("where    main of "), "{}", text(&landed.stdout));
-    assert_eq!(subjects(&desk.repo, "main")[0], "ONE: Make it");
+    assert_eq!(git(&desk.repo, &["show", "main:made.txt"]), "made");
     assert_eq!(git(&desk.repo, &["rev-parse", "feature"]), before);
     assert_eq!(git(&desk.repo, &["status", "--short"]), "", "the branch that is checked out is not touched");
     desk.nothing_is_left();
@@ -146,7 +151,7 @@ fn a_supervisor_lands_on_the_branch_of_its_first_start_whatever_is_checked_out_l
     let before = desk.main();
     let_go(&desk);
     let second = desk.begin(&["serve"], || up() && desk.main() != before);
-    assert_eq!(subjects(&desk.repo, "main")[0], "ONE: Make it");
+    assert_eq!(git(&desk.repo, &["show", "main:made.txt"]), "made");
     assert_eq!(git(&desk.repo, &["rev-parse", "feature"]), before);
     let log = std::fs::read_to_string(desk.path("child.log")).expect("a log");
     assert!(log.contains("`feature` is checked out") && log.contains("set repos.demo.main"), "{log}");
@@ -182,4 +187,86 @@ fn init_writes_the_branch_of_the_repository_and_not_the_one_that_is_worked_on() 
     let written = std::fs::read_to_string(desk.path("orch.yaml")).expect("written");
     assert!(written.lines().any(|line| line == "    main: main"), "{written}");
     assert_eq!(desk.orch(&["config", "check"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_cannot_be_tested_is_told_before_an_agent_works_on_it() {
+    let desk = Desk::new();
+    let said = desk.run(&["--agent-cmd", WORK]);
+    refused(&said, 2, &["no test command", "--test-cmd", "--no-tests"]);
+    // Where its files tell how, nothing has to be said.
+    commit_file(&desk.repo, "Makefile", "test:\n\tsh check.sh\n", "Tell how");
+    let done = desk.run(&["--agent-cmd", WORK]);
+    assert_eq!(done.status.code(), Some(0), "{}{}", text(&done.stdout), text(&done.stderr));
+    desk.nothing_is_left();
+}
+
+#[test]
+fn a_repository_that_may_not_be_written_is_told_before_an_agent_works_on_it() {
+    let desk = Desk::new();
+    let repo = desk.repo.to_string_lossy().into_owned();
+    let objects = desk.repo.join(".git/objects");
+    let words = ["run", "--repo", &repo, "--title", "x", "--agent-cmd", WORK, "--no-tests"];
+    let mode = |bits| std::fs::set_permissions(&objects, PermissionsExt::from_mode(bits)).expect("it is there");
+    // Root may write anything: then somebody else is asked.
+    let output = match nix::unistd::geteuid().is_root() {
+        true => {
+            let owned = Command::new("chown").args(["-R", "65534:65534"]).arg(desk.path("")).status();
+            assert!(owned.expect("chown runs").success());
+            mode(0o555);
+            let program = desk.path("orch");
+            std::fs::copy(env!("CARGO_BIN_EXE_orch"), &program).expect("copied");
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(program).args(words);
+            command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(desk.path(""));
+            command
+                .env("TMPDIR", desk.path("tmp"))
+                .env("HOME", desk.path("home"))
+                .env("ORCH_DATA_DIR", desk.path("data"));
+            command.output().expect("setpriv runs")
+        }
+        false => {
+            mode(0o555);
+            desk.orch(&words)
+        }
+    };
+    mode(0o755);
+    refused(&output, 2, &["may not be written", "objects: Permission denied", "as a user who may"]);
+    assert!(!desk.path("data").exists(), "nothing was made for it");
+}
+
+#[test]
+fn what_is_wrong_with_a_command_line_is_told_at_once() {
+    let desk = Desk::new();
+    let gone = desk.run(&["--agent-cmd", "/no/such/program --now", "--no-tests"]);
+    refused(&gone, 2, &["its program `/no/such/program` is not found", "--agent-cmd"]);
+    let endless = desk.run(&["--agent-cmd", WORK, "--no-tests", "--body-file", "/dev/zero"]);
+    refused(&endless, 2, &["--body-file /dev/zero: more than 262144 bytes"]);
+    assert!(!desk.path("data").exists(), "nothing was made for it");
+    // Nothing was asked: the help, as it is written.
+    for (words, shown) in [(&[][..], "Commands:\n  run "), (&["task"], "Commands:\n  add ")] {
+        let output = desk.orch(words);
+        assert_eq!(output.status.code(), Some(64));
+        assert!(text(&output.stderr).contains(shown) && output.stdout.is_empty(), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_supervisor_that_refuses_its_repositories_says_one_line_and_makes_nothing() {
+    let desk = Desk::new();
+    let settings =
+        |repos: &str| std::fs::write(desk.path("orch.yaml"), format!("repos: {{{repos}}}\n")).expect("written");
+    settings("gone: {path: /no/such/folder}");
+    refused(&desk.orch(&["serve"]), 2, &["repository `gone`", "/no/such/folder", "no such folder"]);
+    let checked = desk.orch(&["config", "check"]);
+    assert_eq!(checked.status.code(), Some(0));
+    assert!(text(&checked.stderr).contains("repos.gone.path: there is no folder /no/such/folder"));
+    assert!(text(&checked.stdout).contains("settings are valid: 1 repository, "), "{}", text(&checked.stdout));
+    settings(&format!("one: {{path: {0}}}, two: {{path: {0}/../repo}}", desk.repo.display()));
+    for verb in [&["serve"][..], &["config", "check"]] {
+        refused(&desk.orch(verb), 2, &["repos.two.path", "is the repository `one` already"]);
+    }
+    settings("");
+    refused(&desk.orch(&["backup"]), 2, &["nothing to back up", "--data"]);
+    assert!(!desk.path("data").exists(), "nothing was made for it");
 }

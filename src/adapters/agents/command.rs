@@ -156,7 +156,12 @@ impl StreamParser for PlainParser {
         report.claim = match end {
             JobEnd::Exited { code: 0 } => Some(AgentClaim::Success),
             JobEnd::Exited { code } => {
-                let words = report.last_text.as_deref().unwrap_or("it said nothing");
+                let nothing = match code {
+                    126 => "it said nothing; its program may not be run",
+                    127 => "it said nothing; a program of its command line is not there",
+                    _ => "it said nothing",
+                };
+                let words = report.last_text.as_deref().unwrap_or(nothing);
                 Some(AgentClaim::Error { text: line::shorten(&format!("exit code {code}: {words}")) })
             }
             // Ended by a signal, by us, or not known to have run: interrupted.

@@ -44,6 +44,16 @@ pub enum ForgeSetupError {
         /// What the system said.
         why: String,
     },
+    /// No right to write it.
+    #[error("repository `{path}` may not be written: {part}: {why}; run orch as a user who may, or name another")]
+    Unwritable {
+        /// The path as given.
+        path: PathBuf,
+        /// What of it.
+        part: PathBuf,
+        /// What the system said.
+        why: String,
+    },
     /// Nothing to start from.
     #[error("repository `{path}` has no commit yet; make a first one (`git commit`) and start again")]
     NoCommits {
@@ -52,7 +62,7 @@ pub enum ForgeSetupError {
     },
     /// The main branch is not there.
     #[error(
-        "repository `{path}` has no branch `{wanted}`; it has: {have}; name the branch that tasks land on in the setting `main`"
+        "repository `{path}` has no branch `{wanted}`; it has: {have}; name the branch that tasks land on in the setting `main` (`--main` of `orch run`)"
     )]
     NoMain {
         /// The path as given.
@@ -64,7 +74,7 @@ pub enum ForgeSetupError {
     },
     /// `HEAD` names no branch.
     #[error(
-        "repository `{path}` is on no branch (detached at {at}); check out the branch that tasks land on, or name it in the setting `main`"
+        "repository `{path}` is on no branch (detached at {at}); check out the branch that tasks land on, or name it in the setting `main` (`--main` of `orch run`)"
     )]
     Detached {
         /// The path as given.
@@ -123,6 +133,7 @@ impl LocalForge {
         name: &RepoName,
     ) -> Result<Self, ForgeSetupError> {
         let (real, place) = find(path)?;
+        may_write(path, &place)?;
         let probe = Probe { git: rooms.probe(), path, place: &place };
         probe.check_kind().await?;
         let (main, default) = probe.main(main).await?;
@@ -187,6 +198,26 @@ impl Forge for LocalForge {
     async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<String> {
         note::for_checked_out_main(&self.git, &self.place, &self.main, from, to).await
     }
+}
+
+/// Whether a push could land there: found out now, not when an agent has worked.
+fn may_write(path: &Path, place: &Place) -> Result<(), ForgeSetupError> {
+    for part in ["objects", "refs/heads"] {
+        let part = place.common_dir.join(part);
+        let allowed = nix::unistd::access(&part, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK);
+        if let Err(why) = allowed.or_else(|why| if why == nix::errno::Errno::ENOENT { Ok(()) } else { Err(why) }) {
+            return Err(ForgeSetupError::Unwritable { path: path.to_owned(), part, why: why.desc().to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is a repository at exactly this path that a supervisor could use, as far as a look at its files tells.
+///
+/// # Errors
+/// See [`ForgeSetupError`].
+pub fn look_at(path: &Path) -> Result<(), ForgeSetupError> {
+    find(path).and_then(|(_, place)| may_write(path, &place))
 }
 
 /// Finds the repository at exactly this path.

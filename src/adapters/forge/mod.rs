@@ -14,5 +14,5 @@ mod tests;
 pub use borrowed::BorrowedForge;
 pub use credential::credential_env;
 pub use fake::{FakeForge, Fault};
-pub use local::{ForgeSetupError, LocalForge};
+pub use local::{ForgeSetupError, LocalForge, look_at};
 pub use remote::{RemoteForge, check_url};
