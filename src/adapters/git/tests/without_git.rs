@@ -129,9 +129,10 @@ async fn a_kept_handle_sees_what_came_and_what_was_packed_meanwhile_and_goes_whe
     }
     let err = world.git.tree_of(&"1".repeat(40).parse().expect("an id")).await.expect_err("no such commit");
     assert!(matches!(err, GitError::NoSuchCommit { .. }), "{err}");
+    let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
     let gone = async {
         while world.git.handles.count() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            looks.tick().await;
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.expect("handles are thrown away");
