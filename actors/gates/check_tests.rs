@@ -169,7 +169,8 @@ impl World {
             }
         }
         git(&["add", "--all"]);
-        git(&["commit", "--quiet", "--allow-empty", "-m", "work"]);
+        // By the branch: two commits of one second with the same files and words would be the same commit.
+        git(&["commit", "--quiet", "--allow-empty", "-m", &format!("work on {branch}")]);
         git(&["push", "--quiet", "origin", branch]);
         self.git.fetch_branch(&branch.parse().expect("a name")).await.expect("fetched")
     }
@@ -376,6 +377,7 @@ async fn the_same_evidence_is_not_run_twice_unless_its_report_is_damaged() {
 
     // Another head, also of the very same tree, another base, another environment, another command: other evidence.
     let sibling = world.commit("sibling", &[("a.txt", "a")]).await;
+    assert_ne!(sibling, head);
     note(world.test(&base, &sibling, "run2b").await);
     assert_eq!(world.jobs(), 2);
     note(world.test(&head, &head, "run3").await);
