@@ -538,7 +538,7 @@ fn landing_end(step: Step, task: &Task, seed: u64, now: Timestamp) -> LandingEnd
         1 => WorkFault::Conflict,
         _ => WorkFault::Gate,
     };
-    match seed % 16 {
+    match seed % 17 {
         0 => LandingEnd::SentBack { fault, findings: "not so".to_owned(), head: seed.is_multiple_of(3).then(head) },
         14 => LandingEnd::MainRed { why: why() },
         15 => LandingEnd::MainMoved { why: why() },
@@ -552,7 +552,7 @@ fn landing_end(step: Step, task: &Task, seed: u64, now: Timestamp) -> LandingEnd
         9 => LandingEnd::Stopped,
         10 => LandingEnd::Landed { landed, deploy: DeployEnd::Failed { why: why() } },
         11 => LandingEnd::Landed { landed, deploy: DeployEnd::AwaitingApproval },
-        13 if step == Step::Deploy => LandingEnd::Landed { landed, deploy: DeployEnd::CouldNotRun { why: why() } },
+        16 if step == Step::Deploy => LandingEnd::Landed { landed, deploy: DeployEnd::CouldNotRun { why: why() } },
         12 if step == Step::Deploy => LandingEnd::Landed { landed, deploy: DeployEnd::Deployed { at: now } },
         _ => LandingEnd::Landed { landed, deploy: DeployEnd::NotConfigured },
     }

@@ -50,7 +50,12 @@ fn name(tree: String) -> impl Strategy<Value = String> {
         1 => "[a-z.&-]{1,4}",
     ];
     let start = prop_oneof![Just(String::new()), Just("/".to_owned()), Just(tree + "/")];
-    (start, proptest::collection::vec(part, 1..6)).prop_map(|(start, parts)| start + &parts.join("/"))
+    // A path of the commit behind any way there: else few names spell one in a way that is nearly right.
+    let end = prop_oneof![Just(None), Just(Some("app/core.py")), Just(Some("lib/core.py"))];
+    (start, proptest::collection::vec(part, 0..6), end).prop_map(|(start, mut parts, end)| {
+        parts.extend(end.map(str::to_owned));
+        start + &parts.join("/")
+    })
 }
 
 /// A checkout with links to a secret beside it; the links are the commit's, what they lead to is not.
