@@ -84,7 +84,7 @@ fn means(home: &Home, name: &str) -> Option<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
     /// Whatever was done to the bytes, through the whole way from a place to a model.
     #[test]
