@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use git2::{ErrorCode, Repository, RepositoryOpenFlags};
 use orch_domain::ids::{CommitSha, RunId, TaskId};
@@ -288,7 +289,16 @@ impl RepoGit {
     pub(crate) async fn keep(&self, repo: &Path, name: &str, sha: &CommitSha) -> Result<(), GitError> {
         let (name, id) = (name.to_owned(), super::read::oid(sha)?);
         self.read(repo.to_owned(), move |repo| {
-            repo.reference(&name, id, true, "").map(drop).map_err(GitError::read(format!("ref {name}")))
+            let write = || repo.reference(&name, id, true, "").map(drop);
+            let written = match write() {
+                Err(error)
+                    if error.code() == ErrorCode::Locked && unlock(&repo.path().join(format!("{name}.lock"))) =>
+                {
+                    write()
+                }
+                first => first,
+            };
+            written.map_err(GitError::read(format!("ref {name}")))
         })
         .await
     }
@@ -480,6 +490,14 @@ fn parse_ls_remote(stdout: &[u8]) -> Vec<(CommitSha, String)> {
     text.lines().filter_map(pair).collect()
 }
 
+/// Takes away the lock of a ref whose writer was killed. Only this process writes these refs, in less than a millisecond,
+/// so a lock that is a second old is nobody's.
+fn unlock(lock: &Path) -> bool {
+    let made = std::fs::metadata(lock).and_then(|meta| meta.modified());
+    let old = made.is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= Duration::from_secs(1)));
+    old && std::fs::remove_file(lock).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -502,5 +520,15 @@ mod tests {
         assert_eq!(read(format!("{one}\tHEAD\n")), RemoteDefault::default(), "detached");
         assert_eq!(read(String::new()), RemoteDefault::default(), "empty");
         assert_eq!(read(format!("ref: refs/heads/x\tHEAD\n{other}\tHEAD\n")).foreign_ids, Some("sha256"));
+    }
+
+    #[test]
+    fn the_lock_of_a_killed_writer_is_taken_away_and_a_fresh_one_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = folder.path().join("next.lock");
+        let file = std::fs::File::create(&lock).expect("made");
+        assert!(!unlock(&lock) && lock.exists(), "somebody may be writing");
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(5)).expect("older");
+        assert!(unlock(&lock) && !lock.exists());
     }
 }
