@@ -89,7 +89,10 @@ pub async fn submit(ctx: &Context, directory: &Directory, submit: Submit, by: &s
     let Some(transition) = transitions.into_iter().find(|t| t.id == transition) else {
         return Err(internal("the board's newest transition is not there"));
     };
-    take_up(ctx, directory, &transition).await?;
+    if !take_up(ctx, directory, &transition).await? {
+        // A pass over the board has it in hand just now: whoever comes second waits for its life by beginning it too.
+        act_on(ctx, directory, &transition).await?;
+    }
     newest_of_item(ctx, &transition.item)
         .await?
         .ok_or_else(|| internal("the task was put on the board, but its life is not there"))
@@ -261,15 +264,16 @@ async fn newest_of_item(ctx: &Context, item: &str) -> Result<Option<Task>, Contr
     Ok(lives.into_iter().map(|s| s.task).max_by_key(|t| t.generation))
 }
 
-/// Acts on one transition of the board, once.
-pub async fn take_up(ctx: &Context, directory: &Directory, transition: &BoardTransition) -> Result<(), ControlError> {
+/// Acts on one transition of the board, once. Returns whether it was this call: if not, another has it in hand or is done.
+pub async fn take_up(ctx: &Context, directory: &Directory, transition: &BoardTransition) -> Result<bool, ControlError> {
     let now = ctx.now();
     let hash = format!("transition-{}", transition.id);
     let body = transition.id.to_string();
     let delivered = ctx.store.accept_delivery("board", &hash, &body, now).await.map_err(store_error)?;
-    let Delivered::First { id } = delivered else { return Ok(()) };
+    let Delivered::First { id } = delivered else { return Ok(false) };
     act_on(ctx, directory, transition).await?;
-    ctx.store.inbox_done(id, "taken up", ctx.now()).await.map_err(store_error)
+    ctx.store.inbox_done(id, "taken up", ctx.now()).await.map_err(store_error)?;
+    Ok(true)
 }
 
 /// Acts on a transition; repeating is harmless, since a life consumes the transition that begins it.

@@ -281,3 +281,28 @@ async fn moving_an_item_by_hand_to_in_progress_begins_nothing() {
     assert_eq!(world.control().task("ONE", true).await.expect("lives").len(), 1);
     world.close().await;
 }
+
+/// A pass over the board has these next moves in hand, and gets no further.
+async fn in_anothers_hand(world: &World) {
+    let ctx = world.running().handle().context().clone();
+    let moves = ctx.store.tracker_transitions_after(0, 1000).await.expect("the board");
+    let newest = moves.last().map_or(0, |one| one.id);
+    for id in newest + 1..newest + 20 {
+        let body = id.to_string();
+        ctx.store.accept_delivery("board", &format!("transition-{id}"), &body, ctx.now()).await.expect("accepted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hands_in_a_task_gets_its_life_also_where_a_pass_over_the_board_came_first() {
+    let world = held(Setup::default()).open().await;
+    in_anothers_hand(&world).await;
+    let first = world.submit_as(ask("quick", "ONE")).await;
+    let first = world.expect_status(&first, Status::Done).await.task;
+    in_anothers_hand(&world).await;
+    let second = world.submit_as(ask("held", "ONE")).await;
+    assert_ne!(second.id, first.id, "the new life is told, not the one before");
+    world.stop(&second).await;
+    world.expect_status(&second, Status::Cancelled).await;
+    world.close().await;
+}
