@@ -359,3 +359,8 @@ async fn whoever_asked_a_killed_actor_is_told_by_the_end_of_the_channel() {
     assert!(answer.is_err());
     assert!(actor.cast(Ask::Mark("to nobody")).is_err(), "sending to the dead is an error");
 }
+
+#[test]
+fn all_of_this_holds_for_an_ordinary_user() {
+    orch_test_support::users::pass_as_nobody(&[], 2, 12);
+}

@@ -3,11 +3,10 @@
 //! ordinary one.
 
 use std::fmt::Write as _;
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use orch_domain::job::Enforced;
+use orch_test_support::users;
 use serde_json::Value;
 
 use crate::world::crash::Outside;
@@ -225,22 +224,5 @@ fn an_agent_that_is_left_to_its_own_sandbox_is_shown_as_unconfined() {
 /// Root's tests of this file once more as an ordinary user.
 #[test]
 fn all_of_this_holds_for_an_ordinary_user() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    let home = tempfile::tempdir().expect("a folder");
-    chown(home.path(), Some(65_534), Some(65_534)).expect("given away");
-    let output = Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
-        .arg(std::env::current_exe().expect("this program"))
-        .args(["walls::", "--test-threads=1"])
-        .current_dir("/")
-        .env("TMPDIR", home.path())
-        .env("HOME", home.path())
-        .env_remove("XDG_RUNTIME_DIR")
-        .output()
-        .expect("setpriv (util-linux) runs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("test result: ok. 3 passed"), "{said}");
+    users::pass_as_nobody(&["walls::"], 1, 3);
 }

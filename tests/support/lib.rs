@@ -2,7 +2,7 @@
 //!
 //! Owns: the tools of [`tools`] and [`measuring`], the way they are installed ([`install`]), a driver for the headless browser
 //! ([`browser`]), what STOP is measured against ([`rivals`]), real git servers ([`git_server`]) and an advisory service
-//! ([`osv`]) on loopback. Refuses: to skip quietly.
+//! ([`osv`]) on loopback, root's tests once more as an ordinary user ([`users`]). Refuses: to skip quietly.
 //! A tool that cannot be had fails the test that asked for it, and says what to do.
 //! Invariant: production code never depends on this crate (`tests/house.rs` keeps that).
 
@@ -13,3 +13,4 @@ pub mod measuring;
 pub mod osv;
 pub mod rivals;
 pub mod tools;
+pub mod users;
