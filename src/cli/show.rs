@@ -126,7 +126,7 @@ pub(super) fn task(detail: &TaskDetail) -> String {
             "{} runs, {} sent back, {} interrupted",
             attempts.runs,
             attempts.developer_retries + attempts.conflicts,
-            attempts.interrupted
+            attempts.interrupted + attempts.interrupted_checks
         ),
     ));
     pairs.push(("spent", format!("{}, {} of agent time", spent(&task.usage), task.agent_wall_ms)));

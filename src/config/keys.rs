@@ -94,7 +94,7 @@ pub const KEYS: &[Key] = &[
     with_env("limits.gate_slots", "ORCH_GATE_SLOTS", Number, "Gate, check and test runs at a time."),
     with_env("limits.max_developer_retries", "ORCH_MAX_DEVELOPER_RETRIES", Number, "Times that a failed check, test, gate or review sends a task back before it is blocked."),
     with_env("limits.max_conflicts", "ORCH_MAX_CONFLICTS", Number, "Times that a conflict with what `main` brought sends a task back before it is blocked."),
-    with_env("limits.max_interrupted", "ORCH_MAX_INTERRUPTED", Number, "Interrupted runs that are resumed before a task is blocked."),
+    with_env("limits.max_interrupted", "ORCH_MAX_INTERRUPTED", Number, "Interrupted agent runs that are resumed before a task is blocked; of checks and tests four times as many in a row."),
     key("limits.infrastructure_retries", Number, "Repetitions when something of ours could not run."),
     key("limits.infrastructure_delay", Duration, "Delay before the first of them; doubled each time."),
     key("limits.infrastructure_delay_max", Duration, "Longest delay between them."),

@@ -176,6 +176,15 @@ pub struct Policy {
     pub gates: GatePlan,
 }
 
+impl Policy {
+    /// How many interrupted checks, commands and gates are begun anew in a row: they cost no tokens, so more than agents'
+    /// runs.
+    #[must_use]
+    pub const fn max_interrupted_checks(&self) -> u32 {
+        self.max_interrupted.saturating_mul(4)
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {

@@ -133,6 +133,7 @@ fn at_ceilings(mut task: Task) -> Task {
         developer_retries: policy.max_developer_retries,
         conflicts: policy.max_conflicts,
         interrupted: policy.max_interrupted,
+        interrupted_checks: policy.max_interrupted_checks(),
         infrastructure: policy.infrastructure.tries,
         deferrals: policy.deferral.tries,
         main_moved: policy.lane.tries,

@@ -237,8 +237,11 @@ pub struct Counters {
     pub developer_retries: u32,
     /// Times it was sent back since it did not go together with `main`.
     pub conflicts: u32,
-    /// Runs interrupted and resumed.
+    /// Agent runs interrupted and resumed.
     pub interrupted: u32,
+    /// Checks, commands and gates interrupted and begun anew, in a row.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub interrupted_checks: u32,
     /// Things of ours that could not run, in a row.
     pub infrastructure: u32,
     /// Deferrals in a row.
@@ -247,6 +250,11 @@ pub struct Counters {
     pub main_moved: u32,
     /// Landings in a row on a `main` that was red itself.
     pub main_red: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a task has spent, for its budget.

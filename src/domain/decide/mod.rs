@@ -304,6 +304,7 @@ fn check_ended(task: &Task, run: &RunId, end: &CheckEnd, now: Timestamp) -> Deci
         _ => return nothing(Nothing::Stale),
     };
     let mut change = Change::of(task);
+    change.task.counters.interrupted_checks = 0;
     match end {
         CheckEnd::Passed { note, warnings } => {
             change.task.counters.infrastructure = 0;

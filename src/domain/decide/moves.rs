@@ -63,6 +63,7 @@ impl Change {
         self.task.counters.deferrals = 0;
         self.task.counters.main_moved = 0;
         self.task.counters.main_red = 0;
+        self.task.counters.interrupted_checks = 0;
     }
 
     /// Waits; the effects that end the wait come with it.
@@ -229,17 +230,24 @@ impl Change {
         }
     }
 
-    /// Resumes after an interruption, or blocks when that has happened as often as allowed.
+    /// Resumes after an interruption, or blocks when that has happened as often as allowed. What runs no agent is
+    /// interrupted by the end of its supervisor only: that is no fault of the work and costs no tokens. It has a ceiling of
+    /// its own all the same, since a test may be what ends the supervisor each time.
     pub(super) fn interrupted(&mut self, why: &str, step: Step, now: Timestamp) {
         if step == Step::Agent {
             self.effect(Effect::GiveSlotBack);
         }
-        if self.task.counters.interrupted >= self.task.policy.max_interrupted {
+        let (policy, counters) = (&self.task.policy, &mut self.task.counters);
+        let (counted, most) = match step {
+            Step::Agent => (&mut counters.interrupted, policy.max_interrupted),
+            _ => (&mut counters.interrupted_checks, policy.max_interrupted_checks()),
+        };
+        if *counted >= most {
             self.block_at(Blocked::InterruptedTooOften, step, now);
             return;
         }
-        self.task.counters.interrupted += 1;
-        let (n, most) = (self.task.counters.interrupted, self.task.policy.max_interrupted);
+        *counted += 1;
+        let n = *counted;
         self.entry(Entry::new("interrupted", format!("interrupted ({n} of {most}), goes on: {why}")));
         if step == Step::Agent {
             self.task.interrupted_note = Some(why.to_owned());

@@ -181,6 +181,29 @@ fn interruptions_are_capped() {
 }
 
 #[test]
+fn what_runs_no_agent_is_begun_anew_more_often_but_not_for_ever() {
+    let begun = |step| sample("development", running(step));
+    for step in [Step::Check, Step::Command, Step::Security] {
+        let mut task = begun(step);
+        let resumed = Event::Resumed { run_attached: false };
+        for n in 1..=12 {
+            let run = current_run(&task);
+            task = change(&task, &resumed).task;
+            assert_ne!(current_run(&task), run, "{step:?} is begun anew");
+            assert_eq!((task.counters.interrupted, task.counters.interrupted_checks), (0, n), "{step:?}");
+        }
+        let after = change(&task, &resumed).task;
+        assert!(matches!(after.state, State::Blocked { why: Blocked::InterruptedTooOften, then, .. } if then == step));
+    }
+    // One that has ended by itself shows that it can.
+    let mut task = begun(Step::Check);
+    task.counters.interrupted_checks = 12;
+    let run = current_run(&task);
+    let end = CheckEnd::Failed { findings: "red".to_owned() };
+    assert_eq!(change(&task, &Event::CheckEnded { run, end }).task.counters.interrupted_checks, 0);
+}
+
+#[test]
 fn a_stream_without_end_event_is_never_success() {
     let task = developing();
     for code in [0, 1, 137] {
