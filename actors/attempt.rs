@@ -200,6 +200,9 @@ impl Attempt {
         self.say("fetching the main branch");
         let footing = self.footing(&repo, &git).await?;
         self.stand_on(&footing, facts);
+        if self.task.counters.runs == 1 {
+            self.tell_of_submodules(&git, &footing).await;
+        }
         self.say("making the workspace");
         let workspace = WorkspaceSpec {
             dir: folders.tree.clone(),

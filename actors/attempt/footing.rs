@@ -5,7 +5,9 @@
 
 use orch_adapters::git::{Imported, RepoGit};
 use orch_domain::ids::{CommitSha, RunId};
+use orch_domain::journal::Entry;
 use orch_domain::names::BranchName;
+use orch_store::Subject;
 use serde::{Deserialize, Serialize};
 
 use super::{Attempt, Folders, NAMED, Taken, Untaken};
@@ -67,6 +69,29 @@ impl Attempt {
             }
         }
         Ok(Footing { main, main_at, base, start })
+    }
+
+    /// Says once for each life what an agent and the tests will find empty: nothing of it is fetched, and whoever sees tests
+    /// fail for want of it is to know why.
+    pub(super) async fn tell_of_submodules(&self, git: &RepoGit, footing: &Footing) {
+        let paths = match git.submodules_at(&footing.base, NAMED).await {
+            Ok(paths) if paths.is_empty() => return,
+            Ok(paths) => paths,
+            Err(error) => {
+                tracing::warn!(task.id = %self.task.id, %error, "whether {} has submodules is not known", self.task.key);
+                return;
+            }
+        };
+        let more = if paths.len() < NAMED { "" } else { ", ..." };
+        let text = format!(
+            "submodules are not fetched, so these folders are empty for agents, checks and tests: {}{more}; what needs them \
+             fetches them itself (`commands.setup`, or the agent's command)",
+            paths.join(", ")
+        );
+        let entry = Entry::new("submodules", text).with(serde_json::json!({"paths": paths}));
+        if let Err(error) = self.ctx.store.append(Subject::task(&self.task), vec![entry], self.ctx.now()).await {
+            tracing::warn!(task.id = %self.task.id, %error, "that {} has submodules is not in its journal", self.task.key);
+        }
     }
 
     /// Ends a workspace whose commits were taken out: what is in it besides is kept first.

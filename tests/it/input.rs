@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use orch_actors::api::Submit;
+use orch_domain::ids::Seq;
 use orch_domain::names::TaskKey;
 use orch_domain::task::Status;
 use orch_domain::view::TaskView;
@@ -164,8 +165,12 @@ async fn submodules_stay_as_they_are() {
         .await;
     let before = world.git(&["ls-tree", "main", "part"]);
     assert!(before.starts_with("160000 commit"), "{before}");
-    lands(&world, "main").await;
+    let task = lands(&world, "main").await;
     assert_eq!(world.git(&["ls-tree", "main", "part"]), before);
+    let journal = world.control().journal(task.id.as_str(), Seq(0), 500).await.expect("a journal");
+    let told: Vec<&str> =
+        journal.iter().filter(|r| r.entry.kind == "submodules").map(|r| r.entry.text.as_str()).collect();
+    assert!(matches!(told[..], [text] if text.contains("are not fetched") && text.contains(": part;")), "{told:?}");
     world.close().await;
 }
 

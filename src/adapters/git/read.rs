@@ -425,6 +425,35 @@ impl RepoGit {
         .await
     }
 
+    /// The paths at which a commit links to other repositories (submodules), sorted, at most `most`; none where it has no
+    /// `.gitmodules`, without which nobody could fetch them.
+    ///
+    /// # Errors
+    /// [`GitError::NoSuchCommit`], [`GitError::Read`].
+    pub async fn submodules_at(&self, id: &CommitSha, most: usize) -> Result<Vec<String>, GitError> {
+        let id = id.clone();
+        self.read(self.work(), move |repo| {
+            let fail = || GitError::read(format!("the tree of {}", id.short()));
+            let tree = commit(repo, &id)?.tree().map_err(fail())?;
+            let mut all = Vec::new();
+            if tree.get_name(".gitmodules").is_none() {
+                return Ok(all);
+            }
+            let walked = tree.walk(git2::TreeWalkMode::PreOrder, |root, entry| {
+                if entry.kind() == Some(ObjectType::Commit) {
+                    all.push(format!("{root}{}", String::from_utf8_lossy(entry.name_bytes())));
+                }
+                if all.len() < most { git2::TreeWalkResult::Ok } else { git2::TreeWalkResult::Abort }
+            });
+            if all.len() < most {
+                walked.map_err(fail())?;
+            }
+            all.sort();
+            Ok(all)
+        })
+        .await
+    }
+
     /// The file at a path of a commit, if something other than a folder is there.
     ///
     /// # Errors
