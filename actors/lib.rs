@@ -46,6 +46,8 @@ mod run_rows;
 pub mod settle;
 pub mod snapshots;
 pub mod stop_saga;
+#[cfg(test)]
+mod stop_saga_tests;
 pub mod system;
 pub mod tally;
 pub mod task;

@@ -70,13 +70,13 @@ impl Notifier for Quiet {
 }
 
 /// A repository with a history of our making, and everything a check needs.
-pub(super) struct World {
+pub(crate) struct World {
     pub(super) root: tempfile::TempDir,
     pub(super) author: PathBuf,
     pub(super) git: RepoGit,
     forge: Arc<FakeForge>,
     pub(super) store: Store,
-    pub(super) task: Task,
+    pub(crate) task: Task,
     pub(super) runner: Runner,
     pub(super) settings: RepoSettings,
     pub(super) env: BTreeMap<String, String>,
@@ -87,7 +87,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) async fn new(commands: Commands) -> Self {
+    pub(crate) async fn new(commands: Commands) -> Self {
         let root = tempfile::tempdir().expect("a folder");
         let at = |name: &str| root.path().join(name);
         let rooms = GitRooms::new(at("data/repos"), Arc::new(DirectExec), GitSettings::default());
@@ -175,7 +175,7 @@ impl World {
         self.git.fetch_branch(&branch.parse().expect("a name")).await.expect("fetched")
     }
 
-    pub(super) fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> Context {
         let mut settings = self.settings.clone();
         settings.env.extend(self.env.clone());
         let repo = RepoRuntime {

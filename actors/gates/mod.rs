@@ -24,7 +24,7 @@ mod site;
 mod verdict;
 
 #[cfg(test)]
-mod check_tests;
+pub(crate) mod check_tests;
 #[cfg(test)]
 mod coverage_c8_tests;
 #[cfg(test)]

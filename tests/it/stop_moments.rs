@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use orch::config::RepoConfig;
 use orch_actors::api::{Control, Submit};
+use orch_domain::job::JobKind;
 use orch_domain::journal::Record;
 use orch_domain::stop::{Receipt, StepResult};
 use orch_domain::task::Status;
@@ -59,10 +61,14 @@ const TEMPERS: [(&str, &str); 7] = [
 ];
 
 async fn world(serial: bool) -> World {
+    world_with(|r| r.serial = serial).await
+}
+
+async fn world_with(change: impl FnOnce(&mut RepoConfig)) -> World {
     let mut setup = Setup::default()
         .repo(|r| {
-            r.serial = serial;
             r.commands.check = Some("true".to_owned());
+            change(r);
         })
         .limits(|l| {
             l.max_concurrency = 4;
@@ -99,20 +105,22 @@ async fn moment(control: &Arc<dyn Control>, task: &TaskView, quiet: Duration, wh
     }
 }
 
-/// Everything that is wrong with the end of one stopped task.
-async fn wrong_with(world: &World, task: &TaskView, moment: &str) -> Vec<String> {
+/// Everything that is wrong with the end of one stopped task. What has landed is done, unless its deploy fails.
+async fn wrong_with(world: &World, task: &TaskView, moment: &str, deploys: bool) -> Vec<String> {
     let closed = world.until(task, "closed", |d| d.task.status.is_closed()).await;
     let journal = records(&world.control(), task).await;
     let kinds: Vec<&str> = journal.iter().map(|r| r.entry.kind.as_str()).collect();
     let mut wrong = Vec::new();
     let recorded = kinds.iter().position(|kind| *kind == "stop-recorded");
-    if let Some(after) = recorded.and_then(|at| kinds[at..].iter().find(|kind| FORWARD.contains(kind))) {
-        wrong.push(format!("`{after}` came behind the STOP"));
+    // The way back is no step forward.
+    let forward = |r: &&Record| FORWARD.contains(&r.entry.kind.as_str()) && !r.entry.text.starts_with("rollback window");
+    if let Some(after) = recorded.and_then(|at| journal[at..].iter().find(forward)) {
+        wrong.push(format!("`{}` came behind the STOP", after.entry.kind));
     }
     let path = format!("made/{}", task.key);
     let made = git(&world.repo, &["log", "main", "--format=%H", "--diff-filter=A", "--", &path]).lines().count();
     let landed = usize::from(closed.task.landed.is_some());
-    if made != landed || (closed.task.status == Status::Done) != (landed == 1) {
+    if made != landed || (closed.task.status == Status::Done) != (landed == 1 && !deploys) {
         wrong.push(format!("{:?}, on main {made} times, landed: {:?}", closed.task.status, closed.task.landed));
     }
     // One that was done before the STOP could be recorded has none.
@@ -164,11 +172,51 @@ async fn a_stop_within_a_moment_of_a_claim_a_launch_a_send_back_a_requeue_or_a_t
         let mut wrong = Vec::new();
         for (task, kind, stop) in stops {
             stop.await.expect("it was stopped");
-            wrong.extend(wrong_with(&world, &task, kind).await);
+            wrong.extend(wrong_with(&world, &task, kind, false).await);
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         nothing_is_left(world).await;
     }
+}
+
+/// The same around a deploy that fails: a rollback that is owed is done, once, however the STOP falls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_within_a_moment_of_a_landing_a_deploy_or_its_rollback_leaves_nothing_half_done() {
+    let moments = ["land window opened", "deploy window opened", "rollback window opened", "blocked"];
+    let world = world_with(|r| {
+        r.commands.deploy = Some("exit 1".to_owned());
+        r.commands.rollback = Some("true".to_owned());
+    })
+    .await;
+    let mut stops = Vec::new();
+    for (n, text) in moments.into_iter().cycle().take(12).enumerate() {
+        let task = world.submit_for("quick", &format!("Moment {n}")).await;
+        let (control, stopped) = (world.control(), task.clone());
+        let stop = tokio::spawn(async move {
+            let seen = |r: &Record| r.entry.text.starts_with(text) || r.entry.kind == text;
+            moment(&control, &stopped, BOUND, |records| records.iter().any(seen)).await;
+            control.stop(stopped.id.as_str(), "test", "test").await.expect("recorded");
+        });
+        stops.push((task, text, stop));
+    }
+    let (mut wrong, mut taken_back) = (Vec::new(), 0);
+    for (task, text, stop) in stops {
+        stop.await.expect("it was stopped");
+        wrong.extend(wrong_with(&world, &task, text, true).await);
+        let jobs = world.running().handle().context().store.jobs_of(&task.id).await.expect("jobs");
+        let begun = |kind| jobs.iter().filter(|job| job.record.kind == kind).count();
+        let (deploys, rollbacks) = (begun(JobKind::Deploy), begun(JobKind::DeployAid));
+        if deploys > 1 || rollbacks != deploys {
+            wrong.push(format!("{} ({text}): {deploys} deploys, {rollbacks} rollbacks", task.key));
+        }
+        if text != moments[0] && deploys == 0 {
+            wrong.push(format!("{} ({text}): its moment never came", task.key));
+        }
+        taken_back += rollbacks;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(taken_back >= 9, "{taken_back}");
+    nothing_is_left(world).await;
 }
 
 /// The fast part of two thousand: docs/testing.md has the whole.
@@ -204,7 +252,7 @@ async fn stops_at_random_moments_end_cancelled_or_honestly_done_with_nothing_lef
         let mut wrong = Vec::new();
         for (task, moment, stop) in stops {
             stop.await.expect("it was stopped");
-            wrong.extend(wrong_with(&world, &task, &moment).await);
+            wrong.extend(wrong_with(&world, &task, &moment, false).await);
             match world.look(&task).await.task.status {
                 Status::Done => done += 1,
                 _ => cancelled += 1,

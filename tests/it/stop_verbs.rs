@@ -139,24 +139,38 @@ async fn jobs_that_take_more_than_their_share_are_ended_by_name_and_others_go_on
     let bomb = run("printf \"sleep 0.05; sh ./bomb & sh ./bomb & wait\\n\" > bomb; sh ./bomb");
     let filler = run("head -c 60000000 /dev/zero > large; sleep 600");
     let busy = run("while :; do :; done");
+    // Without a line's end in it, all of it is kept until the last of it is there.
+    let hog = run("head -c 900000000 /dev/zero | tail > /dev/null; sleep 600");
     let good = "attempts:\n- - run: {cmd: 'echo x > good.txt'}\n  - commit: {message: Add good}\n";
     let world = Setup::default()
         .agent("bomb", &bomb)
         .agent("filler", &filler)
         .agent("busy", &busy)
+        .agent("hog", &hog)
         .agent("good", good)
         .limits(|l| {
-            l.max_concurrency = 4;
+            l.max_concurrency = 5;
             l.max_interrupted = 0;
         })
         .config(|c| {
-            let own = |processes, disk, cpu_time| KindConfig { processes, disk, cpu_time, ..KindConfig::default() };
-            c.job_limits.insert("agent".to_owned(), own(Some(60), Some(20 << 20), Some(Millis::from_secs(3))));
+            let own = KindConfig {
+                processes: Some(60),
+                memory: Some(250_000_000),
+                disk: Some(20 << 20),
+                cpu_time: Some(Millis::from_secs(3)),
+                ..KindConfig::default()
+            };
+            c.job_limits.insert("agent".to_owned(), own);
         })
         .open()
         .await;
     let mut wild = Vec::new();
-    for (agent, named) in [("bomb", "at most 60"), ("filler", "at most 20971520"), ("busy", "processor time")] {
+    for (agent, named) in [
+        ("bomb", "at most 60"),
+        ("filler", "at most 20971520"),
+        ("busy", "processor time"),
+        ("hog", "memory, at most 250000000"),
+    ] {
         wild.push((world.submit_for(agent, &format!("Take too much, {agent}")).await, named));
     }
     let good = world.submit_for("good", "Go on").await;
