@@ -184,6 +184,28 @@ impl World {
         self.take(&workspace, name).await.1.expect("the work is taken").head
     }
 
+    /// A world with a branch of one commit for each name: a file that holds it.
+    async fn with_work(names: &[&str]) -> (Self, CommitSha) {
+        let world = Self::new().await;
+        let base = world.base().await;
+        let write_each = |dir: &Path| {
+            for name in names {
+                write(&dir.join(format!("{name}.txt")), name);
+                commit_all(dir, &format!("Write {name}"));
+            }
+        };
+        let head = world.worked("w", &base, write_each).await;
+        (world, head)
+    }
+
+    /// A catch-up that has to go by replaying the commits: the new head, what was dropped, what was brought again.
+    async fn rebased(&self, head: &CommitSha, main: &CommitSha) -> (CommitSha, Vec<CommitLine>, Vec<CommitLine>) {
+        match self.catch_up(head, main).await {
+            CatchUp::Rebased { head, dropped, again } => (head, dropped, again),
+            other => panic!("no rebase: {other:?}"),
+        }
+    }
+
     async fn catch_up(&self, head: &CommitSha, main: &CommitSha) -> CatchUp {
         self.git.catch_up(head, main, &catch_up_spec()).await.expect("a catch-up")
     }

@@ -41,18 +41,10 @@ async fn a_catch_up_replays_the_same_commits_to_the_same_ids_and_keeps_their_aut
 
 #[tokio::test]
 async fn what_main_has_already_is_dropped_and_named() {
-    let world = World::new().await;
+    let (world, head) = World::with_work(&["b", "c"]).await;
     let base = world.base().await;
-    let head = world
-        .worked("w", &base, |dir| {
-            write(&dir.join("b.txt"), "b");
-            commit_all(dir, "Write b");
-            write(&dir.join("c.txt"), "c");
-            commit_all(dir, "Write c");
-        })
-        .await;
     let main = world.main_moves("b.txt", "b").await;
-    let CatchUp::Rebased { dropped, head: new, .. } = world.catch_up(&head, &main).await else { panic!("a rebase") };
+    let (new, dropped, _) = world.rebased(&head, &main).await;
     assert_eq!(dropped.iter().map(|line| line.subject.as_str()).collect::<Vec<_>>(), ["Write b"]);
     assert_eq!(world.git.commits_between(&main, &new).await.expect("commits").len(), 1);
     let main = world.main_moves("c.txt", "c").await;

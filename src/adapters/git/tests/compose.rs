@@ -30,7 +30,7 @@ async fn a_plain_rebase_keeps_every_patch() {
         })
         .await;
     let main = world.main_moves("z.txt", "z").await;
-    let CatchUp::Rebased { head, dropped, .. } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    let (head, dropped, _) = world.rebased(&own, &main).await;
     assert!(dropped.is_empty());
     let told = world.accounted(&own, &main, &head).await;
     assert_eq!(told, Account { kept: 3, ..Account::default() });
@@ -38,23 +38,12 @@ async fn a_plain_rebase_keeps_every_patch() {
 
 #[tokio::test]
 async fn what_main_has_by_the_same_patch_or_by_another_is_listed_and_nothing_is_lost() {
-    let world = World::new().await;
-    let base = world.base().await;
-    let own = world
-        .worked("w", &base, |dir| {
-            write(&dir.join("b.txt"), "b");
-            commit_all(dir, "Write b");
-            write(&dir.join("c.txt"), "c");
-            commit_all(dir, "Write c");
-            write(&dir.join("d.txt"), "d");
-            commit_all(dir, "Write d");
-        })
-        .await;
+    let (world, own) = World::with_work(&["b", "c", "d"]).await;
     world.main_moves("b.txt", "b").await;
     // `c` comes to main within a larger commit, which has another patch.
     write(&world.person().join("e.txt"), "e");
     let main = world.main_moves("c.txt", "c").await;
-    let CatchUp::Rebased { head, dropped, .. } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    let (head, dropped, _) = world.rebased(&own, &main).await;
     assert_eq!(dropped.len(), 2);
     let told = world.accounted(&own, &main, &head).await;
     assert!(told.balances(), "{told:?}");
@@ -67,20 +56,11 @@ async fn what_main_has_by_the_same_patch_or_by_another_is_listed_and_nothing_is_
 
 #[tokio::test]
 async fn what_main_brought_and_took_back_is_brought_again_and_missing_it_is_a_loss() {
-    let world = World::new().await;
-    let base = world.base().await;
-    let own = world
-        .worked("w", &base, |dir| {
-            write(&dir.join("b.txt"), "b");
-            commit_all(dir, "Write b");
-            write(&dir.join("c.txt"), "c");
-            commit_all(dir, "Write c");
-        })
-        .await;
+    let (world, own) = World::with_work(&["b", "c"]).await;
     world.main_moves("b.txt", "b").await;
     sh(&world.person(), &["rm", "--quiet", "b.txt"]);
     let main = world.main_moves("z.txt", "z").await;
-    let CatchUp::Rebased { head, dropped, again } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    let (head, dropped, again) = world.rebased(&own, &main).await;
     assert!(dropped.is_empty(), "{dropped:?}");
     assert_eq!(again.iter().map(|line| line.subject.as_str()).collect::<Vec<_>>(), ["Write b"]);
     let files = world.git.files_at(&head, None).await.expect("files");
@@ -95,7 +75,7 @@ async fn what_main_brought_and_took_back_is_brought_again_and_missing_it_is_a_lo
     world.main_moves("c.txt", "c").await;
     sh(&world.person(), &["rm", "--quiet", "b.txt", "c.txt"]);
     let main = world.main_moves("y.txt", "y").await;
-    let CatchUp::Rebased { head, again, .. } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    let (head, _, again) = world.rebased(&own, &main).await;
     assert_eq!(again.len(), 2);
     assert!(world.accounted(&own, &main, &head).await.balances());
 }
@@ -150,7 +130,7 @@ async fn a_patch_in_other_surroundings_is_proven_by_composing_the_tree_again() {
         })
         .await;
     let main = world.main_moves("a.txt", &text.replace("two", "TWO")).await;
-    let CatchUp::Rebased { head, .. } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    let (head, _, _) = world.rebased(&own, &main).await;
     let told = world.accounted(&own, &main, &head).await;
     assert!(told.balances(), "{told:?}");
     assert_eq!((told.kept, told.altered.len()), (0, 1), "the context changed: {told:?}");
@@ -189,7 +169,7 @@ async fn a_commit_that_a_catch_up_loses_is_named() {
     let main = world.main_moves("z.txt", "z").await;
     // A catch-up that stopped half-way, and says that it is through.
     let half = first.expect("made");
-    let CatchUp::Rebased { head, .. } = world.catch_up(&half, &main).await else { panic!("a rebase") };
+    let (head, _, _) = world.rebased(&half, &main).await;
     let told = world.accounted(&own, &main, &head).await;
     assert!(!told.balances());
     assert!(told.lost.len() == 1 && told.lost[0].contains("Write c"), "{told:?}");
@@ -219,7 +199,7 @@ async fn what_main_renamed_and_the_branch_changed_is_the_branchs() {
     let own = world.worked("w", &base, |dir| write(&dir.join("a.txt"), text.replace("seven", "SEVEN"))).await;
     sh(&world.person(), &["mv", "a.txt", "moved.txt"]);
     let main = world.main_moves("z.txt", "z").await;
-    let CatchUp::Rebased { head, .. } = world.catch_up(&own, &main).await else { panic!("a rebase") };
+    let (head, _, _) = world.rebased(&own, &main).await;
     assert!(world.git.files_at(&head, None).await.expect("files").contains(&"moved.txt".to_owned()));
     let told = world.accounted(&own, &main, &head).await;
     assert!(told.balances() && told.altered.len() == 1, "{told:?}");
