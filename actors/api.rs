@@ -90,7 +90,7 @@ pub struct TaskFilter {
     pub limit: usize,
 }
 
-/// A page of a task's newest log.
+/// A page of a task's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPage {
     /// Which run's log this is; changes when a new run begins.
@@ -101,6 +101,23 @@ pub struct LogPage {
     pub next_offset: u64,
     /// Whether this run has ended, so that nothing more will come.
     pub ended: bool,
+}
+
+/// One run of a program for a task whose output is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogView {
+    /// Its number over the task's life, from 1, oldest first: what `run` asks for.
+    pub number: u32,
+    /// The job.
+    pub job: JobId,
+    /// What it is for.
+    pub kind: JobKind,
+    /// One line for people.
+    pub label: String,
+    /// When it was begun.
+    pub at: Timestamp,
+    /// How it stands.
+    pub status: JobStatus,
 }
 
 /// One actor, as it last told about itself.
@@ -499,8 +516,10 @@ pub trait Control: Send + Sync + 'static {
     async fn why(&self, key: &str) -> Result<Why, ControlError>;
     /// The receipt of a task's STOP.
     async fn receipt(&self, key: &str) -> Result<Receipt, ControlError>;
-    /// A page of the task's newest log.
-    async fn log(&self, key: &str, offset: u64, max_bytes: usize) -> Result<LogPage, ControlError>;
+    /// What was run for a task and leaves a log, oldest first.
+    async fn logs(&self, key: &str) -> Result<Vec<LogView>, ControlError>;
+    /// A page of one of them, by its number, or of the newest.
+    async fn log(&self, key: &str, run: Option<u32>, offset: u64, max_bytes: usize) -> Result<LogPage, ControlError>;
     /// Records a STOP and begins to carry it out.
     async fn stop(&self, key: &str, by: &str, source: &str) -> Result<StopAnswer, ControlError>;
     /// Records a STOP for every live task of a repository.

@@ -16,7 +16,6 @@ use async_trait::async_trait;
 use orch_domain::decide::Nothing;
 use orch_domain::event::Event;
 use orch_domain::ids::{CommitSha, Generation, Seq, TaskId};
-use orch_domain::job::JobKind;
 use orch_domain::journal::Record;
 use orch_domain::lane::LaneMode;
 use orch_domain::names::{RepoName, TaskKey};
@@ -29,8 +28,8 @@ use tokio::sync::watch;
 
 use crate::api::{
     About, ActorView, Control, ControlError, CoveragePoint, CoverageView, GcItem, HandOver, JobView, LeaseView,
-    LogPage, ProofQuery, ProofView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SetBaseline,
-    Slots, StopAnswer, Submit, TaskFilter,
+    LogPage, LogView, ProofQuery, ProofView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView,
+    SetBaseline, Slots, StopAnswer, Submit, TaskFilter,
 };
 use crate::bound;
 use crate::context::Context;
@@ -39,11 +38,14 @@ use crate::disk::WAY_OUT;
 use crate::intake;
 use crate::snapshots::Snapshots;
 use crate::task::Answer;
+use rest::NOBODY;
 
 mod coverage;
 mod holders;
+mod kept_logs;
 mod lanes;
 mod proofs;
+mod rest;
 
 /// Most tasks in one list.
 const LIST: usize = 500;
@@ -61,6 +63,8 @@ pub struct Handle {
     /// Whether somebody asked for a handover.
     handing_over: watch::Sender<bool>,
     started: Timestamp,
+    /// Whether nobody runs what is looked at here: no actor is there, and the store takes no change.
+    at_rest: bool,
 }
 
 fn store_error(error: StoreError) -> ControlError {
@@ -80,7 +84,14 @@ impl Handle {
             intake_open: AtomicBool::new(true),
             handing_over: watch::channel(false).0,
             started,
+            at_rest: false,
         }
+    }
+
+    /// A desk over data that nobody runs: it tells what was recorded last, and takes nothing.
+    #[must_use]
+    pub fn at_rest(ctx: Arc<Context>) -> Self {
+        Self { at_rest: true, ..Self::new(ctx, Directory::default(), Snapshots::default()) }
     }
 
     /// From now on no task is taken.
@@ -137,7 +148,8 @@ impl Handle {
         let holders = Holders { held_by, activity, window, queued };
         let told = self.or_short_of_space(task, why(task, &holders));
         let told = self.or_closed_lane(task, told).await;
-        self.or_left_alone(task, told)
+        let told = self.or_left_alone(task, told);
+        self.or_at_rest(task, told)
     }
 
     /// A task as listed, with what only a running system knows of it.
@@ -146,6 +158,9 @@ impl Handle {
         let mut view = TaskView::of(task);
         if let Some(others) = &other_settings {
             view.doing = waits_for_its_settings(others);
+        }
+        if self.at_rest {
+            view.doing = self.or_at_rest(task, why(task, &Holders::default())).waits_for;
         }
         TaskView { other_settings, ..view }
     }
@@ -239,6 +254,9 @@ impl Handle {
     }
 
     fn intake_state(&self) -> String {
+        if self.at_rest {
+            return format!("closed: {NOBODY}");
+        }
         if !self.intake_open.load(Ordering::SeqCst) {
             return "closed: the supervisor stops".to_owned();
         }
@@ -307,28 +325,12 @@ impl Control for Handle {
         Err(ControlError::NotFound(format!("{key} was never stopped: it has no receipt")))
     }
 
-    async fn log(&self, key: &str, offset: u64, max_bytes: usize) -> Result<LogPage, ControlError> {
-        let task = self.newest(key).await?;
-        let jobs = self.ctx.store.jobs_of(&task.id).await.map_err(store_error)?;
-        let shown = |kind| matches!(kind, JobKind::Agent | JobKind::Gate | JobKind::Deploy);
-        let Some(job) = jobs.into_iter().rfind(|j| shown(j.record.kind)) else { return Ok(LogPage::default()) };
-        let path = job.record.identity.dir.join("stdout.log");
-        if !job.status.is_live() && !job.record.identity.dir.exists() {
-            let kept = self.ctx.retention.logs.0 / 86_400_000;
-            return Err(ControlError::NotFound(format!(
-                "the logs of {} are gone: they are kept for {kept} days after a task is closed (retention.logs)",
-                task.key
-            )));
-        }
-        let secrets = crate::logs::secrets(self.ctx.agents.values().flat_map(|a| a.env.values().map(String::as_str)));
-        let page = tokio::task::spawn_blocking(move || crate::logs::page(&path, offset, max_bytes, &secrets)).await;
-        let (text, next_offset) = match page {
-            Ok(Ok(page)) => page,
-            Ok(Err(error)) => return Err(ControlError::Internal(format!("the log cannot be read: {error}"))),
-            Err(error) => return Err(ControlError::Internal(error.to_string())),
-        };
-        let run = Some(format!("{} ({})", job.record.identity.job, job.record.label));
-        Ok(LogPage { run, text, next_offset, ended: !job.status.is_live() })
+    async fn logs(&self, key: &str) -> Result<Vec<LogView>, ControlError> {
+        self.logs_of(key).await
+    }
+
+    async fn log(&self, key: &str, run: Option<u32>, offset: u64, max_bytes: usize) -> Result<LogPage, ControlError> {
+        self.page_of(key, run, offset, max_bytes).await
     }
 
     async fn stop(&self, key: &str, by: &str, source: &str) -> Result<StopAnswer, ControlError> {
@@ -401,7 +403,9 @@ impl Control for Handle {
         let held_by = self.slot_holders(live.iter().map(|s| &s.task));
         for Stored { task, .. } in live {
             match (task.status(), &task.state) {
-                _ if bound::others(&self.ctx, &task).is_some() => waiting.push(self.why_of(&task).await),
+                _ if self.at_rest || bound::others(&self.ctx, &task).is_some() => {
+                    waiting.push(self.why_of(&task).await)
+                }
                 (Status::Running, State::Running { .. }) if self.gate_place(&task).1 == Some(true) => {
                     waiting.push(self.why_of(&task).await);
                 }

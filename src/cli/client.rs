@@ -1,18 +1,23 @@
-//! The HTTP client of all verbs that talk to a running supervisor.
+//! The client of all verbs that talk to a supervisor, or look at data that none runs.
 //!
 //! Owns where the supervisor is (`--url`, `ORCH_URL`, the `http.addr` file), the token, and the translation of refusals
-//! into one line. Refuses redirects: a token must not follow one elsewhere. The token is in a header, never in a URL.
+//! into one line. Verbs that only read get the same answers, from the same routes, where nobody runs the data folder; all
+//! others are refused there. Refuses redirects: a token must not follow one elsewhere. The token is in a header, never in
+//! a URL.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::output::CliError;
+use super::engine::{Looked, Sight};
+use super::output::{CliError, Output};
 use super::{Context, Env};
 use crate::config::Config;
-use crate::http::{SETTINGS_HEADER, Token, percent_encode, read_address};
+use crate::http::{Inside, SETTINGS_HEADER, Token, percent_encode, read_address};
 
 /// Why a request got no answer that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,9 +51,22 @@ impl From<ClientError> for CliError {
     }
 }
 
-/// A supervisor somewhere.
+/// A supervisor somewhere, or the data of one that does not run.
 #[derive(Clone, Debug)]
 pub struct Client {
+    way: Way,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    /// Over HTTP.
+    There(Remote),
+    /// In this process, over data that nobody runs.
+    Here { desk: Inside, _scratch: Option<Arc<tempfile::TempDir>> },
+}
+
+#[derive(Clone, Debug)]
+struct Remote {
     base: String,
     token: Token,
     by: String,
@@ -63,17 +81,48 @@ impl Client {
     /// [`CliError::CouldNot`] when nothing says where it is, or there is no token.
     pub fn find(context: &Context) -> Result<Self, CliError> {
         let config = context.config()?;
-        let url = context.global.url.clone().or_else(|| context.env.get("ORCH_URL").cloned()).filter(|u| !u.is_empty());
-        let url = match url {
-            Some(url) => url,
-            None => read_address(&config.addr_file()).ok_or_else(|| {
-                CliError::CouldNot(format!(
-                    "no supervisor is known: {} is missing; start one with `orch serve`, or name one with --url or ORCH_URL",
-                    config.addr_file().display()
-                ))
-            })?,
+        match named(context).or_else(|| read_address(&config.addr_file())) {
+            Some(url) => Self::at(&url, &config, &context.env),
+            None => Err(unknown(&config)),
+        }
+    }
+
+    /// The same for a verb that only reads: where no supervisor runs on the data folder, what is stored there answers, and
+    /// a note says so.
+    ///
+    /// # Errors
+    /// As [`Client::find`]; and when the data cannot be read.
+    pub async fn reading(context: &Context, sight: Sight, out: &mut Output) -> Result<Self, CliError> {
+        if named(context).is_some() {
+            return Self::find(context);
+        }
+        let config = context.config()?;
+        let served = match read_address(&config.addr_file()) {
+            Some(url) => Some(Self::at(&url, &config, &context.env)?),
+            None => None,
         };
-        Self::at(&url, &config, &context.env)
+        if let Some(client) = &served
+            && !matches!(client.get::<serde_json::Value>("/healthz").await, Err(ClientError::Unreachable(_)))
+        {
+            return Ok(client.clone());
+        }
+        let looked = context.starter.look(&config, sight).await;
+        match (looked.map_err(|error| CliError::CouldNot(error.to_string()))?, served) {
+            (Some(Looked { control, scratch }), _) => {
+                let desk = Inside::new(control).map_err(CliError::CouldNot)?;
+                out.note(&format!("nobody runs {}: this is what was recorded last", config.data_dir.display()));
+                Ok(Self { way: Way::Here { desk, _scratch: scratch.map(Arc::new) } })
+            }
+            // It says by itself that nobody answers.
+            (None, Some(client)) => Ok(client),
+            (None, None) => Err(unknown(&config)),
+        }
+    }
+
+    /// Whether nothing that is asked here changes any more by itself.
+    #[must_use]
+    pub const fn is_at_rest(&self) -> bool {
+        matches!(self.way, Way::Here { .. })
     }
 
     /// The supervisor at a URL, with the token of these settings.
@@ -111,13 +160,16 @@ impl Client {
         let http = builder.build().map_err(|e| could_not(format!("no HTTP client: {e}")))?;
         let user = env.get("USER").map_or("unknown", String::as_str);
         let by = format!("cli:{}", user.chars().filter(char::is_ascii_graphic).take(60).collect::<String>());
-        Ok(Self { base: url.trim_end_matches('/').to_owned(), token, by, settings: None, http })
+        let base = url.trim_end_matches('/').to_owned();
+        Ok(Self { way: Way::There(Remote { base, token, by, settings: None, http }) })
     }
 
     /// The same, for tasks that are to be worked on with these very settings or not at all.
     #[must_use]
     pub fn asking_for(mut self, config: &Config) -> Self {
-        self.settings = Some(config.work_digest());
+        if let Way::There(remote) = &mut self.way {
+            remote.settings = Some(config.work_digest());
+        }
         self
     }
 
@@ -153,6 +205,38 @@ impl Client {
         path: &str,
         body: Option<&B>,
     ) -> Result<T, ClientError> {
+        let (place, status, bytes) = match &self.way {
+            Way::There(remote) => {
+                let (status, bytes) = remote.ask(method, path, body).await?;
+                (remote.base.as_str(), status, bytes)
+            }
+            Way::Here { desk, .. } if method == Method::GET => {
+                let (status, bytes) = desk.get(path).await.map_err(ClientError::Strange)?;
+                ("the data folder", status, bytes)
+            }
+            Way::Here { .. } => {
+                let text = "nobody runs this data folder, so nothing in it can be changed; start `orch serve` on it";
+                return Err(ClientError::Unreachable(text.to_owned()));
+            }
+        };
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(|e| {
+                ClientError::Strange(format!(
+                    "{place} answered {path} in an unknown form ({e}); is it another version?"
+                ))
+            });
+        }
+        Err(refused(place, status, path, &bytes))
+    }
+}
+
+impl Remote {
+    async fn ask<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<(StatusCode, Vec<u8>), ClientError> {
         let unreachable = |e: reqwest::Error| {
             let cause = deepest(&e);
             ClientError::Unreachable(format!(
@@ -171,32 +255,52 @@ impl Client {
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(unreachable)?;
-        if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|e| {
-                ClientError::Strange(format!(
-                    "{} answered {path} in an unknown form ({e}); is it another version?",
-                    self.base
-                ))
-            });
-        }
-        Err(self.refused(status, path, &bytes))
+        Ok((status, bytes.to_vec()))
     }
+}
 
-    fn refused(&self, status: StatusCode, path: &str, bytes: &[u8]) -> ClientError {
-        let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
-        let text = |name: &str| value["error"][name].as_str().map(str::to_owned);
-        match (text("code"), text("message")) {
-            (Some(code), Some(message)) => {
-                let message = match code.as_str() {
-                    "unauthorized" => {
-                        format!("{} refuses the token; set ORCH_TOKEN, or name the data folder with --data", self.base)
-                    }
-                    _ => message,
-                };
-                ClientError::Refused { status: status.as_u16(), code, message }
-            }
-            _ => ClientError::Strange(format!("{} answered {path} with {status}; that is no supervisor", self.base)),
+/// The supervisor that the command names itself.
+fn named(context: &Context) -> Option<String> {
+    context.global.url.clone().or_else(|| context.env.get("ORCH_URL").cloned()).filter(|url| !url.is_empty())
+}
+
+fn unknown(config: &Config) -> CliError {
+    let of_runs = match newest_run(config) {
+        Some(folder) => format!(
+            "; runs can be looked at with --data, the newest with --data {}, and go on or are stopped by their own command with \
+             --key",
+            folder.display()
+        ),
+        None => String::new(),
+    };
+    CliError::CouldNot(format!(
+        "no supervisor is known: {} is missing; start one with `orch serve`, or name one with --url or ORCH_URL{of_runs}",
+        config.addr_file().display()
+    ))
+}
+
+/// The folder of the `orch run` below this data folder that worked last.
+fn newest_run(config: &Config) -> Option<PathBuf> {
+    let folders = std::fs::read_dir(config.data_dir.join("repos")).ok()?.flatten().map(|entry| entry.path());
+    // Written anew by whoever takes the folder.
+    let taken = |folder: &PathBuf| std::fs::metadata(folder.join("orch.lock")).and_then(|lock| lock.modified()).ok();
+    folders.filter(|folder| folder.join("orch.db").exists()).max_by_key(taken)
+}
+
+fn refused(place: &str, status: StatusCode, path: &str, bytes: &[u8]) -> ClientError {
+    let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let text = |name: &str| value["error"][name].as_str().map(str::to_owned);
+    match (text("code"), text("message")) {
+        (Some(code), Some(message)) => {
+            let message = match code.as_str() {
+                "unauthorized" => {
+                    format!("{place} refuses the token; set ORCH_TOKEN, or name the data folder with --data")
+                }
+                _ => message,
+            };
+            ClientError::Refused { status: status.as_u16(), code, message }
         }
+        _ => ClientError::Strange(format!("{place} answered {path} with {status}; that is no supervisor")),
     }
 }
 

@@ -54,12 +54,32 @@ pub struct Probe {
     pub text: String,
 }
 
+/// How much is needed of data that nobody runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// What is recorded.
+    Records,
+    /// The repositories too, to compare what is recorded with what they hold.
+    Repositories,
+}
+
+/// The front desk over data that no engine runs: it answers questions and takes nothing.
+pub struct Looked {
+    /// The desk.
+    pub control: Arc<dyn Control>,
+    /// What it needs as long as it is asked, and leaves nothing of.
+    pub scratch: Option<tempfile::TempDir>,
+}
+
 /// Starts engines and works on data that no engine owns.
 #[async_trait]
 pub trait EngineStarter: Send + Sync {
     /// Starts an engine on the data folder of these settings: store opened, first reconcile pass done, intake open. Makes
     /// the folder (mode 0700) when it is missing. Opens no HTTP.
     async fn start(&self, config: Config) -> Result<Box<dyn Engine>, StartError>;
+
+    /// Looks at the data folder of these settings without owning it; nothing of it is changed. `None`: it holds no store.
+    async fn look(&self, config: &Config, sight: Sight) -> Result<Option<Looked>, StartError>;
 
     /// Writes a verified backup of a store that no engine owns; the answer says what was verified.
     async fn backup(&self, config: &Config, to: &Path) -> Result<String, StartError>;

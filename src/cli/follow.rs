@@ -135,6 +135,11 @@ impl Following {
         Self { key: format!("{}/{}", task.key, task.generation), seen: Seq(0), began: Instant::now() }
     }
 
+    /// The task's key, without its life.
+    pub(super) fn task(&self) -> &str {
+        self.key.rsplit_once('/').map_or(&self.key, |(key, _)| key)
+    }
+
     /// Follows until the task is settled.
     pub(super) async fn until_settled(&mut self, source: &Source, out: &mut Output) -> Result<TaskDetail, FollowEnd> {
         let mut grown = match source {
@@ -233,29 +238,13 @@ impl From<CliError> for FollowEnd {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::Mutex;
-
     use orch_domain::samples;
     use orch_domain::task::{State, Step};
     use orch_domain::time::Timestamp;
     use orch_domain::view::{Holders, why};
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("sound").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::cli::tests::Written;
 
     #[test]
     fn the_live_line_ends_with_the_last_event_as_far_as_the_terminal_is_wide() {
@@ -270,8 +259,7 @@ mod tests {
             let mut out = Output::to(Box::new(written.clone()), Box::new(Vec::new()), true, false).columns(columns);
             out.live(&line).expect("written");
             let cut: String = line.chars().take(shown).collect();
-            let bytes = String::from_utf8(written.0.lock().expect("sound").clone()).expect("text");
-            assert_eq!(bytes, format!("\r\u{1b}[K{cut}"), "{columns} columns");
+            assert_eq!(written.text(), format!("\r\u{1b}[K{cut}"), "{columns} columns");
         }
         // Nothing was heard yet: what it does, in words.
         let quiet = live_line(&TaskView::of(&task), Millis(1_000), &why(&task, &Holders::default()));

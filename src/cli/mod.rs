@@ -42,7 +42,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use client::{Client, ClientError};
 pub use demo::DemoArgs;
-pub use engine::{Engine, EngineStarter, Health, Probe, StartError};
+pub use engine::{Engine, EngineStarter, Health, Looked, Probe, Sight, StartError};
 pub use gate::{GateArgs, GateOutcome};
 pub use output::{CliError, Output};
 
@@ -96,13 +96,13 @@ pub enum Verb {
     Task(task::TaskVerb),
     /// Why a task is where it is, and what ends the wait
     Why(why::WhyArgs),
-    /// What the newest run of a task prints
+    /// What a task's runs print, the newest by default
     Logs(logs::LogsArgs),
     /// The proof of a task's STOP
     Receipt(receipt::ReceiptArgs),
     /// What runs and what waits
     Ps,
-    /// The actors, by their last word
+    /// What each part of the supervisor said last, and when: for when something is stuck
     Actors,
     /// What is kept of stopped tasks' work
     #[command(subcommand)]
@@ -111,7 +111,7 @@ pub enum Verb {
     Handover(handover::HandoverArgs),
     /// Remove now what nobody needs any more, or show what may go
     Gc(gc::GcArgs),
-    /// The repositories
+    /// List, pause and resume repositories, or stop all tasks of one
     #[command(subcommand)]
     Repo(repo::RepoVerb),
     /// Ask one gate about a range of commits: 0 passed, 1 failed, 2 could not run

@@ -5,6 +5,7 @@ use orch_actors::api::ProofView;
 use orch_domain::names::RepoName;
 
 use super::client::Client;
+use super::engine::Sight;
 use super::output::{CliError, Output, clean};
 use super::{Context, show};
 use crate::http::percent_encode;
@@ -23,7 +24,8 @@ pub struct ProofArgs {
 }
 
 pub(super) async fn run(context: &Context, args: &ProofArgs, out: &mut Output) -> Result<u8, CliError> {
-    let client = Client::find(context)?;
+    let sight = if args.verify { Sight::Repositories } else { Sight::Records };
+    let client = Client::reading(context, sight, out).await?;
     let verify = u8::from(args.verify);
     let path = match (&args.task, &args.repo) {
         (Some(key), _) => format!("/tasks/{}/proof?verify={verify}", percent_encode(key)),

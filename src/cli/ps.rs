@@ -5,6 +5,7 @@ use orch_domain::lane::LaneMode;
 use serde::Serialize;
 
 use super::client::Client;
+use super::engine::Sight;
 use super::output::{CliError, Output};
 use super::{Context, show};
 
@@ -15,7 +16,7 @@ struct Both {
 }
 
 pub(super) async fn run(context: &Context, out: &mut Output) -> Result<u8, CliError> {
-    let client = Client::find(context)?;
+    let client = Client::reading(context, Sight::Records, out).await?;
     let both = Both { queue: client.get("/queue").await?, jobs: client.get("/jobs").await? };
     if out.json {
         out.json(&both)?;

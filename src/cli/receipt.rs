@@ -4,6 +4,7 @@ use clap::Args;
 use orch_domain::stop::Receipt;
 
 use super::client::Client;
+use super::engine::Sight;
 use super::output::{CliError, Output};
 use super::{Context, show};
 
@@ -15,7 +16,8 @@ pub struct ReceiptArgs {
 }
 
 pub(super) async fn run(context: &Context, args: &ReceiptArgs, out: &mut Output) -> Result<u8, CliError> {
-    let answer: Receipt = Client::find(context)?.get(&Client::task_path(&args.key, "/receipt")).await?;
+    let answer: Receipt =
+        Client::reading(context, Sight::Records, out).await?.get(&Client::task_path(&args.key, "/receipt")).await?;
     match out.json {
         true => out.json(&answer)?,
         false => out.block(&show::receipt(&answer))?,

@@ -5,6 +5,7 @@ use orch_actors::api::{RepoStop, RepoView};
 use orch_domain::names::RepoName;
 
 use super::client::Client;
+use super::engine::Sight;
 use super::output::{CliError, Output};
 use super::{Context, inside, show};
 use crate::http::{Pause, Resume, percent_encode};
@@ -56,7 +57,10 @@ pub(super) async fn run(context: &Context, verb: &RepoVerb, out: &mut Output) ->
     if let RepoVerb::Stop(_) = verb {
         inside::refuse(&context.env, "repo stop")?;
     }
-    let client = Client::find(context)?;
+    let client = match verb {
+        RepoVerb::List => Client::reading(context, Sight::Repositories, out).await?,
+        _ => Client::find(context)?,
+    };
     let path = |repo: &RepoName, verb: &str| format!("/repos/{}/{verb}", percent_encode(repo.as_str()));
     match verb {
         RepoVerb::List => list(&client, out).await,

@@ -7,7 +7,7 @@
 //! goes on with the next run that has the same settings).
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -123,15 +123,26 @@ pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> 
         ..Submit::default()
     };
     let mut one = OneRun { context, config, submit, stop: args.stop, following: None, signals: Signals::new()? };
-    let code = one.until_settled(out).await?;
-    if !out.json && (args.keep || code != 0) {
-        let data = one.config.data_dir.display();
-        out.line(&format!("data     {data}"))?;
-        if code != 0 {
-            out.line("         jobs/*/stdout.log and stderr.log: what each run printed; reports/: notes and verdicts")?;
+    let ended = one.until_settled(out).await;
+    let data = one.config.data_dir.display();
+    match &ended {
+        Ok(code) if !out.json && (args.keep || *code != 0) => {
+            out.line(&format!("data     {data}"))?;
+            if *code != 0 {
+                out.line(
+                    "         jobs/*/stdout.log and stderr.log: what each run printed; reports/: notes and verdicts",
+                )?;
+                let key = one.following.as_ref().map_or("KEY", |following| following.task());
+                out.line(&format!("look     orch task show {key} --data {data}; also: why, logs, receipt, proof"))?;
+            }
         }
+        // Something was begun there, and somebody will want to know how far it came.
+        Err(error) if !matches!(error, CliError::Closed) && one.following.is_some() => {
+            out.note(&format!("what was recorded of it is in {data}; `orch task show KEY --data {data}` shows it"));
+        }
+        _ => {}
     }
-    Ok(code)
+    ended
 }
 
 /// Refuses an agent whose program is not installed: the task would be tried again and again for nothing.
@@ -295,7 +306,7 @@ impl OneRun<'_> {
         };
         match ended {
             None => Ok(Went::Over(130)),
-            Some(Ok(detail)) => summary(&detail, self.stop, out).map(Went::Over),
+            Some(Ok(detail)) => summary(&detail, self.stop, &self.config.data_dir, out).map(Went::Over),
             Some(Err(FollowEnd::Lost(Lost::Gone))) => Ok(Went::Again),
             Some(Err(FollowEnd::Lost(Lost::Said(_, text)))) => Err(CliError::CouldNot(text)),
             Some(Err(FollowEnd::Output(error))) => Err(error),
@@ -344,13 +355,13 @@ impl OneRun<'_> {
 }
 
 /// The last words: what became of it, where, how long, at what price; and the exit code.
-fn summary(detail: &TaskDetail, stop: bool, out: &mut Output) -> Result<u8, CliError> {
+fn summary(detail: &TaskDetail, stop: bool, data: &Path, out: &mut Output) -> Result<u8, CliError> {
     debug_assert!(is_settled(detail.task.status), "only settled tasks are summed up");
     let task = &detail.task;
     let wanted = if stop { Status::Cancelled } else { Status::Done };
     let code = u8::from(task.status != wanted);
     if out.json {
-        out.json_line(&serde_json::json!({"kind": "summary", "exit": code, "task": detail}))?;
+        out.json_line(&serde_json::json!({"kind": "summary", "exit": code, "data": data, "task": detail}))?;
         return Ok(code);
     }
     out.line("")?;

@@ -15,6 +15,7 @@ use orch_domain::task::{ApprovalOf, Status};
 use orch_domain::view::{TaskDetail, TaskView};
 
 use super::client::{Client, ClientError};
+use super::engine::Sight;
 use super::output::{CliError, Output};
 use super::{Context, inside, show};
 use crate::http::{Approve, percent_encode};
@@ -214,7 +215,7 @@ async fn add(context: &Context, args: AddArgs, out: &mut Output) -> Result<u8, C
 async fn list(context: &Context, args: &ListArgs, out: &mut Output) -> Result<u8, CliError> {
     let repo = args.repo.as_ref().map(|r| format!("&repo={}", percent_encode(r.as_str()))).unwrap_or_default();
     let path = format!("/tasks?closed={}&limit={}{repo}", args.all, args.limit);
-    let tasks: Vec<TaskView> = Client::find(context)?.get(&path).await?;
+    let tasks: Vec<TaskView> = Client::reading(context, Sight::Records, out).await?.get(&path).await?;
     match out.json {
         true => out.json(&tasks)?,
         false => out.block(&show::tasks(&tasks))?,
@@ -223,7 +224,7 @@ async fn list(context: &Context, args: &ListArgs, out: &mut Output) -> Result<u8
 }
 
 async fn show(context: &Context, args: &ShowArgs, out: &mut Output) -> Result<u8, CliError> {
-    let client = Client::find(context)?;
+    let client = Client::reading(context, Sight::Records, out).await?;
     if args.all {
         let lives: Vec<TaskDetail> = client.get(&Client::task_path(&args.key, "?all=true")).await?;
         match out.json {

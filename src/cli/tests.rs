@@ -20,7 +20,7 @@ const TOKEN: &str = "sesame-sesame-sesame";
 
 /// What a verb wrote.
 #[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Written {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -34,7 +34,7 @@ impl Write for Written {
 }
 
 impl Written {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().expect("sound")).into_owned()
     }
 }
@@ -60,6 +60,12 @@ impl EngineStarter for FakeStarter {
         std::fs::create_dir_all(&config.data_dir).expect("writable");
         self.told.lock().expect("sound").push("start".to_owned());
         Ok(Box::new(FakeEngine { control: Arc::clone(&self.control), told: Arc::clone(&self.told) }))
+    }
+
+    async fn look(&self, config: &Config, _: Sight) -> Result<Option<Looked>, StartError> {
+        // What the store's file stands for: somebody has worked there.
+        let control = Arc::clone(&self.control) as Arc<dyn Control>;
+        Ok(config.data_dir.join("orch.db").exists().then_some(Looked { control, scratch: None }))
     }
 
     async fn backup(&self, _: &Config, to: &Path) -> Result<String, StartError> {
@@ -302,6 +308,79 @@ async fn client_verbs_show_what_the_desk_says() {
 }
 
 #[tokio::test]
+async fn verbs_that_read_answer_from_what_is_stored_where_nobody_runs_and_others_are_refused() {
+    let place = Place::new();
+    let data = place.data();
+    std::fs::write(data.join("orch.db"), "").expect("written");
+    let reading: [&[&str]; 9] = [
+        &["why", "ORC-3"],
+        &["task", "show", "ORC-3"],
+        &["task", "show", "ORC-3", "--all"],
+        &["task", "list"],
+        &["logs", "ORC-4"],
+        &["receipt", "ORC-2"],
+        &["proof", "shop", "--verify"],
+        &["ps"],
+        &["repo", "list"],
+    ];
+    let note = format!("nobody runs {}: this is what was recorded last\n", data.display());
+    let asked = |args: &'static [&'static str]| place.orch(args);
+    let mut answers = Vec::new();
+    for args in reading {
+        let (_, out, err) = asked(args).await;
+        assert!(err.starts_with(&note) && !out.is_empty(), "{args:?}: {err}");
+        answers.push(out);
+    }
+    let writing: [&[&str]; 5] = [
+        &["task", "retry", "ORC-3"],
+        &["task", "stop", "ORC-3"],
+        &["task", "add", "--title", "x"],
+        &["repo", "pause", "shop", "--why", "x"],
+        &["salvage", "list"],
+    ];
+    for args in writing {
+        let (code, _, err) = asked(args).await;
+        one_line(code, &err, 2, "no supervisor is known");
+    }
+    assert_eq!(place.control.asked(), Vec::<String>::new());
+    // Told by a supervisor it is the same, without the note.
+    place.serve_in(&data).await;
+    for (args, told) in reading.into_iter().zip(&answers) {
+        let (_, out, err) = asked(args).await;
+        assert!(out == *told && !err.contains("nobody runs"), "{args:?}: {err}{out}");
+    }
+    // One that was killed has left its address: nobody answers there.
+    write_address(&data.join("http.addr"), SocketAddr::from(([127, 0, 0, 1], 1))).expect("written");
+    let (code, out, err) = asked(reading[0]).await;
+    assert_eq!((code, out, err.as_str()), (0, answers[0].clone(), note.as_str()));
+    let (code, _, err) = asked(writing[0]).await;
+    one_line(code, &err, 2, "no supervisor answers at http://127.0.0.1:1");
+    std::fs::remove_file(data.join("orch.db")).expect("removed");
+    let (code, _, err) = asked(reading[0]).await;
+    one_line(code, &err, 2, "no supervisor answers at http://127.0.0.1:1");
+}
+
+#[tokio::test]
+async fn logs_of_any_run_can_be_had_and_the_others_are_named() {
+    let place = Place::new();
+    place.serve_in(&place.data()).await;
+    let (code, out, err) = place.orch(&["logs", "ORC-4"]).await;
+    assert_eq!((code, out.as_str()), (0, "one\ntwo\n"));
+    assert_eq!(err, "that was 2 (gate of it); others: 1 (agent of it); --run N, --all\n");
+    let (code, out, err) = place.orch(&["logs", "ORC-4", "--run", "1"]).await;
+    assert_eq!((code, out.as_str()), (0, "the agent's\n"));
+    assert!(err.starts_with("that was 1 (agent of it); others: 2 "), "{err}");
+    let (code, _, err) = place.orch(&["logs", "ORC-4", "--run", "3"]).await;
+    one_line(code, &err, 1, "ORC-4 has no run 3; its runs are 1 to 2");
+    let (code, out, err) = place.orch(&["logs", "ORC-4", "--all"]).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    insta::assert_snapshot!("logs_all", out);
+    for args in [&["--all", "--run", "1"][..], &["--all", "-f"]] {
+        assert_eq!(parse([&["orch", "logs", "ORC-4"], args].concat()).err(), Some(64), "{args:?}");
+    }
+}
+
+#[tokio::test]
 async fn refusals_are_one_line_with_their_exit_code() {
     let mut place = Place::new();
     let (code, _, err) = place.orch(&["task", "list"]).await;
@@ -473,6 +552,9 @@ async fn init_writes_settings_that_can_be_read_and_never_overwrites() {
     let (code, out, err) = place.orch(&["init", "--repo", &repo, "--to", &to]).await;
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.contains("`go test ./...`, detected by go.mod"), "{out}");
+    let text = std::fs::read_to_string(&to).expect("written");
+    let first = text.lines().find(|line| !line.is_empty() && !line.starts_with('#'));
+    assert_eq!(first, Some("repos:"), "what is one's own comes first");
     let config = Config::load(Some(Path::new(&to)), &place.env).expect("valid");
     assert_eq!(config.repos[&"shop".parse().expect("valid")].commands.test.as_deref(), Some("go test ./..."));
     let (code, out, _) = place.orch(&["config", "check", "--config", &to]).await;

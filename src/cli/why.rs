@@ -4,6 +4,7 @@ use clap::Args;
 use orch_domain::view::Why;
 
 use super::client::Client;
+use super::engine::Sight;
 use super::output::{CliError, Output};
 use super::{Context, show};
 
@@ -15,7 +16,8 @@ pub struct WhyArgs {
 }
 
 pub(super) async fn run(context: &Context, args: &WhyArgs, out: &mut Output) -> Result<u8, CliError> {
-    let answer: Why = Client::find(context)?.get(&Client::task_path(&args.key, "/why")).await?;
+    let answer: Why =
+        Client::reading(context, Sight::Records, out).await?.get(&Client::task_path(&args.key, "/why")).await?;
     match out.json {
         true => out.json(&answer)?,
         false => out.block(&show::why(&answer))?,

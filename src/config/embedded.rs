@@ -51,8 +51,7 @@ impl Config {
     pub fn embedded_for(mut self, told: &EmbeddedRepo) -> Result<Self, ConfigError> {
         let path = repository_at(&told.path)?;
         let name = name_of(&path);
-        let digest = hex::encode(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..6]);
-        self.data_dir = self.data_dir.join("repos").join(format!("{name}-{digest}"));
+        self.data_dir = self.data_dir.join("repos").join(Self::run_folder(&path));
 
         // What the operator has written about this very repository still holds, wherever it is not overridden.
         let same =
@@ -157,6 +156,13 @@ impl Config {
         refs::of_origin(root).or_else(|| refs::checked_out(root))
     }
 
+    /// The name of the folder that `orch run` keeps for the repository at this (canonical) path.
+    #[must_use]
+    pub fn run_folder(path: &Path) -> String {
+        let digest = hex::encode(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..6]);
+        format!("{}-{digest}", name_of(path))
+    }
+
     /// The name of the one repository of embedded settings.
     #[must_use]
     pub fn only_repo(&self) -> Option<&RepoName> {
@@ -198,10 +204,14 @@ fn repository_at(path: &Path) -> Result<PathBuf, ConfigError> {
 fn name_of(path: &Path) -> RepoName {
     let raw = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let raw = raw.strip_suffix(".git").unwrap_or(&raw);
-    let kept: String = raw
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
-        .take(60)
-        .collect();
+    let mut kept = String::new();
+    for c in raw.chars().take(60) {
+        match c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
+            true => kept.push(c),
+            // Other alphabets have long runs of these; one stands for all.
+            false if kept.ends_with('-') => {}
+            false => kept.push('-'),
+        }
+    }
     kept.trim_matches(['-', '.']).parse().unwrap_or_else(|_| "repo".parse().expect("a plain word is a name"))
 }

@@ -95,7 +95,10 @@ const FIELD: &str =
 pub(super) fn example_text(facts: Option<&InitFacts>) -> String {
     let mut out = FIELD.to_owned();
     let mut open: Vec<&str> = Vec::new();
-    for key in KEYS {
+    // In a file of one's own, what one is most likely to change comes first.
+    let (first, rest): (Vec<&Key>, Vec<&Key>) =
+        KEYS.iter().partition(|key| facts.is_some() && key.path.starts_with("repos."));
+    for key in first.into_iter().chain(rest) {
         let parts: Vec<&str> = key.path.split('.').collect();
         let (leaf, sections) = parts.split_last().expect("a path has a last part");
         let commented = key.path.contains('<');

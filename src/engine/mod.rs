@@ -5,6 +5,7 @@
 
 mod demo;
 mod gate;
+mod look;
 mod mains;
 mod security;
 mod starter;
@@ -37,7 +38,7 @@ use orch_adapters::ports::{Clock, Forge, JobLedger, Placement, Remote, SystemClo
 use orch_domain::agent::AgentKind;
 use orch_domain::names::{BranchName, RepoName};
 use orch_domain::stop::Level;
-use orch_domain::time::Millis;
+use orch_domain::time::{Millis, Timestamp};
 use orch_store::{OpenError, Store, StoreConfig};
 use sha2::{Digest as _, Sha256};
 
@@ -173,7 +174,22 @@ async fn context(
     disk: Arc<dyn FreeSpace>,
     purpose: Purpose,
 ) -> Result<Context, StartError> {
+    context_over(config, env, guard, disk, purpose, None).await
+}
+
+/// The same over a store that is open already, or over the one in the data folder.
+async fn context_over(
+    config: &Config,
+    env: &BTreeMap<String, String>,
+    guard: Guard,
+    disk: Arc<dyn FreeSpace>,
+    purpose: Purpose,
+    store: Option<Store>,
+) -> Result<Context, StartError> {
     // What a look tells is told before anything is made.
+    if purpose == Purpose::Supervise {
+        not_a_runs_folder(config)?;
+    }
     for (name, repo) in config.repos.iter().filter(|_| purpose == Purpose::Supervise) {
         if let Some(path) = &repo.path {
             look_at(path).map_err(|error| StartError::Settings(format!("repository `{name}`: {error}")))?;
@@ -181,10 +197,10 @@ async fn context(
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let paths = folders(config)?;
-    let store = Store::open(&StoreConfig::new(&config.data_dir, clock.now())).map_err(|error| match error {
-        OpenError::InUse { .. } => StartError::Owned(error),
-        other => StartError::Store(other),
-    })?;
+    let store = match store {
+        Some(store) => store,
+        None => open_store(config, purpose, clock.now())?,
+    };
     // What outlives a killed shim then falls to us, where it can be found; without it, such leftovers are unproven.
     if let Err(error) = become_subreaper() {
         tracing::warn!(%error, "this process cannot become a subreaper");
@@ -258,15 +274,51 @@ async fn context(
     })
 }
 
+/// Kept for the day the disk is full by the folder of one repository, of which there may be many: a few tasks' last words.
+const RUNS_BALLAST: u64 = 4 << 20;
+
+fn open_store(config: &Config, purpose: Purpose, now: Timestamp) -> Result<Store, StartError> {
+    let mut settings = StoreConfig::new(&config.data_dir, now);
+    match purpose {
+        Purpose::Look => settings.ballast_bytes = 0,
+        Purpose::Supervise if config.binds_tasks => settings.ballast_bytes = RUNS_BALLAST,
+        Purpose::Supervise => {}
+    }
+    Store::open(&settings).map_err(|error| match error {
+        OpenError::InUse { .. } => StartError::Owned(error),
+        other => StartError::Store(other),
+    })
+}
+
+/// Tasks of `orch run` keep the settings that they were handed in with; a supervisor would work on them with its own.
+fn not_a_runs_folder(config: &Config) -> Result<(), StartError> {
+    let dir = &config.data_dir;
+    if config.binds_tasks {
+        return Ok(());
+    }
+    let of_run = mains::known(dir).into_iter().filter_map(|name| mains::place(dir, &name));
+    match of_run.into_iter().find(|place| dir.file_name() == Some(Config::run_folder(place).as_ref())) {
+        None => Ok(()),
+        Some(place) => Err(StartError::Settings(format!(
+            "{} is the folder of `orch run` on {}: its tasks go on with the settings of their own commands only; name \
+             another data folder with --data or ORCH_DATA_DIR",
+            dir.display(),
+            place.display()
+        ))),
+    }
+}
+
 fn folders(config: &Config) -> Result<Paths, StartError> {
     let dir = &config.data_dir;
     let paths = Paths::under(dir.clone());
-    for folder in [&paths.workspaces, &paths.checkouts, &paths.jobs, &paths.reports] {
+    for folder in [dir, &paths.workspaces, &paths.checkouts, &paths.jobs, &paths.reports] {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+            // What is there already is what was named, or lies above it: the rest would have been made by us.
+            let there = folder.ancestors().find(|at| at.symlink_metadata().is_ok()).unwrap_or(folder);
             StartError::Settings(format!(
                 "the data folder {} cannot be used: {}: {error}; choose another with --data or ORCH_DATA_DIR",
                 dir.display(),
-                folder.display()
+                there.display()
             ))
         })?;
     }
@@ -398,7 +450,7 @@ async fn forge(
             let wanted = repo.main.clone().or_else(|| mains::kept(&config.data_dir, name));
             let forge = LocalForge::open(place, wanted, rooms, name).await?;
             let main = forge.main().clone();
-            if let Err(error) = mains::keep(&config.data_dir, name, &main) {
+            if let Err(error) = mains::keep(&config.data_dir, name, &main, forge.path()) {
                 tracing::warn!(%error, "that {name} lands on `{main}` is not kept: the next start asks the repository again");
             }
             if repo.main.is_none() && forge.default_branch().is_some_and(|head| *head != main) {

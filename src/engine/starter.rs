@@ -12,8 +12,8 @@ use orch_adapters::ports::{Clock as _, Placement as _, SystemClock};
 use orch_domain::stop::Level;
 use orch_store::{OpenError, Store, StoreConfig};
 
-use super::{Guard, Running, StartError, demo, gate, means, runtime_dir, start};
-use crate::cli::{self, DemoArgs, Engine, EngineStarter, GateArgs, GateOutcome, Health, Output, Probe};
+use super::{Guard, Running, StartError, demo, gate, look, means, runtime_dir, start};
+use crate::cli::{self, DemoArgs, Engine, EngineStarter, GateArgs, GateOutcome, Health, Looked, Output, Probe, Sight};
 use crate::config::Config;
 
 /// Starts engines for the verbs.
@@ -66,6 +66,10 @@ impl EngineStarter for Starter {
             Err(StartError::Owned(error)) => Err(refused(&config, error)),
             Err(error) => Err(cli::StartError::Refused(error.to_string())),
         }
+    }
+
+    async fn look(&self, config: &Config, sight: Sight) -> Result<Option<Looked>, cli::StartError> {
+        look::look(config, &self.env, sight).await.map_err(|error| cli::StartError::Refused(error.to_string()))
     }
 
     async fn backup(&self, config: &Config, to: &Path) -> Result<String, cli::StartError> {

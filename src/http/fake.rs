@@ -1,5 +1,6 @@
 //! A front desk with fixed answers, for the tests of `http` and `cli`. Views are made by the real domain code.
 
+mod logs;
 mod proofs;
 
 use std::collections::BTreeMap;
@@ -10,8 +11,8 @@ use async_trait::async_trait;
 use orch_actors::api::{
     About, ActorView, AuditGap, AuditView, BaselineView, Control, ControlError, CoverageFailure, CoveragePoint,
     CoverageView, DeferredView, GateTally, GcItem, HandOver, JobView, LandingView, LaneView, LeaseView, LogPage,
-    ModeView, ProofQuery, ProofView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView, SecurityView,
-    SetBaseline, Share, Slots, StopAnswer, StopBlock, StopPending, StopUnderWay, Submit, TaskFilter,
+    LogView, ModeView, ProofQuery, ProofView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView,
+    SecurityView, SetBaseline, Share, Slots, StopAnswer, StopBlock, StopPending, StopUnderWay, Submit, TaskFilter,
 };
 use orch_domain::agent::Usage;
 use orch_domain::coverage::{CoverageMode, Format, Step as Moved, Totals};
@@ -260,12 +261,14 @@ impl Control for FakeControl {
         })
     }
 
-    async fn log(&self, key: &str, offset: u64, _max: usize) -> Result<LogPage, ControlError> {
+    async fn logs(&self, key: &str) -> Result<Vec<LogView>, ControlError> {
         self.find(key)?;
-        let text = "one\ntwo\n";
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
-        let run = Some("t001r1".to_owned());
-        Ok(LogPage { run, text: text[from..].to_owned(), next_offset: text.len() as u64, ended: true })
+        Ok(logs::all())
+    }
+
+    async fn log(&self, key: &str, run: Option<u32>, offset: u64, _max: usize) -> Result<LogPage, ControlError> {
+        self.find(key)?;
+        logs::page(key, run, offset)
     }
 
     async fn stop(&self, key: &str, by: &str, source: &str) -> Result<StopAnswer, ControlError> {

@@ -9,6 +9,7 @@ mod events;
 pub(crate) mod fake;
 mod files;
 mod guard;
+mod inside;
 mod metrics;
 mod read;
 mod reply;
@@ -28,6 +29,7 @@ use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
 pub use files::{Token, TokenError, read_address, write_address};
+pub use inside::Inside;
 pub use reply::percent_encode;
 pub use write::{Approve, BackupTo, Pause, RestoreInto, Resume, SETTINGS_HEADER};
 
@@ -261,6 +263,8 @@ fn inspection(shared: &Arc<Shared>) -> Route {
     let receipt = receipt.then(|k, s| async { send(read::receipt(s, k).await) });
     let log = warp::path!("tasks" / String / "log").and(get()).and(s()).and(query());
     let log = log.then(|k, s, q| async { send(read::log(s, k, q).await) });
+    let logs = warp::path!("tasks" / String / "logs").and(get()).and(s());
+    let logs = logs.then(|k, s| async { send(read::logs(s, k).await) });
     let coverages = warp::path!("coverage").and(get()).and(s()).then(|s| async { send(read::coverages(s).await) });
     let coverage = warp::path!("coverage" / String).and(get()).and(s());
     let coverage = coverage.then(|r, s| async { send(read::coverage(s, r).await) });
@@ -273,6 +277,7 @@ fn inspection(shared: &Arc<Shared>) -> Route {
     let whole = whole.or(proofs).unify().or(proof).unify();
     let whole = whole.or(coverages).unify().or(coverage).unify().or(history).unify().boxed();
     let of_tasks = tasks.or(task).unify().or(journal).unify().or(why).unify().or(receipt).unify().or(log).unify();
+    let of_tasks = of_tasks.or(logs).unify();
     whole.or(of_tasks).unify().boxed()
 }
 

@@ -101,13 +101,19 @@ pub(super) async fn proofs(shared: Arc<Shared>, raw: String) -> Answer {
     ok(&shared.control.proofs(asked).await?)
 }
 
-/// `GET /tasks/{key}/log?offset=&max=`.
+/// `GET /tasks/{key}/logs`.
+pub(super) async fn logs(shared: Arc<Shared>, part: String) -> Answer {
+    ok(&shared.control.logs(&task_key(&part)?).await?)
+}
+
+/// `GET /tasks/{key}/log?run=&offset=&max=`.
 pub(super) async fn log(shared: Arc<Shared>, part: String, raw: String) -> Answer {
-    let query = Query::parse(&raw, &["offset", "max"])?;
+    let query = Query::parse(&raw, &["run", "offset", "max"])?;
+    let run = query.number("run")?.map(|run| u32::try_from(run).unwrap_or(u32::MAX));
     let offset = query.number("offset")?.unwrap_or(0);
     let most = usize::try_from(query.number("max")?.unwrap_or(0)).unwrap_or(usize::MAX);
     let most = if most == 0 { LOG_PAGE } else { most.min(LOG_PAGE) };
-    ok(&shared.control.log(&task_key(&part)?, offset, most).await?)
+    ok(&shared.control.log(&task_key(&part)?, run, offset, most).await?)
 }
 
 /// `GET /gc`.

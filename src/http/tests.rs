@@ -63,6 +63,7 @@ async fn every_answer_is_as_it_was_promised() {
         ("why", "/tasks/ORC-1/why"),
         ("receipt", "/tasks/ORC-2/receipt"),
         ("log", "/tasks/ORC-2/log?offset=4"),
+        ("logs", "/tasks/ORC-2/logs"),
         ("actors", "/actors"),
         ("leases", "/leases"),
         ("jobs", "/jobs"),

@@ -75,7 +75,11 @@ pub(crate) fn apply(conn: &mut Connection, from: u32, now: Timestamp) -> Result<
         .db()?;
         tx.pragma_update(None, "user_version", number).db()?;
         tx.commit().db()?;
-        tracing::info!(number, name = migration.name, "migration applied");
+        // Of a file that is just being made they are no news, and whoever made it may be refused for another reason.
+        match from {
+            0 => tracing::debug!(number, name = migration.name, "migration applied"),
+            _ => tracing::info!(number, name = migration.name, "migration applied"),
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod adopt;
 mod after_landing;
 mod as_user;
+mod at_rest;
 mod board;
 mod by_hand;
 mod chaos;

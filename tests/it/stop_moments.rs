@@ -113,7 +113,8 @@ async fn wrong_with(world: &World, task: &TaskView, moment: &str, deploys: bool)
     let mut wrong = Vec::new();
     let recorded = kinds.iter().position(|kind| *kind == "stop-recorded");
     // The way back is no step forward.
-    let forward = |r: &&Record| FORWARD.contains(&r.entry.kind.as_str()) && !r.entry.text.starts_with("rollback window");
+    let forward =
+        |r: &&Record| FORWARD.contains(&r.entry.kind.as_str()) && !r.entry.text.starts_with("rollback window");
     if let Some(after) = recorded.and_then(|at| journal[at..].iter().find(forward)) {
         wrong.push(format!("`{}` came behind the STOP", after.entry.kind));
     }

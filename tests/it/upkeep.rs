@@ -97,7 +97,7 @@ async fn traces_of_a_landed_task_go_after_a_month_and_its_proof_stays() {
     assert_eq!((soon.job_folders, soon.refs, soon.rows.total()), (0, 0, 0), "{soon}");
     assert_eq!(soon.collected, 1, "nobody borrows: garbage is collected");
     assert_eq!(round_after(&world, 3 * HOUR).await.collected, 0, "once a day");
-    let log = world.control().log(task.id.as_str(), 0, 1_000).await.expect("a log");
+    let log = world.control().log(task.id.as_str(), None, 0, 1_000).await.expect("a log");
     assert!(log.text.contains("3 passed"), "{log:?}");
 
     let later = round_after(&world, 31 * DAY).await;
@@ -105,7 +105,7 @@ async fn traces_of_a_landed_task_go_after_a_month_and_its_proof_stays() {
     assert!(later.rows.outbox > 0 && later.rows.journal == 0 && later.collected == 1, "{later}");
     assert!(folders(&dir).iter().all(|name| !others.contains(name)));
     assert_eq!(jobs(&world, &task, false).await, others, "what ran stays on record");
-    match world.control().log(task.id.as_str(), 0, 1_000).await {
+    match world.control().log(task.id.as_str(), None, 0, 1_000).await {
         Err(ControlError::NotFound(text)) => assert!(text.contains("kept for 30 days"), "{text}"),
         other => panic!("a log that is gone is not an empty one: {other:?}"),
     }
