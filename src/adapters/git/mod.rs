@@ -12,6 +12,7 @@ mod handles;
 mod import;
 mod lines;
 mod pass;
+mod plain_checkout;
 mod plain_merge;
 mod push;
 pub(crate) mod read;

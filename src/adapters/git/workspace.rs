@@ -11,6 +11,7 @@ use orch_domain::names::BranchName;
 
 use super::error::GitError;
 use super::exec::{GitCommand, quote_config, utf8};
+use super::plain_checkout::check_out;
 use super::read::open;
 use super::rooms::{RepoGit, discard, making_beside, write_alternates};
 
@@ -132,6 +133,9 @@ impl RepoGit {
             None => vec!["checkout", "--quiet", "--force", "--detach", sha],
         };
         let first = self.bring(dir, plan).await?;
+        if plan.branch.is_none() && first.is_none() && self.check_out_plainly(dir, plan.sha, &tree).await? {
+            return Ok(());
+        }
         let command = match first {
             Some(fetch) => fetch.and_then(checkout),
             None => GitCommand::inside(dir, checkout),
@@ -145,6 +149,20 @@ impl RepoGit {
                 why: format!("its tree is {found}, that of the commit is {tree}"),
             }),
         }
+    }
+
+    /// Checks out a small and plain tree by the library. `false`: git has to. A gate may be asked about any commit at any
+    /// time; a workspace is made once for an agent's run, and left to git.
+    async fn check_out_plainly(&self, dir: &Path, sha: &CommitSha, tree: &str) -> Result<bool, GitError> {
+        let to = dir.to_owned();
+        let id = tree.parse::<CommitSha>().map_err(|error| GitError::Invalid(format!("the tree of {sha}: {error}")))?;
+        let id = super::read::oid(&id)?;
+        if !self.read(self.work(), move |work| check_out(work, id, &to)).await? {
+            return Ok(false);
+        }
+        let head = dir.join(".git/HEAD");
+        std::fs::write(&head, format!("{sha}\n")).map_err(GitError::io("cannot write", &head))?;
+        Ok(true)
     }
 
     /// Makes the refs of a fresh repository, and brings in the commits that upstream does not have. Gives the command

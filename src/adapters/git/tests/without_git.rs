@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use crate::git::plain_checkout::check_out;
 use crate::git::plain_merge::plain_merge;
 use crate::ports::{JobError, JobSpec};
 
@@ -62,7 +63,9 @@ async fn what_we_landed_comes_to_upstream_and_into_checkouts_without_a_process()
         .await;
     let (git, count) = counted(&world).await;
     let checkout = git.checkout(&head, &world.at("gate"), Some((&branch("main"), &base))).await.expect("a checkout");
-    assert_eq!(count.swap(0, Ordering::SeqCst), 1, "a checkout is one job");
+    assert_eq!(count.load(Ordering::SeqCst), 0, "a small and plain tree needs no process");
+    assert_eq!(sh(&checkout.dir, &["status", "--porcelain", "--ignored"]), "");
+    assert_eq!(sh(&checkout.dir, &["rev-parse", "HEAD"]), head.as_str());
     assert_eq!(sh(&checkout.dir, &["rev-parse", "HEAD^{tree}"]), checkout.tree);
     assert_eq!(sh(&checkout.dir, &["log", "--format=%s", "-1", "origin/main"]), "Begin");
     sh(&checkout.dir, &["fsck", "--full", "--strict"]);
@@ -108,6 +111,95 @@ async fn what_is_much_or_not_whole_in_work_is_fetched_from_the_forge() {
     assert_eq!(git.fetch_main(&branch("main")).await.expect("main"), more);
     assert_eq!(count.load(Ordering::SeqCst), 1, "git's to move");
     assert!(upstream_is_whole(&world));
+}
+
+/// What is in a checkout besides git's own folder: mode, and content or target.
+fn found(dir: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+    let (mut all, mut folders) = (BTreeMap::new(), vec![dir.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let meta = path.symlink_metadata().expect("there");
+            let name = path.strip_prefix(dir).expect("below it").to_owned();
+            if name == Path::new(".git") {
+                continue;
+            }
+            let what = match () {
+                () if meta.is_dir() => Vec::new(),
+                () if meta.is_symlink() => path.read_link().expect("a link").as_os_str().as_bytes().to_vec(),
+                () => std::fs::read(&path).expect("a file"),
+            };
+            if meta.is_dir() {
+                folders.push(path);
+            }
+            all.insert(name, (meta.mode(), what));
+        }
+    }
+    all
+}
+
+#[test]
+fn whatever_is_checked_out_without_git_is_what_git_makes_of_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let bare = dir.path().join("bare");
+    let repo = Repository::init_bare(&bare).expect("a repository");
+    let (rounds, plain) = (std::cell::Cell::new(0_u32), std::cell::Cell::new(0_u32));
+    let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&prop::collection::vec(edit(), 1..14), |edits| {
+        rounds.set(rounds.get() + 1);
+        let files = after(Files::new(), &edits);
+        let made = commit(&repo, &files, &[]);
+        let [ours, gits] = ["ours", "gits"].map(|who| dir.path().join(format!("{who}{}", rounds.get())));
+        for tree in [&ours, &gits] {
+            let bare = bare.to_str().expect("text");
+            sh(dir.path(), &["clone", "--quiet", "--shared", "--no-checkout", bare, tree.to_str().expect("text")]);
+        }
+        let id = made.id().to_string();
+        sh(&gits, &["checkout", "--quiet", "--detach", &id]);
+        if check_out(&repo, made.tree_id(), &ours).expect("made") {
+            plain.set(plain.get() + 1);
+            write(&ours.join(".git/HEAD"), format!("{id}\n"));
+            prop_assert_eq!(found(&ours), found(&gits));
+            prop_assert_eq!(sh(&ours, &["status", "--porcelain", "--ignored"]), "");
+            let listed = |tree: &Path| sh(tree, &["ls-files", "--stage"]);
+            prop_assert_eq!(listed(&ours), listed(&gits));
+            // Nothing has to be read again to see that nothing has changed.
+            prop_assert_eq!(sh(&ours, &["diff-files", "--name-only"]), "");
+        }
+        Ok(())
+    });
+    outcome.expect("the same");
+    assert_eq!(plain.get(), rounds.get(), "all of these are small and plain");
+}
+
+#[tokio::test]
+async fn a_checkout_that_is_not_small_or_not_plain_is_left_to_git() {
+    let world = World::new().await;
+    let base = world.base().await;
+    for name in ["many", "large", "attributes", "foreign"] {
+        let head = world
+            .worked(name, &base, |dir| {
+                write(&dir.join("sub/c.txt"), "one\ntwo\n");
+                match name {
+                    "many" => (0..401).for_each(|n| write(&dir.join(format!("many/{n}")), "x")),
+                    "large" => write(&dir.join("large"), vec![b'x'; (4 << 20) + 1]),
+                    "attributes" => write(&dir.join("sub/.gitattributes"), "*.txt text eol=crlf\n"),
+                    _ => write(&dir.join("b\u{e4}r"), "x"),
+                }
+            })
+            .await;
+        let (git, count) = counted(&world).await;
+        let checkout = git
+            .checkout(&head, &world.at(&format!("gate-{name}")), Some((&branch("main"), &base)))
+            .await
+            .expect("a checkout");
+        assert_eq!(count.load(Ordering::SeqCst), 1, "{name} is git's to make, in one job");
+        assert_eq!(sh(&checkout.dir, &["status", "--porcelain"]), "");
+        let text = std::fs::read_to_string(checkout.dir.join("sub/c.txt")).expect("there");
+        assert_eq!(text, if name == "attributes" { "one\r\ntwo\r\n" } else { "one\ntwo\n" });
+    }
 }
 
 #[tokio::test]
