@@ -164,19 +164,26 @@ impl Recipe {
     }
 
     /// Starts the job and waits until it has become the program, or has said why not. Before it does anything, `admit`
-    /// is called with the new process' id: what has to be recorded, or to hold it, comes first.
+    /// is called with the new process' id, and whether it was born in the job's control group: what has to be recorded, or
+    /// to hold it, comes first.
     pub(crate) fn launch(
         &self,
         spec: &ShimSpec,
-        admit: impl FnOnce(Pid) -> Result<(), String>,
+        admit: impl FnOnce(Pid, bool) -> Result<(), String>,
     ) -> Result<Launched, String> {
         let no_process = |error: io::Error| format!("program `{}`: no new process: {error}", spec.argv[0]);
         let (ours, theirs) = pipes().map_err(|error| format!("no pipe: {error}"))?;
         let shim = nix::unistd::getpid();
-        let cloned = match &self.namespaces {
-            Some((user, _)) => sys::clone_with(namespaces::kinds(*user).bits()).map_err(no_process)?,
+        let kinds = self.namespaces.as_ref().map(|(user, _)| namespaces::kinds(*user).bits());
+        let group = spec.groups.to_be_born_in().and_then(|dir| File::open(dir).ok());
+        // Where it cannot be born there, it is moved there.
+        let born = group.as_ref().and_then(|group| sys::clone_into(group.as_fd(), kinds.unwrap_or(0)).ok());
+        let is_born_there = born.is_some();
+        let cloned = match (born, kinds) {
+            (Some(cloned), _) => cloned,
+            (None, Some(kinds)) => sys::clone_with(kinds).map_err(no_process)?,
             // SAFETY: the shim has one thread, so the child may go on using all of its memory.
-            None => match unsafe { fork() }.map_err(|errno| no_process(errno.into()))? {
+            (None, None) => match unsafe { fork() }.map_err(|errno| no_process(errno.into()))? {
                 ForkResult::Child => Cloned::Child,
                 ForkResult::Parent { child } => Cloned::Parent(child.as_raw()),
             },
@@ -190,7 +197,7 @@ impl Recipe {
         };
         drop(theirs);
         let Pipes { stdout, stderr, report, told, gate } = ours;
-        let admitted = admit(pid)
+        let admitted = admit(pid, is_born_there)
             .and_then(|()| nix::unistd::write(&gate, &[1]).map_err(|errno| format!("it could not be let go: {errno}")));
         if let Err(why) = admitted {
             // It waits at its gate, and nobody else is there yet.

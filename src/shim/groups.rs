@@ -139,12 +139,18 @@ impl Groups {
         !self.0.is_empty()
     }
 
-    /// Puts a process, and with it all that it will start, into every group.
+    /// The group in which a process can be born: that of the second version, if there is one.
+    pub(crate) fn to_be_born_in(&self) -> Option<&Path> {
+        self.0.iter().find(|group| group.unified).map(|group| group.dir.as_path())
+    }
+
+    /// Puts a process, and with it all that it will start, into every group; `is_born_there`: it is in the one of
+    /// the second version already.
     ///
     /// # Errors
     /// When one refuses; the text names it.
-    pub fn join(&self, pid: i32) -> Result<(), String> {
-        for group in &self.0 {
+    pub fn join(&self, pid: i32, is_born_there: bool) -> Result<(), String> {
+        for group in self.0.iter().filter(|group| !(is_born_there && group.unified)) {
             let joined = fs::write(group.file("cgroup.procs"), pid.to_string());
             joined.map_err(|error| format!("control group `{}`: {error}", group.dir.display()))?;
         }
@@ -235,7 +241,7 @@ mod tests {
         let groups = Groups(vec![gone]);
         assert!(groups.is_empty().expect("readable"));
         assert!(groups.remove());
-        assert!(groups.join(1).expect_err("refused").contains("/no/such/group"));
+        assert!(groups.join(1, false).expect_err("refused").contains("/no/such/group"));
         assert!(!Groups::default().is_empty().expect("readable"));
     }
 }

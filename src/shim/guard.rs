@@ -311,8 +311,8 @@ impl Guard {
     fn go(&mut self, now: Instant) {
         let (spec, groups) = (&self.spec, &self.spec.groups);
         let launched = match &self.recipe {
-            Ok(recipe) => recipe.launch(spec, |pid| {
-                groups.join(pid.as_raw())?;
+            Ok(recipe) => recipe.launch(spec, |pid, is_born_there| {
+                groups.join(pid.as_raw(), is_born_there)?;
                 record_first(spec, pid).map_err(|error| format!("its first process could not be recorded: {error}"))
             }),
             Err(why) => Err(why.clone()),
