@@ -27,6 +27,12 @@ pub struct GateArgs {
     /// The work
     #[arg(long, value_name = "REV", default_value = "HEAD")]
     pub head: String,
+    /// For merge: the shell line that tests [default: as the settings or base say]
+    #[arg(long, value_name = "CMD", conflicts_with = "no_tests")]
+    pub test_cmd: Option<String>,
+    /// For merge: catch up only, there are no tests
+    #[arg(long)]
+    pub no_tests: bool,
     /// For coverage: the shell line that measures, or a preset [default: as the settings or base say]
     #[arg(long, value_name = "CMD")]
     pub coverage_cmd: Option<String>,
@@ -60,6 +66,13 @@ pub struct GateOutcome {
 }
 
 pub(super) async fn run(context: &Context, args: &GateArgs, out: &mut Output) -> Result<u8, CliError> {
+    if args.name != GateName::Merge && (args.no_tests || args.test_cmd.is_some()) {
+        let (flag, name) = (if args.no_tests { "--no-tests" } else { "--test-cmd" }, args.name);
+        return Err(CliError::Usage(format!("{flag} is for `orch gate merge`; `{name}` asks something else")));
+    }
+    if args.test_cmd.as_ref().is_some_and(|line| line.trim().is_empty()) {
+        return Err(CliError::Usage("--test-cmd is empty; name a shell line, or leave it out".to_owned()));
+    }
     match (&args.coverage_cmd, args.name) {
         (Some(_), name) if name != GateName::Coverage => {
             return Err(CliError::Usage(format!(

@@ -89,6 +89,7 @@ pub(super) async fn run(context: &Context, args: &RunArgs, out: &mut Output) -> 
     }
     let told = EmbeddedRepo {
         path: args.repo.clone(),
+        by_origin: false,
         main: args.main.clone(),
         agent: args.agent.clone(),
         agent_command: args.agent_cmd.clone(),

@@ -635,10 +635,17 @@ async fn a_gate_is_asked_by_hand_and_its_answer_is_the_exit_code() {
     assert_eq!((json["gate"].as_str(), json["verdict"].as_str()), (Some("merge"), Some("failed")));
     assert_eq!(std::fs::read_to_string(report).expect("written"), "---\nx: y\n---\n");
     // What measures nothing takes no coverage command, and an empty one is none.
-    for (name, line, said) in [("security", "x", "for `orch gate coverage`"), ("coverage", " ", "is empty")] {
-        let (code, _, err) = place.orch(&["gate", name, "--base", "x", "--head", "good", "--coverage-cmd", line]).await;
+    for (name, flag, line, said) in [
+        ("security", "--coverage-cmd", "x", "for `orch gate coverage`"),
+        ("coverage", "--coverage-cmd", " ", "is empty"),
+        ("coverage", "--test-cmd", "x", "for `orch gate merge`"),
+        ("merge", "--test-cmd", " ", "is empty"),
+    ] {
+        let (code, _, err) = place.orch(&["gate", name, "--base", "x", "--head", "good", flag, line]).await;
         one_line(code, &err, 64, said);
     }
+    let both = ["orch", "gate", "merge", "--base", "x", "--test-cmd", "y", "--no-tests"];
+    assert_eq!(parse(both.to_vec()).expect_err("refused"), 64);
     // A report that cannot be written takes no answer away.
     let nowhere = place.dir.path().join("nowhere/report.md").to_string_lossy().into_owned();
     let (code, text, _) = place.orch(&["gate", "merge", "--base", "x", "--head", "bad", "--report", &nowhere]).await;

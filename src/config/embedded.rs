@@ -18,6 +18,8 @@ use super::{AgentConfig, CommandLine, Config, Http, PipelineFile, PipelineSource
 pub struct EmbeddedRepo {
     /// Any path inside the repository's folder, or a bare repository.
     pub path: PathBuf,
+    /// Whether a clone counts as the repository that it is a clone of: for who only asks, and lands nothing.
+    pub by_origin: bool,
     /// The branch to land on; the repository is asked when absent.
     pub main: Option<BranchName>,
     /// A configured or built-in agent by name.
@@ -50,13 +52,26 @@ impl Config {
     /// [`ConfigError`] when the path is no repository, or agent or pipeline are unknown.
     pub fn embedded_for(mut self, told: &EmbeddedRepo) -> Result<Self, ConfigError> {
         let path = repository_at(&told.path)?;
-        let name = name_of(&path);
+        let mut name = name_of(&path);
         self.data_dir = self.data_dir.join("repos").join(Self::run_folder(&path));
 
         // What the operator has written about this very repository still holds, wherever it is not overridden.
         let same =
             |repo: &&RepoConfig| repo.path.as_deref().and_then(|p| repository_at(p).ok()).as_ref() == Some(&path);
-        let known = self.repos.values().find(same).cloned();
+        let mut known = self.repos.values().find(same).cloned();
+        if told.by_origin {
+            let of_origin = refs::origin_address(&path).filter(|_| known.is_none());
+            let found = self.repos.iter().find(|(_, repo)| match &of_origin {
+                None => same(repo),
+                Some(address) => is_at(repo, address, &path),
+            });
+            if let Some((of_settings, repo)) = found {
+                name.clone_from(of_settings);
+                // The clone itself is read, whatever its origin asks for.
+                let (url, username, password_file) = (None, None, None);
+                known = Some(RepoConfig { url, username, password_file, ..repo.clone() });
+            }
+        }
         let mut repo = known.unwrap_or_else(|| RepoConfig { pipeline: "lite".to_owned(), ..RepoConfig::default() });
         // What is checked out now is what is meant now; whoever comes later may find another branch there.
         repo.main = told.main.clone().or(repo.main).or_else(|| refs::checked_out(&path));
@@ -199,6 +214,28 @@ fn repository_at(path: &Path) -> Result<PathBuf, ConfigError> {
         Some(root) => Ok(root.to_path_buf()),
         None => Err(refuse("--repo", format!("`{shown}` is no git repository; name one, or run `git init` there"))),
     }
+}
+
+/// Whether a repository of the settings is the one at this address, as a clone at `clone` names it.
+fn is_at(repo: &RepoConfig, address: &str, clone: &Path) -> bool {
+    let plain = |address: &str| {
+        // Who asks is not part of where it is.
+        let bare = match address.split_once("://") {
+            Some((scheme @ ("http" | "https"), rest)) => {
+                let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+                format!("{scheme}://{}/{path}", host.rsplit('@').next().unwrap_or(host))
+            }
+            _ => address.to_owned(),
+        };
+        let bare = bare.trim_end_matches('/');
+        bare.strip_suffix(".git").unwrap_or(bare).to_owned()
+    };
+    if repo.url.as_deref().is_some_and(|url| plain(url) == plain(address)) {
+        return true;
+    }
+    let local = clone.join(address.strip_prefix("file://").unwrap_or(address));
+    let there = |path: &Path| path.exists().then(|| repository_at(path).ok()).flatten();
+    there(&local).is_some() && there(&local) == repo.path.as_deref().and_then(there)
 }
 
 fn name_of(path: &Path) -> RepoName {

@@ -1,6 +1,6 @@
-//! Which branch of a repository is meant where nobody names one, by a look at its files.
+//! Which branch of a repository is meant where nobody names one, and of what it is a clone, by a look at its files.
 //!
-//! Owns the look at `HEAD` and at the remote's. Refuses to judge: what cannot be told by a look is left to git, which says
+//! Owns the look at `HEAD`, at the remote's, and at the remote's address. Refuses to judge: what cannot be told by a look is left to git, which says
 //! what is wrong with it.
 
 use std::path::{Path, PathBuf};
@@ -17,10 +17,29 @@ pub(super) fn checked_out(root: &Path) -> Option<BranchName> {
 
 /// The branch that a clone's origin names as its own, as it was when it was cloned.
 pub(super) fn of_origin(root: &Path) -> Option<BranchName> {
+    branch_in(&shared_dir(root)?.join("refs/remotes/origin/HEAD"), "refs/remotes/origin/")
+}
+
+/// The address of a clone's origin, as it stands in the clone's own settings.
+pub(super) fn origin_address(root: &Path) -> Option<String> {
+    let text = read(&shared_dir(root)?.join("config"))?;
+    let mut in_origin = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            in_origin = line.eq_ignore_ascii_case("[remote \"origin\"]");
+        } else if let Some((key, value)) = line.split_once('=').filter(|_| in_origin)
+            && key.trim().eq_ignore_ascii_case("url")
+        {
+            return Some(value.trim().trim_matches('"').to_owned()).filter(|address| !address.is_empty());
+        }
+    }
+    None
+}
+
+/// The folder of what all working trees of a repository share.
+fn shared_dir(root: &Path) -> Option<PathBuf> {
     let own = git_dir(root)?;
-    // A working tree beside the first one has its refs there.
-    let shared = read(&own.join("commondir")).map_or_else(|| own.clone(), |path| own.join(path.trim()));
-    branch_in(&shared.join("refs/remotes/origin/HEAD"), "refs/remotes/origin/")
+    Some(read(&own.join("commondir")).map_or_else(|| own.clone(), |path| own.join(path.trim())))
 }
 
 fn git_dir(root: &Path) -> Option<PathBuf> {

@@ -338,6 +338,47 @@ fn policy_and_pipeline_reach_the_domain() {
 }
 
 #[test]
+fn who_only_asks_in_a_clone_gets_the_settings_of_the_repository_that_it_is_a_clone_of() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (bare, clone) = (dir.path().join("shop.git"), dir.path().join("w"));
+    for folder in [bare.join("objects"), bare.join("refs"), clone.join(".git")] {
+        std::fs::create_dir_all(folder).expect("made");
+    }
+    std::fs::write(bare.join("HEAD"), "ref: refs/heads/main\n").expect("written");
+    let yaml = format!(
+        "repos:\n  shop: {{path: {}, commands: {{test: make test}}}}\n  \
+         far: {{url: https://git.example.org/far.git, commands: {{test: make far}}}}\n",
+        bare.display()
+    );
+    let base = read(&yaml, &[]).expect("valid");
+    let asked = |origin: &str, by_origin| {
+        let text =
+            format!("[remote \"upstream\"]\n\turl = /else\n[remote \"origin\"]\n\tfetch = x\n\turl = {origin}\n");
+        std::fs::write(clone.join(".git/config"), text).expect("written");
+        let told = EmbeddedRepo { path: clone.clone(), by_origin, ..EmbeddedRepo::default() };
+        let config = base.clone().embedded_for(&told).expect("valid");
+        let name = config.only_repo().expect("one").clone();
+        let repo = config.repos[&name].clone();
+        assert_eq!(repo.path, Some(clone.canonicalize().expect("there")), "the clone is what is looked at");
+        assert_eq!(repo.url, None);
+        (name.to_string(), repo.commands.test)
+    };
+    let (shop, far, none) = (Some("make test".to_owned()), Some("make far".to_owned()), None);
+    let bare = bare.display();
+    for origin in [bare.to_string(), format!("file://{bare}"), "../shop.git".to_owned(), format!("\"{bare}/\"")] {
+        assert_eq!(asked(&origin, true), ("shop".to_owned(), shop.clone()), "{origin}");
+    }
+    for origin in ["https://git.example.org/far.git", "https://me@git.example.org/far", "https://git.example.org/far/"]
+    {
+        assert_eq!(asked(origin, true), ("far".to_owned(), far.clone()), "{origin}");
+    }
+    for origin in ["https://git.example.org/farther.git", "git@git.example.org:far.git", "../nothing", ""] {
+        assert_eq!(asked(origin, true), ("w".to_owned(), none.clone()), "{origin}");
+    }
+    assert_eq!(asked(&bare.to_string(), false), ("w".to_owned(), none), "work is taken on by path only");
+}
+
+#[test]
 fn embedded_settings_hold_one_repository_and_its_own_data_folder() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let root = dir.path().join("My Shöp");

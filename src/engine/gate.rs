@@ -31,7 +31,13 @@ pub(super) async fn ask(
     let refused = |error: String| CliError::CouldNot(error);
     let folder = tempfile::Builder::new().prefix("orch-gate-").tempdir();
     let folder = folder.map_err(|error| refused(format!("no temporary folder for the gate: {error}")))?;
-    let told = EmbeddedRepo { path: args.repo.clone(), ..EmbeddedRepo::default() };
+    let told = EmbeddedRepo {
+        path: args.repo.clone(),
+        by_origin: true,
+        test_command: args.test_cmd.clone(),
+        no_tests: args.no_tests,
+        ..EmbeddedRepo::default()
+    };
     let mut config = config.embedded_for(&told).map_err(|error| CliError::Usage(error.to_string()))?;
     config.data_dir = folder.path().join("data");
     if let Some(line) = &args.coverage_cmd {
