@@ -161,7 +161,7 @@ pub struct JobView {
 pub struct LeaseView {
     /// The repository.
     pub repo: RepoName,
-    /// The fencing token.
+    /// The fencing token: of whoever holds it, or held it last; 0: nobody ever has.
     pub epoch: Epoch,
     /// Who holds it, if anybody.
     pub holder: Option<TaskKey>,

@@ -156,6 +156,11 @@ impl Handle {
     fn shown(&self, task: &Task) -> TaskView {
         let other_settings = bound::others(&self.ctx, task);
         let mut view = TaskView::of(task);
+        if matches!(view.status, Status::Running | Status::Landing)
+            && let Some(activity) = self.snapshots.activity(&task.id)
+        {
+            view.doing = activity;
+        }
         if let Some(others) = &other_settings {
             view.doing = waits_for_its_settings(others);
         }
@@ -410,9 +415,7 @@ impl Control for Handle {
                     waiting.push(self.why_of(&task).await);
                 }
                 (Status::Running | Status::Landing, _) => {
-                    let view = TaskView::of(&task);
-                    let doing = self.snapshots.activity(&task.id).unwrap_or_else(|| view.doing.clone());
-                    running.push(TaskView { doing, ..view });
+                    running.push(self.shown(&task));
                 }
                 (Status::Stopping, _) => stopping.push(task),
                 (_, State::Waiting { on: WaitFor::Slot, .. }) => {

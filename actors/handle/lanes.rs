@@ -44,6 +44,7 @@ fn mode_of(modes: &[RepoMode], repo: &RepoName) -> ModeView {
 impl Handle {
     pub(super) async fn lease_views(&self) -> Result<Vec<LeaseView>, ControlError> {
         let leases = self.ctx.store.leases().await.map_err(store_error)?;
+        let epochs = self.ctx.store.lease_epochs().await.map_err(store_error)?;
         let mut views = Vec::new();
         for name in self.ctx.repos.keys() {
             let lease = leases.iter().find(|l| l.repo == *name);
@@ -56,7 +57,7 @@ impl Handle {
             let queue = if heard { queue.await.unwrap_or_default() } else { Vec::new() };
             views.push(LeaseView {
                 repo: name.clone(),
-                epoch: lease.map(|l| l.epoch).unwrap_or_default(),
+                epoch: epochs.iter().find(|(repo, _)| repo == name).map(|(_, epoch)| *epoch).unwrap_or_default(),
                 holder,
                 purpose: lease.map(|l| l.holder.purpose.clone()),
                 since: lease.map(|l| l.since),

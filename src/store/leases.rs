@@ -130,6 +130,16 @@ impl Store {
         self.read(|conn| all(conn, "SELECT * FROM leases WHERE holder IS NOT NULL ORDER BY repo", [], lease)).await
     }
 
+    /// The newest epoch of each repository's lease, held or free: it only rises.
+    pub async fn lease_epochs(&self) -> Result<Vec<(RepoName, Epoch)>, StoreError> {
+        self.read(|conn| {
+            all(conn, "SELECT repo, epoch FROM leases ORDER BY repo", [], |row| {
+                Ok((get_parsed(row, "repo")?, Epoch(get(row, "epoch")?)))
+            })
+        })
+        .await
+    }
+
     /// The lease of one repository, if held.
     pub async fn lease(&self, repo: &RepoName) -> Result<Option<Lease>, StoreError> {
         let repo = repo.clone();
