@@ -110,7 +110,7 @@ impl Deploy<'_> {
         match windows.iter().rfind(|w| w.kind == WindowKind::Deploy) {
             Some(window) if succeeded(window) => return Ok(DeployEnd::Deployed { at: self.closed_at(window) }),
             Some(window) if window.closed.is_none() => {
-                self.landing.note("window-attached", format!("attached to the deploy window {}", window.id)).await;
+                self.landing.note("window-attached", format!("attached to the deploy window {}", window.id));
                 let back = windows.iter().rfind(|w| {
                     w.kind == WindowKind::Rollback
                         && text_of(w.detail.as_ref(), "deploy").as_deref() == Some(window.id.as_str())
@@ -131,6 +131,7 @@ impl Deploy<'_> {
         }
         let id: WindowId = mint("w");
         let window = self.window(&id, WindowKind::Deploy, json!({"request": request}));
+        self.landing.notes.written().await;
         match store.open_window(window, self.landing.ctx.now()).await {
             Ok(()) => {}
             Err(WindowError::StopRecorded) => {
@@ -232,7 +233,7 @@ impl Deploy<'_> {
                 None => Outcome::Failed(text("failed").unwrap_or(why)),
             };
         }
-        self.landing.note("window-attached", format!("attached to the rollback window {}", back.id)).await;
+        self.landing.note("window-attached", format!("attached to the rollback window {}", back.id));
         let outcome = match self.found(back).await {
             Ok(Found::NeverBegan) => match self.landing.repo.settings.commands.rollback.clone() {
                 Some(command) => self.run_rollback(&back.id, &command, why).await,

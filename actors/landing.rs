@@ -8,8 +8,9 @@
 
 mod branch;
 mod judge;
+mod notes;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use orch_adapters::git::{Owner, RepoGit};
@@ -22,9 +23,7 @@ use orch_domain::journal::Entry;
 use orch_domain::landing::{Permit, Said, Then, after_advance, permit};
 use orch_domain::names::BranchName;
 use orch_domain::task::{Landed, State, Step, Task};
-use orch_store::{
-    Acquire, Holder, LeaseError, NewLanding, NewWindow, Subject, Window, WindowClose, WindowError, WindowKind,
-};
+use orch_store::{Acquire, Holder, LeaseError, NewLanding, NewWindow, Window, WindowClose, WindowError, WindowKind};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,9 +33,12 @@ use crate::deploy;
 use crate::directory::Directory;
 use crate::ids::mint;
 use crate::lease::{LeaseGuard, Lost};
+use crate::merged::Merged;
 use crate::snapshots::Snapshots;
 use crate::turns::TurnNotes;
 use judge::out_of_scope;
+
+pub use notes::Notes;
 
 /// How often a compare-and-swap without an answer is repeated before the landing steps aside, its window still open.
 const REPEATS: u32 = 12;
@@ -70,12 +72,16 @@ pub struct Landing {
     pub finish: bool,
     /// Set when it should end at its next border.
     pub halted: watch::Receiver<Option<Halted>>,
+    /// What it says in the task's journal.
+    pub notes: Notes,
     /// What is to be known of this turn afterwards.
     pub turn: TurnNotes,
     /// Said when the lease is found to be somebody else's.
     pub lost: Lost,
     /// What is tidied up behind it.
     pub tidying: Tidying,
+    /// Which of its requests the task was in when the turn began: what is told to it answers that one.
+    pub asked: OnceLock<u32>,
 }
 
 /// What a landing leaves to be tidied up: it needs no lease, and the next turn does not wait for it. The task does.
@@ -94,11 +100,13 @@ pub struct Carried {
     pub end: Option<LandingEnd>,
     /// What is still to be waited for before that is told to the task.
     pub tidying: Option<JoinHandle<()>>,
+    /// Which of the task's requests it answers; `None`: the row was never read.
+    pub asked: Option<u32>,
 }
 
 impl From<Option<LandingEnd>> for Carried {
     fn from(end: Option<LandingEnd>) -> Self {
-        Self { end, tidying: None }
+        Self { end, tidying: None, asked: None }
     }
 }
 
@@ -146,7 +154,7 @@ impl Landing {
     pub async fn carry_out(self) -> Carried {
         let guard = match self.lease().await {
             Ok(guard) => guard,
-            Err(end) => return end.into(),
+            Err(end) => return Carried { end, tidying: None, asked: self.asked.get().copied() },
         };
         let mut end = match self.saga(guard.epoch()).await {
             Ok(end) => Some(end),
@@ -164,10 +172,11 @@ impl Landing {
                 end = halt;
             }
         }
+        self.notes.written().await;
         guard.release().await;
         self.snapshots.clear_activity(&self.task);
         let tidying = self.tidying.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Carried { end, tidying }
+        Carried { end, tidying, asked: self.asked.get().copied() }
     }
 
     /// Takes the lease. A busy one is not waited for: the task comes back later, holding nothing meanwhile. One whose
@@ -223,6 +232,7 @@ impl Landing {
         if let Some(landing) = self.ctx.store.landing_of(&self.task).await.map_err(could_not_run)? {
             let landed = Landed { sha: landing.sha, tree: landing.tree, at: landing.at };
             self.turn.deploys_only();
+            self.bring_main().await;
             return Ok(self.after_landing(&task, landed, epoch).await);
         }
         if step == Step::Deploy {
@@ -233,23 +243,24 @@ impl Landing {
         let main = self.repo.main_for(&task).await.map_err(could_not_run)?;
         let windows = self.ctx.store.open_windows(&self.repo.settings.name).await.map_err(could_not_run)?;
         if let Some(window) = windows.into_iter().find(|w| w.task == self.task && w.kind == WindowKind::Land) {
-            self.note("window-attached", format!("attached to the landing window {}", window.id)).await;
+            self.note("window-attached", format!("attached to the landing window {}", window.id));
             self.wait_for_pushes().await?;
             match self.finish_window(&main, &window, epoch, Tries::Attached).await? {
                 Some(landed) => return Ok(self.after_landing(&task, landed, epoch).await),
-                None => self.note("main-moved", format!("the interrupted landing had not reached {main}")).await,
+                None => self.note("main-moved", format!("the interrupted landing had not reached {main}")),
             }
         }
         if self.finish {
             return Ok(LandingEnd::Stopped);
         }
         self.border().await?;
-        if let Some(landed) = self.merged_by_others(&task, &main).await? {
-            return Ok(self.after_landing(&task, landed, epoch).await);
-        }
+        let mut seen = match self.merged_by_others(&task, &main).await? {
+            Merged::Landed(landed) => return Ok(self.after_landing(&task, landed, epoch).await),
+            Merged::No { main_at } => main_at,
+        };
         for _ in 0..self.ctx.limits.catch_ups {
             self.border().await?;
-            let Some(candidate) = self.candidate(&task, &main, epoch).await? else { continue };
+            let candidate = self.candidate(&task, &main, seen.take(), epoch).await?;
             let window = NewWindow {
                 id: mint("w"),
                 kind: WindowKind::Land,
@@ -266,17 +277,28 @@ impl Landing {
             }
             self.turn.reset("main-moved");
             let text = format!("{main} moved during the landing; catching up again, nobody is blamed");
-            self.note("main-moved", text).await;
+            self.note("main-moved", text);
         }
         let n = self.ctx.limits.catch_ups;
         Ok(LandingEnd::MainMoved { why: format!("{main} moved {n} times while it was being landed") })
     }
 
-    /// Catches up with main, publishes the branch, tests the result. `None`: main moved meanwhile, begin again.
-    async fn candidate(&self, task: &Task, main: &BranchName, epoch: Epoch) -> Result<Option<Candidate>, Halt> {
+    /// Catches up with main (as `seen` a moment ago, if it was), publishes the branch, tests the result.
+    async fn candidate(
+        &self,
+        task: &Task,
+        main: &BranchName,
+        seen: Option<CommitSha>,
+        epoch: Epoch,
+    ) -> Result<Candidate, Halt> {
         let git = &self.repo.lane_git;
-        self.say(&format!("fetching {main}"));
-        let main_at = git.fetch_main(main).await.map_err(could_not_run)?;
+        let main_at = match seen {
+            Some(at) => at,
+            None => {
+                self.say(&format!("fetching {main}"));
+                git.fetch_main(main).await.map_err(could_not_run)?
+            }
+        };
         self.turn.main_is(&main_at);
         let Some(own) = task.head.clone() else {
             return Err(could_not_run("the task has no commit to land"));
@@ -312,12 +334,13 @@ impl Landing {
             "gates": judged.proof(), "switched_off": judged.switched_off(), "out_of_scope": out_of_scope(task),
             "lease_epoch": epoch,
         });
-        Ok(Some(Candidate { head, main_at, proof, coverage: judged.coverage().cloned() }))
+        Ok(Candidate { head, main_at, proof, coverage: judged.coverage().cloned() })
     }
 
     async fn open(&self, window: NewWindow) -> Result<Window, Halt> {
         let id = window.id.clone();
         self.say("landing");
+        self.notes.written().await;
         match self.ctx.store.open_window(window, self.ctx.now()).await {
             Ok(()) => {}
             Err(WindowError::StopRecorded) => return Err(Some(LandingEnd::Stopped)),
@@ -448,10 +471,12 @@ impl Landing {
             proof,
             coverage: coverage_of(window),
         };
-        self.close(window, epoch, json!({"landed": true, "main_at": at}), Some(landing)).await?;
+        // What main is now, the next turn and every new workspace will ask for; nothing of ours follows from it.
+        let closed = self.close(window, epoch, json!({"landed": true, "main_at": at}), Some(landing));
+        futures::join!(closed, self.bring_main()).0?;
         self.turn.landed(&at);
         if let Some(note) = self.repo.forge.landing_note(expected, &window.sha).await {
-            self.note("landing-note", note).await;
+            self.note("landing-note", note);
         }
         Ok(Some(Landed { sha: window.sha.clone(), tree, at: self.landed_at().await? }))
     }
@@ -463,6 +488,7 @@ impl Landing {
         outcome: serde_json::Value,
         landing: Option<NewLanding>,
     ) -> Result<(), Halt> {
+        self.notes.written().await;
         let close = WindowClose { id: window.id.clone(), epoch, outcome, landing };
         match self.ctx.store.close_window(close, self.ctx.now()).await {
             Ok(_) | Err(WindowError::AlreadyClosed | WindowError::AlreadyLanded) => Ok(()),
@@ -473,7 +499,12 @@ impl Landing {
     /// What comes after main has moved, whoever saw that: also after a restart between the one and the other.
     async fn after_landing(&self, task: &Task, landed: Landed, epoch: Epoch) -> LandingEnd {
         self.tidy_behind(task);
-        // What the next turn, and every new workspace, will ask for.
+        let deploy = deploy::Deploy { landing: self, task, landed: &landed, epoch };
+        deploy.carry_out().await
+    }
+
+    /// Brings in what the forge has as main, for whoever asks next.
+    async fn bring_main(&self) {
         let brought = match self.repo.main().await {
             Ok(main) => self.repo.lane_git.fetch_main(&main).await.map(drop).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -481,8 +512,6 @@ impl Landing {
         if let Err(error) = brought {
             tracing::debug!(task.id = %self.task, error, "main was not brought in after a landing; it is fetched when needed");
         }
-        let deploy = deploy::Deploy { landing: self, task, landed: &landed, epoch };
-        deploy.carry_out().await
     }
 
     pub(crate) async fn tree(&self, git: &RepoGit, commit: &CommitSha) -> Result<CommitSha, Halt> {
@@ -492,7 +521,9 @@ impl Landing {
 
     async fn load(&self) -> Result<Task, Halt> {
         let stored = self.ctx.store.load_task(&self.task).await.map_err(could_not_run)?;
-        stored.map(|s| s.task).ok_or(None)
+        let task = stored.map(|s| s.task).ok_or(None)?;
+        self.asked.get_or_init(|| task.lane_asked);
+        Ok(task)
     }
 
     /// Reads STOP: from the lane's own word, and from the store. A lost lease ends the attempt here.
@@ -523,15 +554,13 @@ impl Landing {
         self.snapshots.set_activity(&self.task, text);
     }
 
-    pub(crate) async fn note(&self, kind: &str, text: String) {
-        note(&self.ctx, &self.task, kind, text).await;
+    /// Journals a step of it, behind what goes on.
+    pub(crate) fn note(&self, kind: &str, text: String) {
+        self.notes.say(Entry::new(kind, text), self.ctx.now());
     }
 }
 
 /// Journals a step of a task's landing.
 pub(crate) async fn note(ctx: &Context, task: &TaskId, kind: &str, text: String) {
-    let Ok(Some(stored)) = ctx.store.load_task(task).await else { return };
-    if let Err(error) = ctx.store.append(Subject::task(&stored.task), vec![Entry::new(kind, text)], ctx.now()).await {
-        tracing::warn!(task.id = %task, %error, "a step of a landing could not be journaled");
-    }
+    notes::append(ctx, task, vec![Entry::new(kind, text)], ctx.now()).await;
 }

@@ -3,7 +3,7 @@
 //! by no actor's death, a successor attaches to it, and finds waiting tasks in the store. Never pushes or tests in a handler, and is,
 //! through its side task, the only one that pushes, merges or deletes branches.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use orch_domain::event::{Event, LandingEnd};
@@ -12,7 +12,7 @@ use orch_domain::lane::{Lane, LaneMode, Ready, overtake, plan};
 use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Level;
 use orch_domain::task::{State, Status, Task};
-use orch_domain::time::Timestamp;
+use orch_domain::time::{Millis, Timestamp};
 use orch_domain::turns::{self, Turn, TurnEnd};
 use orch_store::StoreError;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -21,10 +21,10 @@ use tokio::task::AbortHandle;
 
 use crate::context::Context;
 use crate::directory::{Directory, UnderWay};
-use crate::landing::{Carried, Halted, Landing, Tidying};
+use crate::landing::{Carried, Halted, Landing, Notes, Tidying};
 use crate::lease::Lost;
 use crate::snapshots::{Snapshots, Teller};
-use crate::turns::{Memory, REMEMBERED, TurnNotes};
+use crate::turns::{Memory, OpenTime, REMEMBERED, TurnNotes};
 
 /// Between looks at the store for waiting tasks and for the lane's mode.
 const LOOK: Duration = Duration::from_secs(10);
@@ -42,6 +42,8 @@ pub struct Waiting {
     pub since: Timestamp,
     /// The commit it brings.
     pub head: Option<CommitSha>,
+    /// Which of the task's requests this is.
+    pub asked: u32,
 }
 
 impl Waiting {
@@ -50,7 +52,7 @@ impl Waiting {
     pub fn of(task: &Task) -> Option<Self> {
         let State::Landing { since, .. } = task.state else { return None };
         let (id, key, head) = (task.id.clone(), task.key.clone(), task.head.clone());
-        Some(Self { task: id, key, priority: task.priority, since, head })
+        Some(Self { task: id, key, priority: task.priority, since, head, asked: task.lane_asked })
     }
 }
 
@@ -136,6 +138,10 @@ struct Request {
     key: TaskKey,
     /// Since when it waits for this turn.
     queued: Timestamp,
+    /// Which of the task's requests this is.
+    asked: u32,
+    /// How long the lane had been open when it came.
+    open_before: Millis,
     /// Who waits for the end of its open window.
     finish: Option<oneshot::Sender<String>>,
 }
@@ -200,6 +206,7 @@ pub struct LaneState {
     behind: Vec<Behind>,
     /// `None` until the first look: nothing begins before the mode and the earlier turns are known.
     mode: Option<LaneMode>,
+    open: OpenTime,
     memory: Memory,
     stopping: Vec<oneshot::Sender<()>>,
     stop: bool,
@@ -245,6 +252,7 @@ impl Actor for RepoLeaseActor {
             current,
             behind: Vec::new(),
             mode: None,
+            open: OpenTime::default(),
             memory: Memory::default(),
             stopping: Vec::new(),
             stop: false,
@@ -268,7 +276,14 @@ impl Actor for RepoLeaseActor {
                 state.queue.retain(|r| r.ready.task != task);
                 let (priority, since) = (i32::MAX, state.ctx.now());
                 let ready = Ready { task, priority, since, overtaken: 0, head: None, finish: true };
-                state.queue.push(Request { ready, key, queued: since, finish: Some(reply) });
+                state.queue.push(Request {
+                    ready,
+                    key,
+                    queued: since,
+                    asked: 0,
+                    open_before: state.open.at(since),
+                    finish: Some(reply),
+                });
                 state.next(&myself);
             }
             LaneMsg::Ended { task, end, tidying } => {
@@ -335,7 +350,7 @@ fn have_ended(let_go: Vec<oneshot::Sender<String>>) {
 
 impl LaneState {
     fn enqueue(&mut self, waiting: Waiting) {
-        let Waiting { task, key, priority, since: queued, head } = waiting;
+        let Waiting { task, key, priority, since: queued, head, asked } = waiting;
         let known = self.queue.iter().any(|r| r.ready.task == task)
             || self.current.as_ref().is_some_and(|c| c.task == task)
             || self.behind.iter().any(|behind| behind.task == task);
@@ -343,7 +358,8 @@ impl LaneState {
             let under_way = self.current.as_ref().and_then(Current::begun);
             let (since, overtaken) = self.memory.seniority(under_way, &task, queued);
             let ready = Ready { task, priority, since, overtaken, head, finish: false };
-            self.queue.push(Request { ready, key, queued, finish: None });
+            let open_before = self.open.at(self.ctx.now());
+            self.queue.push(Request { ready, key, queued, asked, open_before, finish: None });
         }
     }
 
@@ -361,6 +377,7 @@ impl LaneState {
             tracing::info!(repo = %self.repo, mode = found.mode.as_str(), "the lane of {} is {}", self.repo, found.mode.as_str());
         }
         self.mode = Some(found.mode);
+        self.open.is_open(found.mode == LaneMode::Running, self.ctx.now());
         for waiting in found.waiting {
             self.enqueue(waiting);
         }
@@ -459,20 +476,24 @@ impl LaneState {
             task: task.clone(),
             finish: request.ready.finish,
             halted,
+            notes: Notes::of(&self.ctx, &task),
             turn: notes.clone(),
             lost: Lost::default(),
             tidying: Tidying::default(),
+            asked: OnceLock::new(),
         };
+        let requested = request.asked;
         self.directory.note_landing(&self.repo, UnderWay { task: task.clone(), halt: halt.clone() });
         let finish = request.ready.finish;
         let began = self.ctx.now();
+        notes.waited(Millis(self.open.at(began).0.saturating_sub(request.open_before.0)));
         let turn = Begun { ready: request.ready.since, key: request.key, queued: request.queued, began, notes };
         let turn = Some(turn).filter(|_| !finish);
         let (directory, myself, id) = (self.directory.clone(), myself.clone(), task.clone());
         let (work, snapshots) = (tokio::spawn(landing.carry_out()), self.snapshots.clone());
         let (ctx, repo, begun) = (self.ctx.clone(), self.repo.clone(), turn.clone());
         tokio::spawn(async move {
-            let Carried { end, tidying } = work.await.unwrap_or_else(|error| {
+            let Carried { end, tidying, asked } = work.await.unwrap_or_else(|error| {
                 Some(LandingEnd::CouldNotRun { why: format!("the landing's side task failed: {error}") }).into()
             });
             let (came_to, tidied) = (TurnEnd::of(end.as_ref()), tidying.is_some());
@@ -481,7 +502,7 @@ impl LaneState {
             }
             let tell = || {
                 if let Some(end) = end
-                    && !directory.deliver(&id, Event::LandingEnded { end })
+                    && !directory.deliver(&id, Event::LandingEnded { asked: asked.unwrap_or(requested), end })
                 {
                     tracing::debug!(task.id = %id, "the router is being restarted; task {id} asks the lane again");
                 }

@@ -25,6 +25,11 @@ impl TurnNotes {
         note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// So long it has waited for this turn, in an open lane.
+    pub fn waited(&self, so_long: Millis) {
+        self.note(|facts| facts.waited = Some(so_long));
+    }
+
     /// Only what has landed already is deployed.
     pub fn deploys_only(&self) {
         self.note(|facts| facts.deploy_only = true);
@@ -75,6 +80,26 @@ impl TurnNotes {
     #[must_use]
     pub fn facts(&self) -> TurnFacts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How long a lane has been open, as far as its actor has seen.
+#[derive(Debug, Default)]
+pub(crate) struct OpenTime {
+    before: Millis,
+    since: Option<Timestamp>,
+}
+
+impl OpenTime {
+    /// Takes note of whether it is open from now on.
+    pub(crate) fn is_open(&mut self, open: bool, now: Timestamp) {
+        self.before = self.at(now);
+        self.since = open.then_some(now);
+    }
+
+    /// All of it so far: two of these tell how long it was open in between.
+    pub(crate) fn at(&self, now: Timestamp) -> Millis {
+        Millis(self.before.0 + self.since.map_or(0, |since| now.since(since).0))
     }
 }
 
@@ -136,6 +161,19 @@ mod tests {
 
     fn sha(digit: char) -> CommitSha {
         digit.to_string().repeat(40).parse().expect("a commit id")
+    }
+
+    #[test]
+    fn only_open_time_counts_as_waiting_for_the_lane() {
+        let mut open = OpenTime::default();
+        assert_eq!(open.at(Timestamp(50)), Millis(0), "nobody has opened it yet");
+        open.is_open(true, Timestamp(100));
+        let came = open.at(Timestamp(110));
+        open.is_open(true, Timestamp(120));
+        open.is_open(false, Timestamp(130));
+        assert_eq!(open.at(Timestamp(900)).0 - came.0, 20, "paused at 130");
+        open.is_open(true, Timestamp(1_000));
+        assert_eq!(open.at(Timestamp(1_005)).0 - came.0, 25);
     }
 
     #[test]

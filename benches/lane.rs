@@ -60,6 +60,11 @@ fn main() -> ExitCode {
 /// An agent that commits one file named after its task.
 const AGENT: &str = "echo x > $ORCH_TASK.txt && git add -A && git commit -q -m \"Add $ORCH_TASK\" && echo done";
 
+/// The same; two of them also write a half each, which together are red: who comes second goes back, finds the other half,
+/// and takes its own away.
+const PAIRED: &str = "case $ORCH_TASK in T-3|T-4) if test -e half-T-3 && test -e half-T-4; then git rm -q half-$ORCH_TASK; \
+    else echo x > half-$ORCH_TASK; fi;; esac; echo x > $ORCH_TASK.txt && git add -A && git commit -q -m \"Add $ORCH_TASK\" && echo done";
+
 /// A bare repository with one small commit; its test says that one test passed.
 fn tiny(dir: &Path, test: &str) -> Result<PathBuf, Box<dyn Error>> {
     let (seed, bare) = (dir.join("seed"), dir.join("shop.git"));
@@ -74,13 +79,13 @@ fn tiny(dir: &Path, test: &str) -> Result<PathBuf, Box<dyn Error>> {
 }
 
 /// Settings for one repository that tests with `check.sh`.
-fn serve(dir: &Path, repo: &Path, test: &str) -> Result<Served, Box<dyn Error>> {
+fn serve(dir: &Path, repo: &Path, test: &str, agent: &str) -> Result<Served, Box<dyn Error>> {
     let settings = dir.join("orch.yaml");
     let text = json!({
         "data_dir": dir.join("data"),
         "default_agent": "maker",
         "http": {"bind": "127.0.0.1:0"},
-        "agents": {"maker": {"kind": "command", "command": AGENT}},
+        "agents": {"maker": {"kind": "command", "command": agent}},
         "gates": {"merge": {"repos": ["*"]}},
         "limits": {"max_concurrency": 3, "gate_slots": 3, "deferral_delay": "1s"},
         "repos": {"shop": {"path": repo, "main": "main", "pipeline": "lite", "commands": {"test": test}}},
@@ -174,7 +179,7 @@ fn shell_loop(dir: &Path) -> Result<f64, Box<dyn Error>> {
 fn queue_of_tasks(dir: &Path) -> Result<f64, Box<dyn Error>> {
     std::fs::create_dir_all(dir)?;
     let bare = tiny(dir, TRIVIAL)?;
-    let served = serve(dir, &bare, "sh check.sh")?;
+    let served = serve(dir, &bare, "sh check.sh", AGENT)?;
     served.ask("POST", "/repos/shop/pause", &json!({"why": "to let them gather"}).to_string())?;
     for n in 0..READY {
         add(&served, n)?;
@@ -288,9 +293,10 @@ fn worktree_and_rebase(repo: &Path, tree: &Path) -> Result<f64, Box<dyn Error>> 
 fn pushes() -> Outcome {
     let scratch = Scratch::new("pushes")?;
     let dir = scratch.path();
-    let test = format!("sleep {}\ntest ! -e red\necho '1 passed, 0 failed'\n", TEST.as_secs());
+    let red = "if test -e half-T-3 && test -e half-T-4; then echo '0 passed, 1 failed'; exit 1; fi";
+    let test = format!("sleep {}\n{red}\necho '1 passed, 0 failed'\n", TEST.as_secs());
     let bare = tiny(dir, &test)?;
-    let served = serve(dir, &bare, "sh check.sh")?;
+    let served = serve(dir, &bare, "sh check.sh", PAIRED)?;
     served.ask("POST", "/repos/shop/pause", &json!({"why": "to let them gather"}).to_string())?;
     for n in 0..RACERS {
         add(&served, n)?;
@@ -311,6 +317,10 @@ fn pushes() -> Outcome {
     served.end()?;
     seen.map_err(|e| format!("{e}: {figures}"))?;
     expect_files(&bare, RACERS)?;
+    // Two that are green alone and red together have met, or a red main would not have been possible.
+    if figures["own_failures"].as_u64().unwrap_or_default() == 0 {
+        return Err(format!("nothing was sent back: {figures}").into());
+    }
     let red = red_commits(&bare, &dir.join("look"))?;
     let lost = figures["resets"]["main-moved"].as_u64().unwrap_or_default();
     let listed = said(&bare, &["ls-tree", "--name-only", "main"])?;
@@ -323,6 +333,11 @@ fn pushes() -> Outcome {
     report::line("baseline", "8 test times, one after the other", &one("s", TEST.as_secs_f64() * RACERS as f64));
     report::line("measured", "from resume to the last landing", &one("s", took.as_secs_f64()));
     report::line("measured", "lost races, as the lane reports them", &one("", lost as f64));
+    report::line(
+        "measured",
+        "sent back as red together",
+        &one("", figures["own_failures"].as_f64().unwrap_or(f64::NAN)),
+    );
     report::line("measured", "trees judged", &one("", figures["tests"].as_f64().unwrap_or(f64::NAN)));
     report::line(
         "measured",

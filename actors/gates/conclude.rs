@@ -6,13 +6,14 @@
 
 use std::path::PathBuf;
 
-use orch_adapters::reports::{self, Expect, ReadReport, ReportError};
+use orch_adapters::reports::{self, Draft, Expect, ReadReport, ReportError};
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::{Count, GateName, ReportHeader, ToolVersion, Verdict};
 use orch_domain::ids::CommitSha;
 use orch_domain::policy::pin_hash;
 use orch_domain::time::{Millis, Timestamp};
 use orch_store::{EvidenceKey, NewVerdict, VerdictOutcome};
+use tokio::sync::oneshot;
 
 use super::answer::{Cause, GateAnswer, GateSubject, ReportRef};
 use crate::context::{Context, RepoRuntime};
@@ -148,7 +149,7 @@ pub(crate) async fn reread(report: &ReportRef) -> Result<ReadReport, String> {
     }
 }
 
-/// Writes the report, reads it back, records the row; what was read back is the answer.
+/// Writes the report and reads it back, and records the row beside that; what was read back is the answer.
 pub(crate) async fn conclude(ctx: &Context, subject: &GateSubject, evidence: &Evidence, found: Found) -> GateAnswer {
     let header = header(ctx, subject, evidence, &found);
     let mut body = format!("# {}: {}\n\n", evidence.gate, found.verdict);
@@ -158,7 +159,21 @@ pub(crate) async fn conclude(ctx: &Context, subject: &GateSubject, evidence: &Ev
     body.push_str(&found.body);
     let path = report_path(ctx, subject, evidence.gate);
     let file = path.clone();
-    let written = tokio::task::spawn_blocking(move || reports::write_and_read_back(&file, &header, &body)).await;
+    let (tell, told) = oneshot::channel();
+    let written = tokio::task::spawn_blocking(move || {
+        let draft = Draft::new(&file, &header, &body)?;
+        // Nobody hears it only when this whole run was cut off.
+        let _ = tell.send(draft.sha256().to_owned());
+        draft.write_and_read_back()
+    });
+    // Both wait for the disk, so they wait together: a row counts only while its report is there and says the same.
+    let row = async {
+        if let Ok(sha256) = told.await {
+            let report = reference(subject, evidence.gate, path.clone(), sha256);
+            record(ctx, subject, evidence, found.verdict, &found, &report).await;
+        }
+    };
+    let (written, ()) = futures::join!(written, row);
     let read = match written {
         Ok(Ok(read)) => read,
         // Our disk is nobody's mistake.
@@ -167,7 +182,6 @@ pub(crate) async fn conclude(ctx: &Context, subject: &GateSubject, evidence: &Ev
         Err(error) => return GateAnswer::could_not_run(format!("the report was not written: {error}")),
     };
     let report = reference(subject, evidence.gate, path, read.sha256);
-    record(ctx, subject, evidence, read.verdict, &found, &report).await;
     let end = match read.verdict {
         Verdict::Passed => CheckEnd::Passed { note: found.text, warnings: found.warnings },
         Verdict::Failed => CheckEnd::Failed { findings: found.text },

@@ -171,7 +171,11 @@ fn judges_are_wrong(view: &ProofView) -> Vec<String> {
 /// What fits and is to be known.
 fn remarks(view: &ProofView) -> Vec<String> {
     let merged = view.proof.get("merged_by").is_some() && holds(view, "main_is_as_judged") == Some(false);
-    let text = "a person merged it, and main then held more than what was judged";
+    let text = match view.proof.get("main_holds").and_then(Value::as_str) {
+        Some("nothing") => "a person merged it, and main had taken it back when the lane looked",
+        Some("part") => "a person merged it, and main then held other versions of what it changed",
+        _ => "a person merged it, and main then held more than what was judged",
+    };
     merged.then(|| text.to_owned()).into_iter().collect()
 }
 

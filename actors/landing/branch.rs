@@ -67,7 +67,7 @@ impl Landing {
                 text.push_str(&line);
             }
             let kind = if caught.head == *main_at { "already-on-main" } else { "caught-up" };
-            self.note(kind, text).await;
+            self.note(kind, text);
         }
         // Where the gate is asked, it says so itself, with its report.
         if !caught.account.balances() && !task.policy.gates.merge.is_asked() {
@@ -111,7 +111,7 @@ impl Landing {
         let spec = self.catch_up_spec(git, task, head, (main, main_at)).await?;
         match git.strip_folder(head, main_at, &folder, &message, &spec).await.map_err(could_not_run)? {
             Some(stripped) => {
-                self.note("notes-stripped", format!("took `{folder}` out: {}", stripped.short())).await;
+                self.note("notes-stripped", format!("took `{folder}` out: {}", stripped.short()));
                 Ok(stripped)
             }
             None => Ok(head.clone()),

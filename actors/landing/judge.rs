@@ -4,6 +4,8 @@
 //! scope has a report that was read back, and is read again right before the window; a gate that is switched off is named
 //! in the proof; the first gate that does not pass ends the landing. Refuses to judge anything itself.
 
+use std::sync::{Arc, OnceLock};
+
 use orch_domain::coverage::Landed as Measured;
 use orch_domain::event::{CheckEnd, LandingEnd};
 use orch_domain::gate::{GateName, InScope, LANDING_GATES};
@@ -207,10 +209,18 @@ impl Landing {
             lease_holder: true,
             alone: false,
         };
-        let began = self.ctx.now();
-        let answer = asked.of(subject, gate.as_str(), work).await;
-        if gate == GateName::Merge && !was_known(&answer) {
-            self.turn.tested(self.ctx.now().since(began));
+        let (ctx, took) = (self.ctx.clone(), Arc::new(OnceLock::new()));
+        let told = took.clone();
+        // From when it has a slot: waiting for one is no testing.
+        let timed = async move {
+            let began = ctx.now();
+            let answer = work.await;
+            told.get_or_init(|| ctx.now().since(began));
+            answer
+        };
+        let answer = asked.of(subject, gate.as_str(), timed).await;
+        if let Some(took) = took.get().filter(|_| gate == GateName::Merge && !was_known(&answer)) {
+            self.turn.tested(*took);
         }
         Ok(answer)
     }
@@ -227,9 +237,9 @@ impl Landing {
     ) -> Result<(), Halt> {
         match answer.end {
             CheckEnd::Passed { note, warnings } => {
-                self.note("gate-passed", format!("{gate} on {}: {note}", main_at.short())).await;
+                self.note("gate-passed", format!("{gate} on {}: {note}", main_at.short()));
                 for warning in warnings {
-                    self.note("warning", format!("{gate}: {warning}")).await;
+                    self.note("warning", format!("{gate}: {warning}"));
                 }
                 judged.answers.push((gate, note, answer.report));
                 Ok(())

@@ -40,6 +40,10 @@ pub enum Event {
     },
     /// The lane is through with it.
     LandingEnded {
+        /// Which of its requests to the lane that answers: [`Task::lane_asked`](crate::task::Task::lane_asked) as it was
+        /// when the turn began.
+        #[serde(default)]
+        asked: u32,
         /// How.
         end: LandingEnd,
     },

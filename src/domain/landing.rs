@@ -396,14 +396,27 @@ pub struct Candidate {
     pub base: CommitSha,
 }
 
-/// Whether a candidate may land: every gate that its plan asks has passed this very commit, tree and base.
+/// Whether a candidate may land: every gate that its plan asks has passed this very commit, tree and base. The security
+/// gate looks at a branch from where it began, so its base may be another one; each of its reports has to have passed, and
+/// where anything is left to land, one of them has to be about this very commit.
 ///
 /// # Errors
 /// Which gate has not, and why.
 pub fn may_land(candidate: &Candidate, plan: GatePlan, proven: &[Proven]) -> Result<(), String> {
-    // The security gate judges the branch before the lane; what it says about the catch-up's own objects comes on top.
-    let in_lane = LANDING_GATES.into_iter().filter(|gate| *gate != GateName::Security && plan.of(*gate).is_asked());
-    for gate in in_lane {
+    let passed = |found: &Proven| match found.verdict {
+        Verdict::Passed => Ok(()),
+        other => Err(format!("the {} gate's report says {other}", found.gate)),
+    };
+    if plan.security.is_asked() && candidate.head != candidate.base {
+        let (gate, short) = (GateName::Security, candidate.head.short());
+        let reports = || proven.iter().filter(|found| found.gate == gate);
+        reports().try_for_each(passed)?;
+        if !reports().any(|found| found.head == candidate.head && found.tree == candidate.tree) {
+            return Err(format!("the {gate} gate has not been asked about {short}"));
+        }
+    }
+    let others = LANDING_GATES.into_iter().filter(|gate| *gate != GateName::Security && plan.of(*gate).is_asked());
+    for gate in others {
         let Some(found) = proven.iter().find(|found| found.gate == gate) else {
             return Err(format!("the {gate} gate has not been asked about {}", candidate.head.short()));
         };
@@ -411,9 +424,7 @@ pub fn may_land(candidate: &Candidate, plan: GatePlan, proven: &[Proven]) -> Res
         if !same || found.base.as_ref() != Some(&candidate.base) {
             return Err(format!("the {gate} gate's report is about another commit, tree or base"));
         }
-        if found.verdict != Verdict::Passed {
-            return Err(format!("the {gate} gate's report says {}", found.verdict));
-        }
+        passed(found)?;
     }
     Ok(())
 }

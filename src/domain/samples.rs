@@ -336,7 +336,8 @@ fn run_events(task: &Task) -> Vec<(&'static str, Event)> {
     ]
 }
 
-fn landing_events() -> Vec<(&'static str, Event)> {
+fn landing_events(task: &Task) -> Vec<(&'static str, Event)> {
+    let asked = task.lane_asked;
     let why = || "the lane is busy".to_owned();
     let deployed = |deploy| LandingEnd::Landed { landed: landed(), deploy };
     let all = [
@@ -378,7 +379,9 @@ fn landing_events() -> Vec<(&'static str, Event)> {
         ),
         ("landing-ended: stopped", LandingEnd::Stopped),
     ];
-    all.into_iter().map(|(name, end)| (name, Event::LandingEnded { end })).collect()
+    let earlier = LandingEnd::CouldNotRun { why: why() };
+    let earlier = ("landing-ended: of an earlier request", Event::LandingEnded { asked: asked + 1, end: earlier });
+    all.into_iter().map(|(name, end)| (name, Event::LandingEnded { asked, end })).chain([earlier]).collect()
 }
 
 /// Every kind of event, as it could reach this task at [`NOW`]; the order of the table.
@@ -399,7 +402,7 @@ pub fn events(task: &Task) -> Vec<(&'static str, Event)> {
         ("slot-granted", Event::SlotGranted),
     ];
     all.extend(run_events(task));
-    all.extend(landing_events());
+    all.extend(landing_events(task));
     all.extend([
         ("timer-fired", Event::TimerFired),
         ("dependencies-seen: all open", seen(&["ORC-7", "ORC-8"], &[])),

@@ -373,6 +373,9 @@ pub struct Task {
     pub usage: Usage,
     /// Wall time of agent runs together.
     pub agent_wall: Millis,
+    /// How often it was given to the lane: tells an answer to an earlier request from that to the present one.
+    #[serde(default)]
+    pub lane_asked: u32,
     /// Agent runs started, per stage: what an agent is told as the number of its attempt.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub agent_runs: BTreeMap<StageName, u32>,
@@ -478,6 +481,7 @@ impl Task {
             landed: None,
             usage: Usage::default(),
             agent_wall: Millis(0),
+            lane_asked: 0,
             agent_runs: BTreeMap::new(),
             budget_from: Spent::default(),
             stop: None,

@@ -154,6 +154,26 @@ async fn an_image_of_another_commit_sends_the_work_back_and_nothing_lands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_does_not_say_what_it_was_built_from_or_of_older_work_goes_back_with_its_state() {
+    let daemon = Daemon::start();
+    // The build leaves whatever is there.
+    let world = with_image(&daemon, Some("true"), &[]).limits(|l| l.max_developer_retries = 0).open_bare().await;
+    let main = world.git(&["rev-parse", "main"]);
+    let dirty = format!("{main}-dirty");
+    let table = [(None, "unlabelled"), (Some(dirty.as_str()), "dirty"), (Some(main.as_str()), "stale")];
+    for (revision, state) in table {
+        daemon.put("shop:latest", revision);
+        let task = world.submit(&format!("Add a file, and find the image {state}")).await;
+        world.expect_blocked(&task, "sent back as often as allowed").await;
+        let findings = world.look(&task).await.findings.expect("findings");
+        assert!(findings.contains(&format!("`shop:latest` is {state} for")), "{state}: {findings}");
+        assert!(findings.contains("does not make the right image"), "{state}: {findings}");
+        assert_eq!(world.git(&["rev-parse", "main"]), main, "nothing lands with an image that is {state}");
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_from_before_is_as_good_while_what_goes_into_it_is_the_same() {
     let daemon = Daemon::start();
     let world = with_image(&daemon, None, &["src", "Dockerfile"]).open_bare().await;

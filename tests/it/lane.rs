@@ -377,6 +377,30 @@ async fn where_people_merge_the_task_is_done_when_they_have() {
     world.close().await;
 }
 
+/// They merged it and took it back before the lane looked: that is their last word, and what is said is what `main` holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_merged_and_took_back_is_not_brought_again_and_said_to_be_taken_back() {
+    let world =
+        Setup::default().agent("good", &writes("good.txt")).repo(|r| r.land = LandMode::PrOnly).open_bare().await;
+    let task = world.submit("Add a file").await;
+    let head = world.until(&task, "waiting for a person", waits_for_approval).await.task.head.expect("a head");
+    let person = world.person();
+    git(&person, &["fetch", "--quiet", "origin"]);
+    git(&person, &["checkout", "--quiet", "-B", "main", "origin/main"]);
+    git(&person, &["merge", "--quiet", "--no-ff", "-m", "Merge the task", head.as_str()]);
+    git(&person, &["revert", "--no-edit", "-m", "1", "HEAD"]);
+    commit_file(&person, "other.txt", "x", "Go on with something else");
+    git(&person, &["push", "--quiet", "origin", "main"]);
+    let main = git(&person, &["rev-parse", "HEAD"]);
+    world.retry(&task).await.expect("it looks again");
+    world.expect_status(&task, Status::Done).await;
+    assert_eq!(world.git(&["rev-parse", "main"]), main, "nothing of ours has moved it");
+    world.expect_journal(&task, &["merged-by-others", "somebody has taken it back since"]).await;
+    let proof = world.proof(&task).await;
+    assert_eq!((&proof["main_is_as_judged"], &proof["main_holds"]), (&false.into(), &"nothing".into()), "{proof}");
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_main_has_got_by_another_way_is_done_without_anything_left_to_land() {
     let world = Setup::default().agent("good", &writes("good.txt")).tests_wait_for("go", GREEN).open_bare().await;

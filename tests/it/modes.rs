@@ -151,5 +151,6 @@ async fn a_low_priority_is_overtaken_as_often_as_the_settings_allow_and_then_lan
     let lane = world.control().queue().await.expect("a queue").merge.remove(0);
     assert_eq!((lane.statistics.turns, lane.statistics.landed, lane.landings.len()), (5, 5, 5));
     assert!(lane.statistics.wait_p95_ms >= lane.statistics.wait_p50_ms && lane.statistics.test_ms.0 > 0);
+    assert!(lane.lease.holder.is_none() && lane.lease.epoch.0 >= 5, "free, after five landings: {:?}", lane.lease);
     world.close().await;
 }

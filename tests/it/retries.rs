@@ -249,3 +249,48 @@ async fn commits_that_git_finds_unsound_go_back_to_the_agent_and_not_into_our_re
     assert_eq!(world.git(&["log", "-1", "--format=%s", "main"]), "Do it properly");
     world.close().await;
 }
+
+/// Before the window there is no room for its row, or for a report: that is our trouble, whatever the work is like.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_landing_that_finds_no_room_on_the_disk_is_our_trouble_and_lands_when_there_is_room() {
+    let script = format!("attempts:\n{GOOD}");
+    for no_row in [true, false] {
+        let patient = |l: &mut orch::config::Limits| l.infrastructure_retries = 1_000;
+        let world = Setup::default().agent("good", &script).limits(patient).open_bare().await;
+        let main = world.git(&["rev-parse", "main"]);
+        let db = || {
+            let db = rusqlite::Connection::open(world.data().join("orch.db")).expect("the store");
+            db.busy_timeout(crate::world::BOUND).expect("a timeout can be set");
+            db
+        };
+        let (reports, hook) = (world.data().join("reports"), world.repo.join("hooks/pre-receive"));
+        if no_row {
+            let full = "CREATE TRIGGER full BEFORE INSERT ON windows WHEN NEW.kind = 'land' BEGIN
+                          SELECT RAISE(ABORT, 'no room on the disk');
+                        END";
+            db().execute_batch(full).expect("written");
+        } else {
+            // Reports have no place from the moment that the task branch is shown at the forge.
+            let at = reports.display();
+            let spoil = format!("#!/bin/sh\ntest ! -d {at} || {{ mv {at} {at}.away; : > {at}; }}\n");
+            std::fs::write(&hook, spoil).expect("written");
+            std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+        }
+        let task = world.submit("Find no room").await;
+        let waits = world
+            .until(&task, "waiting for us", |d| d.task.status == Status::Waiting && d.task.attempts.infrastructure > 0);
+        let attempts = waits.await.task.attempts;
+        assert_eq!((attempts.developer_retries, attempts.conflicts), (0, 0), "no row: {no_row}");
+        assert_eq!(world.git(&["rev-parse", "main"]), main, "nothing has landed");
+        if no_row {
+            db().execute_batch("DROP TRIGGER full").expect("written");
+        } else {
+            std::fs::remove_file(&hook).expect("the hook");
+            std::fs::remove_file(&reports).expect("the obstacle");
+            std::fs::rename(world.data().join("reports.away"), &reports).expect("the place is there again");
+        }
+        let done = world.expect_status(&task, Status::Done).await;
+        assert_eq!(done.task.attempts.developer_retries, 0, "no row: {no_row}");
+        world.close().await;
+    }
+}

@@ -108,13 +108,62 @@ pub enum ReportError {
 /// # Errors
 /// [`ReportError::Broken`] when the header would not be read back (too long), [`ReportError::Io`].
 pub fn write_report(path: &Path, header: &ReportHeader, body: &str) -> Result<String, ReportError> {
-    let text = render_report(header, body).map_err(|source| ReportError::Broken { path: path.to_owned(), source })?;
-    if text.len() as u64 > MAX_REPORT {
-        return Err(ReportError::TooLong { path: path.to_owned(), max: MAX_REPORT });
+    let draft = Draft::new(path, header, body)?;
+    draft.put()?;
+    Ok(draft.sha256)
+}
+
+/// A report that is ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    path: PathBuf,
+    text: String,
+    sha256: String,
+    expect: Expect,
+}
+
+impl Draft {
+    /// Renders a report for its place.
+    ///
+    /// # Errors
+    /// [`ReportError::Broken`] and [`ReportError::TooLong`]: it would not be read back.
+    pub fn new(path: &Path, header: &ReportHeader, body: &str) -> Result<Self, ReportError> {
+        let text =
+            render_report(header, body).map_err(|source| ReportError::Broken { path: path.to_owned(), source })?;
+        if text.len() as u64 > MAX_REPORT {
+            return Err(ReportError::TooLong { path: path.to_owned(), max: MAX_REPORT });
+        }
+        let sha256 = hex::encode(Sha256::digest(text.as_bytes()));
+        let expect = Expect {
+            gate: header.gate,
+            head: header.head.clone(),
+            base: header.base.clone(),
+            run: Some(header.run.clone()),
+            sha256: Some(sha256.clone()),
+        };
+        Ok(Self { path: path.to_owned(), text, sha256, expect })
     }
-    let failed = |source| ReportError::Io { path: path.to_owned(), verb: "written", source };
-    put_file(path, text.as_bytes()).map_err(failed)?;
-    Ok(hex::encode(Sha256::digest(text.as_bytes())))
+
+    /// Hex SHA-256 over the whole file, as it will be.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    fn put(&self) -> Result<(), ReportError> {
+        let failed = |source| ReportError::Io { path: self.path.clone(), verb: "written", source };
+        put_file(&self.path, self.text.as_bytes()).map_err(failed)
+    }
+
+    /// Writes it as [`write_report`] does and reads it back with the function that decides: what is returned is what stands
+    /// on the disk. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`write_report`] and [`read_report`].
+    pub fn write_and_read_back(self) -> Result<ReadReport, ReportError> {
+        self.put()?;
+        read_report(&self.path, &self.expect)
+    }
 }
 
 /// Puts a file of ours in place: temporary file, fsync, rename, fsync of the folder. Blocks on the disk.
@@ -188,15 +237,7 @@ pub fn read_report(path: &Path, expect: &Expect) -> Result<ReadReport, ReportErr
 /// # Errors
 /// As [`write_report`] and [`read_report`].
 pub fn write_and_read_back(path: &Path, header: &ReportHeader, body: &str) -> Result<ReadReport, ReportError> {
-    let sha256 = write_report(path, header, body)?;
-    let expect = Expect {
-        gate: header.gate,
-        head: header.head.clone(),
-        base: header.base.clone(),
-        run: Some(header.run.clone()),
-        sha256: Some(sha256),
-    };
-    read_report(path, &expect)
+    Draft::new(path, header, body)?.write_and_read_back()
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, ReportError> {

@@ -105,7 +105,7 @@ pub fn decide(task: &Task, event: &Event, now: Timestamp) -> Decision {
         Event::SlotGranted => slot_granted(task, now),
         Event::RunEnded { run, facts } => run_ended(task, run, facts, now),
         Event::CheckEnded { run, end } => check_ended(task, run, end, now),
-        Event::LandingEnded { end } => landing_ended(task, end, now),
+        Event::LandingEnded { asked, end } => landing_ended(task, *asked, end, now),
         Event::TimerFired => timer_fired(task, now),
         Event::DependenciesSeen { open, cancelled } => dependencies_seen(task, open, cancelled, now),
         Event::TurnCame => match &task.state {
@@ -163,10 +163,10 @@ fn stopping(task: &Task, event: &Event, now: Timestamp) -> Decision {
             return Decision::Nothing { why: Nothing::Stopping, effects: unused_slot(task) };
         }
         Event::RunEnded { run, facts } if is_current_run(task, run) => change.account(facts),
-        Event::LandingEnded { end: LandingEnd::Landed { landed, deploy } } => {
+        Event::LandingEnded { end: LandingEnd::Landed { landed, deploy }, .. } => {
             change.landed(landed, deploy);
         }
-        Event::LandingEnded { end: LandingEnd::OutcomeUnknown { why, landed } } => {
+        Event::LandingEnded { end: LandingEnd::OutcomeUnknown { why, landed }, .. } => {
             change.keep_landed(landed.as_ref());
             change.entry(Entry::new("outcome-unknown", why.clone()));
         }
@@ -334,10 +334,14 @@ fn check_ended(task: &Task, run: &RunId, end: &CheckEnd, now: Timestamp) -> Deci
     change.into()
 }
 
-fn landing_ended(task: &Task, end: &LandingEnd, now: Timestamp) -> Decision {
+fn landing_ended(task: &Task, asked: u32, end: &LandingEnd, now: Timestamp) -> Decision {
     let State::Landing { step, .. } = &task.state else {
         return landed_meanwhile(task, end, now);
     };
+    if asked != task.lane_asked {
+        // It answers an earlier request; while that was under way the lane took no notice of this one.
+        return Decision::Nothing { why: Nothing::Stale, effects: vec![Effect::AskLane { step: *step }] };
+    }
     let mut change = Change::of(task);
     match end {
         // What is on main is not developed again: whatever the lane says about it now concerns the deploy.

@@ -124,6 +124,7 @@ impl Change {
     }
 
     fn ask_lane(&mut self, step: Step, now: Timestamp) {
+        self.task.lane_asked = self.task.lane_asked.saturating_add(1);
         self.effect(Effect::AskLane { step });
         self.task.state = State::Landing { step, since: now };
     }

@@ -177,3 +177,31 @@ fn nothing_lands_that_a_gate_has_not_judged_as_this_very_tree_on_this_very_main(
     let all = GatePlan { coverage: InScope::Yes, ..plan };
     assert!(may_land(&candidate, all, &[good]).is_err(), "a gate of the plan is missing");
 }
+
+#[test]
+fn nothing_lands_that_the_security_gate_has_not_looked_at_wherever_its_branch_began() {
+    let candidate = Candidate { head: sha('1'), tree: sha('2'), base: sha('3') };
+    let plan = GatePlan { security: InScope::Yes, ..GatePlan::default() };
+    let (gate, verdict) = (GateName::Security, Verdict::Passed);
+    // The branch as it was, on an older main; and what catching it up has made.
+    let branch = Proven { gate, verdict, head: sha('8'), tree: sha('7'), base: Some(sha('6')) };
+    let caught = Proven { gate, verdict, head: sha('1'), tree: sha('2'), base: Some(sha('3')) };
+    let failed = |report: &Proven| Proven { verdict: Verdict::Failed, ..report.clone() };
+    let table = [
+        (vec![branch.clone(), caught.clone()], true),
+        (vec![Proven { base: Some(sha('6')), ..caught.clone() }], true),
+        (vec![branch.clone()], false),
+        (vec![], false),
+        (vec![branch.clone(), Proven { tree: sha('9'), ..caught.clone() }], false),
+        (vec![branch.clone(), failed(&caught)], false),
+        (vec![failed(&branch), caught.clone()], false),
+        (vec![branch.clone(), Proven { gate: GateName::Merge, ..caught.clone() }], false),
+    ];
+    for (reports, lands) in table {
+        assert_eq!(may_land(&candidate, plan, &reports).is_ok(), lands, "{reports:?}");
+    }
+    let nothing_left = Candidate { base: candidate.head.clone(), ..candidate.clone() };
+    assert_eq!(may_land(&nothing_left, plan, &[]), Ok(()), "main is no work of this task");
+    let off = GatePlan { security: InScope::SwitchedOff, ..plan };
+    assert_eq!(may_land(&candidate, off, &[]), Ok(()));
+}

@@ -181,7 +181,8 @@ impl World {
             Move::FindLeaseBusy(n) => {
                 self.asked[n].remove(&Ask::Lane);
                 let end = LandingEnd::Deferred { why: "the lease is held".to_owned() };
-                self.hear(n, &Event::LandingEnded { end });
+                let asked = self.tasks[n].lane_asked;
+                self.hear(n, &Event::LandingEnded { asked, end });
             }
             Move::StartLaneGate(n) => {
                 self.gates.insert((n, true));
@@ -192,7 +193,8 @@ impl World {
                 self.lease = None;
                 let landed = Landed { sha: sha('c'), tree: sha('d'), at: LATER };
                 let end = LandingEnd::Landed { landed, deploy: DeployEnd::NotConfigured };
-                self.hear(n, &Event::LandingEnded { end });
+                let asked = self.tasks[n].lane_asked;
+                self.hear(n, &Event::LandingEnded { asked, end });
             }
             Move::FireTimer(n) => {
                 self.asked[n].remove(&Ask::Timer);

@@ -197,7 +197,7 @@ fn i9_an_interruption_that_counts_as_a_failure_is_caught() {
         Decision::Change(mut change)
             if matches!(
                 event,
-                orch_domain::event::Event::LandingEnded { end: orch_domain::event::LandingEnd::Deferred { .. } }
+                orch_domain::event::Event::LandingEnded { end: orch_domain::event::LandingEnd::Deferred { .. }, .. }
             ) =>
         {
             change.task.counters.developer_retries += 1;

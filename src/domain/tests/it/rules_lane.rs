@@ -50,6 +50,30 @@ fn the_last_stage_asks_the_lane() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_request_changes_nothing_and_the_lane_is_asked_again() {
+    let task = sample("deploy-staging", running(Step::Command));
+    let first = change(&task, &check_ended(&task, CheckEnd::passed(""))).task;
+    let why = || "the lease is held".to_owned();
+    let put_off = change(&first, &lane(LandingEnd::Deferred { why: why() })).task;
+    let second = change(&put_off, &retry()).task;
+    assert_eq!((first.lane_asked, put_off.lane_asked, second.lane_asked), (1, 1, 2));
+    let late = [
+        LandingEnd::Deferred { why: why() },
+        LandingEnd::CouldNotRun { why: why() },
+        LandingEnd::Refused { why: why() },
+        LandingEnd::SentBack { fault: WorkFault::Tests, findings: "a::b failed".to_owned(), head: Some(sha('9')) },
+        LandingEnd::AwaitingApproval { head: sha('9') },
+        LandingEnd::Landed { landed: landed(), deploy: DeployEnd::NotConfigured },
+    ];
+    for end in late {
+        let told = unchanged(&second, &Event::LandingEnded { asked: first.lane_asked, end: end.clone() });
+        assert_eq!(told, (Nothing::Stale, vec![Effect::AskLane { step: Step::Land }]), "{end:?}");
+        let present = change(&second, &lane(end.clone()));
+        assert_ne!(present.task.state, second.state, "{end:?}");
+    }
+}
+
+#[test]
 fn landed_and_deployed_is_done() {
     for deploy in [DeployEnd::NotConfigured, DeployEnd::Deployed { at: NOW }] {
         let after = change(&landing(), &landed_with(deploy));

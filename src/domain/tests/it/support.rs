@@ -10,7 +10,7 @@ use orch_domain::task::{State, StopMark, Task};
 /// Decides at the samples' instant and insists on a change.
 #[track_caller]
 pub(crate) fn change(task: &Task, event: &Event) -> Change {
-    match decide(task, event, NOW) {
+    match decide(task, &addressed(task, event), NOW) {
         Decision::Change(change) => *change,
         Decision::Nothing { why, .. } => panic!("{} changes nothing: {}", event.name(), why.as_str()),
     }
@@ -19,7 +19,7 @@ pub(crate) fn change(task: &Task, event: &Event) -> Change {
 /// Decides at the samples' instant and insists that nothing changes; gives the word and the effects.
 #[track_caller]
 pub(crate) fn unchanged(task: &Task, event: &Event) -> (Nothing, Vec<Effect>) {
-    match decide(task, event, NOW) {
+    match decide(task, &addressed(task, event), NOW) {
         Decision::Nothing { why, effects } => (why, effects),
         Decision::Change(change) => panic!("{} changes the task to {:?}", event.name(), change.task.state),
     }
@@ -54,9 +54,19 @@ pub(crate) fn check_failed(task: &Task, findings: &str) -> Event {
     check_ended(task, CheckEnd::Failed { findings: findings.to_owned() })
 }
 
-/// The lane's answer.
+/// Stands for the number of whatever request to the lane is the task's present one.
+const PRESENT: u32 = u32::MAX;
+
+/// The lane's answer to the task's present request.
 pub(crate) fn lane(end: LandingEnd) -> Event {
-    Event::LandingEnded { end }
+    Event::LandingEnded { asked: PRESENT, end }
+}
+
+fn addressed(task: &Task, event: &Event) -> Event {
+    match event {
+        Event::LandingEnded { asked: PRESENT, end } => Event::LandingEnded { asked: task.lane_asked, end: end.clone() },
+        other => other.clone(),
+    }
 }
 
 /// The same task with a recorded STOP.

@@ -67,7 +67,7 @@ fn event_kind(event: &Event) -> &'static str {
             CheckEnd::CouldNotRun { .. } => "could not run",
             CheckEnd::NotConfigured { .. } => "not configured",
         },
-        Event::LandingEnded { end } => match end {
+        Event::LandingEnded { end, .. } => match end {
             LandingEnd::Landed { .. } => "landed",
             LandingEnd::SentBack { .. } => "sent back",
             LandingEnd::MainRed { .. } => "main red",

@@ -172,7 +172,10 @@ impl World {
             Effect::AskSlot => Event::SlotGranted,
             Effect::StartRun { run, .. } => Event::RunEnded { run: run.clone(), facts: Box::new(facts(&task, seed)) },
             Effect::StartCheck { run, .. } => Event::CheckEnded { run: run.clone(), end: check_end(seed) },
-            Effect::AskLane { step } => Event::LandingEnded { end: landing_end(*step, &task, seed, self.now) },
+            Effect::AskLane { step } => {
+                let end = landing_end(*step, &task, seed, self.now);
+                Event::LandingEnded { asked: task.lane_asked, end }
+            }
             Effect::SetTimer { at } => {
                 self.now = self.now.max(*at);
                 Event::TimerFired

@@ -403,12 +403,12 @@ impl World {
         let n = self.tasks.iter().position(|task| task.id == begun.task).ok_or("nobody's turn")?;
         let passed = self.queue.iter().filter(|other| (other.since, &other.task) < (begun.since, &begun.task));
         let passed = passed.map(|other| (other.task.clone(), other.since)).collect();
-        self.saga = Some(Saga::new(n, begun.since, self.now, passed));
+        self.saga = Some(Saga::new((n, self.tasks[n].lane_asked), begun.since, self.now, passed));
         Ok(())
     }
 
     fn ended(&mut self, saga: Saga, end: Option<LandingEnd>) {
-        let Saga { task: n, facts, ready, began, passed, .. } = saga;
+        let Saga { task: n, asked, facts, ready, began, passed, .. } = saga;
         let task = &self.tasks[n];
         let came_to = TurnEnd::of(end.as_ref());
         // Who stood there before it when it began has been overtaken by it.
@@ -426,7 +426,7 @@ impl World {
             facts,
         });
         match end {
-            Some(end) => self.told.push((n, Event::LandingEnded { end })),
+            Some(end) => self.told.push((n, Event::LandingEnded { asked, end })),
             None => self.enqueue(n),
         }
     }
@@ -434,7 +434,7 @@ impl World {
     /// A task hears something: the real rules decide, the row is committed, the effects are outstanding.
     fn hear(&mut self, n: usize, event: &Event) -> Result<(), Broken> {
         let before = self.tasks[n].clone();
-        if let Event::LandingEnded { end: LandingEnd::SentBack { fault: WorkFault::Tests, findings, .. } } = event {
+        if let Event::LandingEnded { end: LandingEnd::SentBack { fault: WorkFault::Tests, findings, .. }, .. } = event {
             self.judge_rejection(n, findings)?;
         }
         let effects = match (self.rules.decide)(&before, event, self.now) {
@@ -646,7 +646,7 @@ enum Act {
 fn blames(before: &Counters, after: &Counters, event: &Event) -> Result<(), Broken> {
     let work = matches!(
         event,
-        Event::LandingEnded { end: LandingEnd::SentBack { .. } }
+        Event::LandingEnded { end: LandingEnd::SentBack { .. }, .. }
             | Event::CheckEnded { end: CheckEnd::Failed { .. }, .. }
             | Event::RunEnded { .. }
     );

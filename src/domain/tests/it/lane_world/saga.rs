@@ -15,7 +15,7 @@ use super::repo::Mishap;
 use super::{Broken, CATCH_UPS, Landing, Wait, Window, World, lands};
 
 /// The gates of the lane that are asked here.
-const GATES: [GateName; 2] = [GateName::Merge, GateName::ImageFreshness];
+const GATES: [GateName; 3] = [GateName::Security, GateName::Merge, GateName::ImageFreshness];
 
 #[derive(Clone, Debug)]
 enum At {
@@ -34,6 +34,8 @@ enum At {
 #[derive(Clone, Debug)]
 pub(crate) struct Saga {
     pub(crate) task: usize,
+    /// Which request of its task it answers.
+    pub(super) asked: u32,
     pub(super) ready: Timestamp,
     pub(super) began: Timestamp,
     /// Those in the queue that it began before, though they were ready before it.
@@ -54,9 +56,11 @@ pub(crate) enum Next {
 }
 
 impl Saga {
-    pub(crate) fn new(task: usize, ready: Timestamp, began: Timestamp, passed: Vec<Wait>) -> Self {
+    pub(crate) fn new(task: (usize, u32), ready: Timestamp, began: Timestamp, passed: Vec<Wait>) -> Self {
+        let (task, asked) = task;
         Self {
             task,
+            asked,
             ready,
             began,
             passed,
