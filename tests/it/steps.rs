@@ -166,7 +166,10 @@ fn until_either(world: &mut Outside, killed: &std::cell::Cell<bool>, closed: &st
 }
 
 fn plain() -> (Outside, Scripts) {
-    world(&[("deploy", "echo $ORCH_TASK >> ROOT/deploys")])
+    let (mut world, scripts) = world(&[("deploy", "echo $ORCH_TASK >> ROOT/deploys")]);
+    // With attributes a checkout is git's to make: it is cut, too.
+    world.person_commits(".gitattributes");
+    (world, scripts)
 }
 
 /// With everything that a good deploy asks for.

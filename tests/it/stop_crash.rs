@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use orch_domain::stop::StopStep;
 
 use crate::world::crash::Outside;
+use crate::world::git;
 
 /// How long nobody else gets at the database before the writer is taken to be held.
 const HELD: Duration = Duration::from_millis(300);
@@ -149,9 +150,11 @@ fn a_kill_in_each_step_of_a_stop_leaves_the_receipt_of_a_landing_as_it_would_hav
         "image: 'shop:latest'\n    commands: {test: 'sh check.sh', build_image: 'touch started; exec sleep 600'}",
     );
     let checkouts = world.data().join("checkouts");
-    same_receipt_everywhere(world, |_| {
+    same_receipt_everywhere(world, |world| {
         let trees = std::fs::read_dir(&checkouts).into_iter().flatten().flatten();
-        trees.map(|tree| tree.path().join("tree/started")).any(|started| started.exists())
+        let builds = trees.map(|tree| tree.path().join("tree/started")).any(|started| started.exists());
+        // The branch is shown beside the gates.
+        builds && !git(&world.repo, &["for-each-ref", "refs/heads/orch"]).is_empty()
     });
 }
 
