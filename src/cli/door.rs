@@ -1,7 +1,8 @@
 //! The HTTP interface as `serve` and `run` open it over their engine: token, listener, address file; and the signals.
 //!
-//! Owns the order: token, then listener, then the address file; the file goes before the listener closes. Refuses to leave
-//! an address behind that nobody answers at, unless it is killed.
+//! Owns the order: token and listener before an engine begins, since they can be refused and an engine that has begun must
+//! not be ended for that; then answers, then the address file. The file goes before the listener closes. Refuses to leave an
+//! address behind that nobody answers at, unless it is killed.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +16,44 @@ use tokio::task::JoinHandle;
 use super::Env;
 use super::output::CliError;
 use crate::config::Config;
-use crate::http::{HttpSettings, Token, serve, write_address};
+use crate::http::{HttpSettings, Listening, Token, answer, listen, write_address};
+
+/// Token and address of an interface that nobody is answered at yet.
+pub(super) struct Doorway {
+    listening: Listening,
+    file: PathBuf,
+}
+
+impl Doorway {
+    /// Takes both.
+    pub(super) async fn take(config: &Config, bind: SocketAddr, env: &Env) -> Result<Self, CliError> {
+        let could_not = |e: String| CliError::CouldNot(e);
+        let given = env.get("ORCH_TOKEN").map(String::as_str);
+        let token = Token::load_or_create(&config.token_file(), given).map_err(|e| could_not(e.to_string()))?;
+        let mut settings = HttpSettings::new(bind, config.http.allowed_hosts.clone(), token);
+        settings.work_digest = Some(config.work_digest());
+        let listening = listen(settings).await.map_err(|e| could_not(e.to_string()))?;
+        Ok(Self { listening, file: config.addr_file() })
+    }
+
+    /// Answers from now on, and says in the data folder where.
+    pub(super) fn open(self, control: Arc<dyn Control>) -> Door {
+        let (close, closed) = oneshot::channel();
+        // A sender that is gone asks to close too.
+        let shutdown = async move { drop(closed.await) };
+        let (addr, serving) = answer(self.listening, control, shutdown);
+        let serving = tokio::spawn(serving);
+        // No reason to end: agents may be at work by now, and whoever knows the address is answered.
+        if let Err(error) = write_address(&self.file, addr) {
+            tracing::error!(
+                "{}: {error}; commands on this machine do not find this supervisor by themselves until it is started again: \
+                 give them --url http://{addr}",
+                self.file.display()
+            );
+        }
+        Door { addr, file: self.file, close, serving }
+    }
+}
 
 /// An open HTTP interface.
 pub(super) struct Door {
@@ -26,27 +64,6 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Opens it at an address.
-    pub(super) async fn open(
-        control: Arc<dyn Control>,
-        config: &Config,
-        bind: SocketAddr,
-        env: &Env,
-    ) -> Result<Self, CliError> {
-        let could_not = |e: String| CliError::CouldNot(e);
-        let given = env.get("ORCH_TOKEN").map(String::as_str);
-        let token = Token::load_or_create(&config.token_file(), given).map_err(|e| could_not(e.to_string()))?;
-        let mut settings = HttpSettings::new(bind, config.http.allowed_hosts.clone(), token);
-        settings.work_digest = Some(config.work_digest());
-        let (close, closed) = oneshot::channel();
-        // A sender that is gone asks to close too.
-        let shutdown = async move { drop(closed.await) };
-        let (addr, serving) = serve(control, settings, shutdown).await.map_err(|e| could_not(e.to_string()))?;
-        let file = config.addr_file();
-        write_address(&file, addr).map_err(|e| could_not(format!("{}: {e}", file.display())))?;
-        Ok(Self { addr, file, close, serving: tokio::spawn(serving) })
-    }
-
     /// Closes it; open answers end first.
     pub(super) async fn close(self) {
         // Gone already is as good: the next supervisor writes its own.

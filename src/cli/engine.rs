@@ -74,9 +74,15 @@ pub struct Looked {
 /// Starts engines and works on data that no engine owns.
 #[async_trait]
 pub trait EngineStarter: Send + Sync {
-    /// Starts an engine on the data folder of these settings: store opened, first reconcile pass done, intake open. Makes
-    /// the folder (mode 0700) when it is missing. Opens no HTTP.
-    async fn start(&self, config: Config) -> Result<Box<dyn Engine>, StartError>;
+    /// Takes the data folder of these settings and everything that an engine needs: store and repositories opened. Makes
+    /// the folder (mode 0700) when it is missing. Nothing of its tasks and jobs is touched, and dropping the answer gives
+    /// the folder back as it was. Opens no HTTP.
+    async fn prepare(&self, config: Config) -> Result<Box<dyn Prepared>, StartError>;
+
+    /// Prepares an engine and begins at once.
+    async fn start(&self, config: Config) -> Result<Box<dyn Engine>, StartError> {
+        self.prepare(config).await?.begin().await
+    }
 
     /// Looks at the data folder of these settings without owning it; nothing of it is changed. `None`: it holds no store.
     async fn look(&self, config: &Config, sight: Sight) -> Result<Option<Looked>, StartError>;
@@ -95,6 +101,14 @@ pub trait EngineStarter: Send + Sync {
 
     /// `orch demo`: the exit code.
     async fn demo(&self, args: &DemoArgs, out: &mut Output) -> u8;
+}
+
+/// An engine that owns its data folder and has not begun: whatever else may refuse a start belongs between the two, since
+/// an engine that has begun goes on with the agents of the one before, and its end would be theirs.
+#[async_trait]
+pub trait Prepared: Send {
+    /// Begins: first reconcile pass done, intake open.
+    async fn begin(self: Box<Self>) -> Result<Box<dyn Engine>, StartError>;
 }
 
 /// A running engine.

@@ -42,7 +42,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use client::{Client, ClientError};
 pub use demo::DemoArgs;
-pub use engine::{Engine, EngineStarter, Health, Looked, Probe, Sight, StartError};
+pub use engine::{Engine, EngineStarter, Health, Looked, Prepared, Probe, Sight, StartError};
 pub use gate::{GateArgs, GateOutcome};
 pub use output::{CliError, Output};
 

@@ -18,7 +18,7 @@ use orch_domain::task::Status;
 use orch_domain::view::TaskDetail;
 
 use super::client::Client;
-use super::door::{Door, Signals};
+use super::door::{Doorway, Signals};
 use super::engine::{Engine, StartError};
 use super::follow::{FollowEnd, Following, Lost, Source, is_settled};
 use super::output::{CliError, Output};
@@ -218,8 +218,8 @@ impl OneRun<'_> {
     async fn here(&mut self, engine: &dyn Engine, out: &mut Output) -> Result<Went, CliError> {
         // Others hand their tasks over here, and `orch why` and `orch task stop` work meanwhile.
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-        let door = match Door::open(engine.control(), &self.config, bind, &self.context.env).await {
-            Ok(door) => Some(door),
+        let door = match Doorway::take(&self.config, bind, &self.context.env).await {
+            Ok(doorway) => Some(doorway.open(engine.control())),
             Err(error) => {
                 tracing::warn!(%error, "nobody can look into this run from outside");
                 None

@@ -1,6 +1,7 @@
 //! `orch serve`: the supervisor.
 //!
-//! Owns the order of start (settings, logs, engine, HTTP last) and of the end: the first SIGTERM or Ctrl-C drains until the
+//! Owns the order of start (settings, logs, data folder, token and address, then the engine, then answers: what refuses a
+//! start is asked before agents of the supervisor before are gone on with) and of the end: the first SIGTERM or Ctrl-C drains until the
 //! deadline while reads are still answered, a handover does the same but leaves agents at work, a (further) signal cancels;
 //! then HTTP closes, then what is left ends.
 
@@ -10,7 +11,7 @@ use clap::Args;
 use orch_domain::stop::Level;
 
 use super::Context;
-use super::door::{Door, Signals};
+use super::door::{Doorway, Signals};
 use super::engine::{Engine, StartError};
 use super::output::{CliError, Output};
 
@@ -25,20 +26,16 @@ pub(super) async fn run(context: &Context, _args: &ServeArgs, out: &mut Output) 
     let config = context.config()?;
     crate::telemetry::init(&config.telemetry).map_err(|e| CliError::CouldNot(e.to_string()))?;
     let mut signals = Signals::new()?;
-    let engine = context.starter.start(config.clone()).await.map_err(|error| match error {
+    let refused = |error| match error {
         StartError::Owned { .. } => {
             CliError::CouldNot(format!("{error}; stop it, or name another data folder with --data"))
         }
         StartError::Refused(text) => CliError::CouldNot(text),
-    })?;
-    let door = match Door::open(engine.control(), &config, config.http.bind, &context.env).await {
-        Ok(door) => door,
-        Err(error) => {
-            engine.shutdown(Level::Cancel, LAST).await;
-            engine.shutdown(Level::Kill, LAST).await;
-            return Err(error);
-        }
     };
+    let prepared = context.starter.prepare(config.clone()).await.map_err(refused)?;
+    let doorway = Doorway::take(&config, config.http.bind, &context.env).await?;
+    let engine = prepared.begin().await.map_err(refused)?;
+    let door = doorway.open(engine.control());
     let told = match out.json {
         true => out.json_line(&serde_json::json!({"url": format!("http://{}", door.addr), "data": config.data_dir})),
         false => out.line(&format!("orch serves at http://{} (data in {})", door.addr, config.data_dir.display())),

@@ -46,6 +46,14 @@ struct FakeStarter {
     told: Arc<Mutex<Vec<String>>>,
 }
 
+#[async_trait]
+impl Prepared for FakeEngine {
+    async fn begin(self: Box<Self>) -> Result<Box<dyn Engine>, StartError> {
+        self.told.lock().expect("sound").push("begin".to_owned());
+        Ok(self)
+    }
+}
+
 struct FakeEngine {
     control: Arc<FakeControl>,
     told: Arc<Mutex<Vec<String>>>,
@@ -53,12 +61,12 @@ struct FakeEngine {
 
 #[async_trait]
 impl EngineStarter for FakeStarter {
-    async fn start(&self, config: Config) -> Result<Box<dyn Engine>, StartError> {
+    async fn prepare(&self, config: Config) -> Result<Box<dyn Prepared>, StartError> {
         if self.owned {
             return Err(StartError::Owned { data_dir: config.data_dir, by: "process 4711".to_owned() });
         }
         std::fs::create_dir_all(&config.data_dir).expect("writable");
-        self.told.lock().expect("sound").push("start".to_owned());
+        self.told.lock().expect("sound").push("prepare".to_owned());
         Ok(Box::new(FakeEngine { control: Arc::clone(&self.control), told: Arc::clone(&self.told) }))
     }
 
@@ -441,7 +449,7 @@ async fn run_does_one_task_and_ends_everything() {
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert!(out.contains("accepted") && out.contains("ORC-5: dddddddddd") && out.contains("took     9.0s"), "{out}");
     assert!(out.lines().last().is_some_and(|l| l.starts_with("data     ")), "{out}");
-    assert_eq!(place.told(), ["start", "Cancel", "Kill"]);
+    assert_eq!(place.told(), ["prepare", "begin", "Cancel", "Kill"]);
     let left: Vec<PathBuf> = walk_files(&place.data());
     assert!(!left.iter().any(|p| p.ends_with("http.addr")), "the address goes with the door: {left:?}");
 
@@ -530,14 +538,19 @@ async fn run_refuses_bad_input_before_anything_is_started() {
 }
 
 #[tokio::test]
-async fn serve_ends_its_engine_when_the_port_is_taken() {
+async fn serve_begins_nothing_when_the_port_is_taken_or_the_token_is_none() {
     let mut place = Place::new();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let addr = taken.local_addr().expect("bound").to_string();
     place.env.insert("ORCH_HTTP_ADDR".to_owned(), addr.clone());
     let (code, _, err) = place.orch(&["serve"]).await;
     one_line(code, &err, 2, &format!("address {addr} is in use"));
-    assert_eq!(place.told(), ["start", "Cancel", "Kill"]);
+    assert_eq!(place.told(), ["prepare"]);
+    place.env.insert("ORCH_HTTP_ADDR".to_owned(), "127.0.0.1:0".to_owned());
+    place.env.insert("ORCH_TOKEN".to_owned(), "short".to_owned());
+    let (code, _, err) = place.orch(&["serve"]).await;
+    one_line(code, &err, 2, "the token of ORCH_TOKEN is refused");
+    assert_eq!(place.told(), ["prepare", "prepare"]);
     place.owned = true;
     let (code, _, err) = place.orch(&["serve"]).await;
     one_line(code, &err, 2, "is in use by process 4711; stop it, or name another data folder");

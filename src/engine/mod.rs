@@ -143,18 +143,41 @@ pub async fn start_on(
     guard: Guard,
     disk: Arc<dyn FreeSpace>,
 ) -> Result<Running, StartError> {
-    let ctx = context(config, env, guard, disk, Purpose::Supervise).await?;
-    begin(ctx).await
+    prepare(config, env, guard, disk).await?.begin().await
 }
 
-async fn begin(ctx: Context) -> Result<Running, StartError> {
-    // Of supervisors that were killed; a look at one folder, which need not wait for the first round of upkeep.
-    let placement = ctx.runner.placement.clone();
-    if let Ok(gone @ 1..) = tokio::task::spawn_blocking(move || placement.clear_stale_folders()).await {
-        tracing::info!(gone, "runtime folders of killed supervisors were taken away");
+/// Everything that a system needs, with the data folder owned and nothing begun. Dropping it gives the folder back.
+pub struct Prepared {
+    ctx: Context,
+}
+
+/// Opens store and repositories of a system that begins later, once whatever else it needs was had too.
+///
+/// # Errors
+/// As [`start`].
+pub async fn prepare(
+    config: &Config,
+    env: &BTreeMap<String, String>,
+    guard: Guard,
+    disk: Arc<dyn FreeSpace>,
+) -> Result<Prepared, StartError> {
+    Ok(Prepared { ctx: context(config, env, guard, disk, Purpose::Supervise).await? })
+}
+
+impl Prepared {
+    /// Begins: takes over what the data folder holds, tasks and agents at work included.
+    ///
+    /// # Errors
+    /// [`StartError::Actors`]; nothing runs then.
+    pub async fn begin(self) -> Result<Running, StartError> {
+        // Of supervisors that were killed; a look at one folder, which need not wait for the first round of upkeep.
+        let placement = self.ctx.runner.placement.clone();
+        if let Ok(gone @ 1..) = tokio::task::spawn_blocking(move || placement.clear_stale_folders()).await {
+            tracing::info!(gone, "runtime folders of killed supervisors were taken away");
+        }
+        let system = System::start(Arc::new(self.ctx)).await.map_err(|e| StartError::Actors(e.to_string()))?;
+        Ok(Running { system })
     }
-    let system = System::start(Arc::new(ctx)).await.map_err(|e| StartError::Actors(e.to_string()))?;
-    Ok(Running { system })
 }
 
 /// What a context is for.

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orch_actors::api::Control;
+use orch_adapters::disk::SystemDisk;
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig};
 use orch_adapters::ports::{Clock as _, Placement as _, SystemClock};
 use orch_domain::stop::Level;
 use orch_store::{OpenError, Store, StoreConfig};
 
-use super::{Guard, Running, StartError, demo, gate, look, means, runtime_dir, start};
+use super::{Guard, Prepared, Running, StartError, demo, gate, look, means, prepare, runtime_dir};
 use crate::cli::{self, DemoArgs, Engine, EngineStarter, GateArgs, GateOutcome, Health, Looked, Output, Probe, Sight};
 use crate::config::Config;
 
@@ -59,10 +60,20 @@ impl Engine for Running {
 }
 
 #[async_trait]
-impl EngineStarter for Starter {
-    async fn start(&self, config: Config) -> Result<Box<dyn Engine>, cli::StartError> {
-        match start(&config, &self.env, Guard::default()).await {
+impl cli::Prepared for Prepared {
+    async fn begin(self: Box<Self>) -> Result<Box<dyn Engine>, cli::StartError> {
+        match (*self).begin().await {
             Ok(running) => Ok(Box::new(running)),
+            Err(error) => Err(cli::StartError::Refused(error.to_string())),
+        }
+    }
+}
+
+#[async_trait]
+impl EngineStarter for Starter {
+    async fn prepare(&self, config: Config) -> Result<Box<dyn cli::Prepared>, cli::StartError> {
+        match prepare(&config, &self.env, Guard::default(), Arc::new(SystemDisk)).await {
+            Ok(prepared) => Ok(Box::new(prepared)),
             Err(StartError::Owned(error)) => Err(refused(&config, error)),
             Err(error) => Err(cli::StartError::Refused(error.to_string())),
         }

@@ -92,6 +92,29 @@ struct Shared {
     closing: watch::Receiver<bool>,
 }
 
+/// An address that is ours, where nobody is answered yet: requests wait in its queue.
+#[derive(Debug)]
+pub struct Listening {
+    settings: HttpSettings,
+    listener: TcpListener,
+    bound: SocketAddr,
+}
+
+/// Takes the address.
+///
+/// # Errors
+/// [`HttpError`] when it cannot be had.
+pub async fn listen(settings: HttpSettings) -> Result<Listening, HttpError> {
+    let addr = settings.bind;
+    let failed = |why: std::io::Error| match why.kind() {
+        std::io::ErrorKind::AddrInUse => HttpError::InUse { addr },
+        _ => HttpError::CannotListen { addr, why },
+    };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok(Listening { settings, listener, bound })
+}
+
 /// Opens the HTTP interface: the address that is listened on, and the future that serves until `shutdown`, then lets open
 /// answers end (event streams at once, others for at most five seconds).
 ///
@@ -102,13 +125,16 @@ pub async fn serve(
     settings: HttpSettings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(SocketAddr, impl Future<Output = ()> + Send + 'static), HttpError> {
-    let addr = settings.bind;
-    let failed = |why: std::io::Error| match why.kind() {
-        std::io::ErrorKind::AddrInUse => HttpError::InUse { addr },
-        _ => HttpError::CannotListen { addr, why },
-    };
-    let listener = TcpListener::bind(addr).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+    Ok(answer(listen(settings).await?, control, shutdown))
+}
+
+/// The same at an address that is taken already.
+pub fn answer(
+    listening: Listening,
+    control: Arc<dyn Control>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> (SocketAddr, impl Future<Output = ()> + Send + 'static) {
+    let Listening { settings, listener, bound } = listening;
     let (close, closing) = watch::channel(false);
     let shared = Arc::new(Shared {
         control,
@@ -133,7 +159,7 @@ pub async fn serve(
             _ = overdue => tracing::warn!("the HTTP interface closed while answers were still open"),
         }
     };
-    Ok((bound, serving))
+    (bound, serving)
 }
 
 /// All routes, every refusal in the one error shape, every answer with the same protecting headers.

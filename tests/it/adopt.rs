@@ -1,5 +1,6 @@
 //! Agents that outlive their supervisor: the next start goes on with their runs, as if nothing had happened.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::world::crash::{Outside, processes_of};
@@ -70,6 +71,39 @@ fn an_agent_that_outlives_its_supervisor_is_gone_on_with() {
     world.until("the run to be gone on with", || attached(&world, &key));
     world.kill();
     world.start();
+    give(&signs);
+    ended_in_one_run(world, &[key]);
+}
+
+/// As a service manager does that starts it again every few seconds.
+#[test]
+fn starts_that_are_refused_for_port_or_token_leave_the_agent_at_work() {
+    let (mut world, signs) = world();
+    world.start();
+    let key = world.submit("Outlive refusals");
+    until_half(&world, 1);
+    world.kill();
+    let owned = || world.number("SELECT sum(epoch) FROM tasks");
+    let before = owned();
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    world.change_settings("127.0.0.1:0", &addr);
+    for _ in 0..4 {
+        let said = world.refused();
+        assert!(said.contains(&format!("address {addr} is in use")), "{said}");
+    }
+    world.change_settings(&addr, "127.0.0.1:0");
+    let token = world.data().join("token");
+    let mode = |bits| std::fs::set_permissions(&token, std::fs::Permissions::from_mode(bits)).expect("the mode is set");
+    mode(0o644);
+    let said = world.refused();
+    assert!(said.contains("chmod 600"), "{said}");
+    mode(0o600);
+    assert_eq!(owned(), before, "a start that is refused took the task over");
+
+    world.start();
+    world.until("the run to be gone on with", || attached(&world, &key));
     give(&signs);
     ended_in_one_run(world, &[key]);
 }
