@@ -117,7 +117,7 @@ impl From<HistoryLine> for CoveragePoint {
     }
 }
 
-/// A change that the gate refused.
+/// A change that the gate kept from main: refused, or not to be judged and waiting for a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoverageFailure {
     /// The task.

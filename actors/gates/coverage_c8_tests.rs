@@ -60,13 +60,20 @@ async fn c8_measures_a_javascript_package_in_the_run_of_its_tests() {
     let back = world.commit("gone", &[("test/sub.test.js", &node_test("sub", 1))]).await;
     assert!(world.gate(&base, &back, "run5").await.note().contains("is not below the baseline"));
 
-    // A file that no test loads counts as well; what leaves it out goes into base, too.
+    // A file that no test loads counts as well, and what the branch's own settings count of what it brings.
     let unloaded = "exports.half = (a) => {\n  return a / 2;\n};\n";
     let wide = "{\"include\": [\"*.js\"]}";
     let head = world.commit("wide", &[("more.js", unloaded), (".c8rc.json", wide)]).await;
     let answer = world.gate(&base, &head, "run6").await;
     assert!(answer.findings().contains("more.js: 1-3"), "{}", answer.findings());
-    assert!(answer.has("base was measured again with the same ones"));
+    assert!(answer.has("it was judged by base's, and has 66.66 % (6 of 9 lines) by its own"));
+    // What it loses is not hidden by settings that come with it, wherever they stand.
+    let keys = PACKAGE.replace("\"scripts\"", "\"c8\": {\"exclude\": [\"maths.js\"], \"all\": true}, \"scripts\"");
+    let hidden =
+        [("test/sub.test.js", ""), ("package.json", keys.as_str()), (".c8rc.json", ""), ("x.js", "exports.x = 1;\n")];
+    let head = world.commit("hidden", &hidden).await;
+    let answer = world.gate(&base, &head, "run7").await;
+    assert!(answer.findings().contains("maths.js: 5"), "{}", answer.findings());
 }
 
 #[tokio::test]

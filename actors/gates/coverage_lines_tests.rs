@@ -1,7 +1,6 @@
 //! What the coverage gate names when it refuses, and which files it counts, over real git, real jobs and a real store.
 
 use orch_domain::event::CheckEnd;
-use orch_domain::task::Task;
 
 use super::check_tests::World;
 use super::coverage_tests::{COPY, lcov, totals};
@@ -17,11 +16,8 @@ async fn a_loss_is_named_by_what_main_had_although_the_baseline_is_of_an_older_c
     let second =
         world.commit("main", &[("lcov.txt", &lcov(&[("a.py", &[1, 2, 3], &[]), ("b.py", &[1, 2, 3], &[])]))]).await;
     let measured = world.gate(&first, &second, "run2").await;
-    let other =
-        Task { id: "other".parse().expect("an id"), key: "ORC-77".parse().expect("a key"), ..world.task.clone() };
-    world.store.create_task(&other, Vec::new(), Vec::new(), None, other.created).await.expect("a task");
-    world.land_as("other", &second, measured.landed).await;
-    let standing = world.store.baseline(&world.settings.name).await.expect("read").expect("one");
+    world.land_next(&second, measured.landed).await;
+    let standing = world.standing().await;
     assert_eq!((standing.totals, standing.sha), (totals(3, 3), first.clone()));
     let head =
         world.commit("task", &[("lcov.txt", &lcov(&[("a.py", &[1, 2, 3], &[]), ("b.py", &[3], &[1, 2])]))]).await;

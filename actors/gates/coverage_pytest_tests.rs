@@ -203,11 +203,18 @@ async fn settings_that_hide_lines_are_base_s() {
     world.land(&head, first.landed).await;
     // An untested function, and settings that would hide it.
     let more = format!("{APP}\n\ndef mul(a, b):\n    c = a * b\n    return c\n");
-    let hides = "[run]\nomit = app/*\n[report]\nexclude_also =\n    def mul\n";
+    let hides = "[report]\nexclude_also =\n    def mul\n";
     let head = world.commit("hides", &[("app/__init__.py", &more), (".coveragerc", hides)]).await;
     let answer = world.gate(&base, &head, "run2").await;
     assert!(answer.findings().contains("71.42 % (5 of 7 lines) is below the baseline"), "{}", answer.findings());
-    assert!(answer.has("the branch changes coverage settings (.coveragerc); it was measured with base's"));
+    let said =
+        "the branch changes coverage settings (.coveragerc); it was judged by base's, and has 100.00 % (4 of 4 lines)";
+    assert!(answer.has(said));
+    // And settings that leave nothing would stop every change after it.
+    let head = world.commit("nothing", &[(".coveragerc", "[run]\nomit = app/*\n")]).await;
+    let answer = world.gate(&base, &head, "nothing").await;
+    assert!(answer.findings().contains("there is no coverage report"), "{}", answer.findings());
+    assert!(answer.has("the branch changes coverage settings (.coveragerc)"));
     // The same in other spellings, of which none is in force.
     let git = |args: &[&str]| world.author_git(args, Some(&world.author));
     let rules = "omit = [\"app/more.py\"]\n";

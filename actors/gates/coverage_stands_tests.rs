@@ -1,22 +1,21 @@
-//! What the coverage command stands for, which settings are in force, and what a verdict costs whom: over real git and real
-//! jobs, with commands of our own.
+//! What the coverage command stands for, and what a verdict costs whom: over real git and real jobs, with commands of our
+//! own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use orch_adapters::reports::{Expect, read_report};
-use orch_domain::coverage::{CoverageMode, CoveragePolicy, Landed, Standing, Step, ratchet};
+use orch_domain::coverage::{CoverageMode, CoveragePolicy, Step, ratchet};
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::GateName;
 use orch_domain::ids::CommitSha;
 use orch_domain::pipeline::RepoCommand;
 use orch_domain::time::Millis;
-use orch_store::Baseline;
 
 use super::check_tests::{World, bounded};
 use super::checks::{CheckRequest, run_check};
 use super::coverage::{self, Slot};
-use super::coverage_tests::{COPY, lcov, totals};
+use super::coverage_tests::{COPY, lcov};
 use super::{Cause, GateAnswer};
 use crate::context::Commands;
 
@@ -48,12 +47,6 @@ impl World {
         let expect = Expect { gate, head: head.clone(), base: Some(base.clone()), run: None, sha256 };
         (answer.end, read_report(&report.path, &expect).expect("it reads back").header.notes.join("\n"))
     }
-
-    async fn covering(line: &str) -> Self {
-        let mut world = Self::new(Commands::default()).await;
-        world.settings.coverage.command = Some(line.to_owned());
-        world
-    }
 }
 
 fn why(end: &CheckEnd) -> &str {
@@ -61,16 +54,6 @@ fn why(end: &CheckEnd) -> &str {
         CheckEnd::CouldNotRun { why } => why,
         other => panic!("could run: {other:?}"),
     }
-}
-
-/// What a landing would do to a baseline.
-fn moved(baseline: &Baseline, landed: &Landed) -> Step {
-    let Baseline { revision, totals, measured_by, .. } = baseline.clone();
-    ratchet(Some(&Standing { revision, totals, measured_by }), landed)
-}
-
-fn files<'t>(text: &'t str, ten: &'t str) -> [(&'t str, &'t str); 3] {
-    [("a.py", ten), ("b.py", ten), ("lcov.txt", text)]
 }
 
 #[tokio::test]
@@ -142,7 +125,7 @@ async fn without_tests_only_a_command_that_somebody_named_measures() {
 #[tokio::test]
 async fn a_red_run_is_charged_to_main_where_main_fails_the_same() {
     let line = "cat said; test -e green && cat lcov.txt > \"$ORCH_COVERAGE_REPORT\"";
-    let world = World::covering(line).await;
+    let world = World::measuring(line).await;
     let red = "FAILED tests/x.py::test_y - boom\n1 failed in 0.1s\n";
     let other = "FAILED tests/x.py::test_z - boom\n1 failed in 0.1s\n";
     let base = world.commit("main", &[("said", red)]).await;
@@ -171,7 +154,7 @@ async fn a_red_run_is_charged_to_main_where_main_fails_the_same() {
 
 #[tokio::test]
 async fn the_limits_of_whoever_asks_hold_for_the_one_run_too() {
-    let mut world = World::covering(FOREVER).await;
+    let mut world = World::measuring(FOREVER).await;
     world.settings.coverage.runs_tests = Some(true);
     let on = world.commit("main", &[("README", "x")]).await;
     let head = world.commit("task", &[("notes", "x")]).await;
@@ -191,13 +174,8 @@ async fn the_limits_of_whoever_asks_hold_for_the_one_run_too() {
 
 #[tokio::test]
 async fn by_the_absolute_rule_base_is_never_measured() {
-    let ten = "x = 1\n".repeat(10);
-    let mut world = World::covering(COPY).await;
-    let begin = world.commit("main", &[("README", "x")]).await;
-    let half = lcov(&[("a.py", &[1], &[2])]);
-    let base = world.commit("main", &files(&half, &ten)).await;
-    let first = world.gate(&begin, &base, "run1").await;
-    world.land(&base, first.landed).await;
+    let mut world = World::measuring(COPY).await;
+    let base = world.landed(&[("a.py", "x\nx\n"), ("lcov.txt", &lcov(&[("a.py", &[1], &[2])]))]).await;
     // Another command, which base cannot run.
     world.settings.coverage.command = Some(format!("test -e brought || exit 9; {COPY}"));
     world.settings.coverage.policy =
@@ -212,67 +190,12 @@ async fn by_the_absolute_rule_base_is_never_measured() {
     assert!(again.note().contains("judged before, by run run2") && again.landed == answer.landed);
     assert_eq!(world.jobs(), jobs + 1);
     // The baseline stays as it was measured.
-    let baseline = world.store.baseline(&world.settings.name).await.expect("read").expect("set");
-    assert_eq!(moved(&baseline, &answer.landed.expect("it lands")), Step::Kept);
-}
-
-#[tokio::test]
-async fn base_is_never_labelled_with_settings_that_it_did_not_have() {
-    // What counts stands in package.json, which is about other things too.
-    let line = "if grep -q wide package.json; then cat wide; else cat lcov.txt; fi > \"$ORCH_COVERAGE_REPORT\"; echo '1 passed in 0.1s'";
-    let ten = "x = 1\n".repeat(10);
-    let world = World::covering(line).await;
-    let begin = world.commit("main", &[("README", "x")]).await;
-    let (narrow, wide) = (lcov(&[("a.py", &[1, 2], &[])]), lcov(&[("a.py", &[1, 2], &[]), ("b.py", &[], &[1, 2])]));
-    world.commit("main", &[("package.json", r#"{"c8": {"include": ["a.py"]}}"#), ("wide", &wide)]).await;
-    let base = world.commit("main", &files(&narrow, &ten)).await;
-    let first = world.gate(&begin, &base, "run1").await;
-    world.land(&base, first.landed).await;
-    // The branch only widens: it loses nothing, and nobody can say by what base would have.
-    let head = world.commit("widens", &[("package.json", r#"{"c8": {"include": ["*.py"], "x": "wide"}}"#)]).await;
-    let jobs = world.jobs();
-    let answer = world.gate(&base, &head, "run2").await;
-    assert_eq!(world.jobs(), jobs + 1, "base is not run to no end");
-    assert!(
-        answer.note().contains("50.00 % (2 of 4 lines)") && answer.note().contains("not compared"),
-        "{}",
-        answer.note()
-    );
-    let warning = &answer.warnings()[0];
-    assert!(warning.contains("NOT compared with the baseline") && warning.contains("package.json"), "{warning}");
-    assert!(answer.landed.as_ref().is_some_and(|landed| landed.rebase.is_none()));
-    let baseline = world.store.baseline(&world.settings.name).await.expect("read").expect("set");
-    assert_eq!(moved(&baseline, &answer.landed.expect("it lands")), Step::Kept, "it moves nothing");
-    // On top of it, base has the settings: it is measured again, and compared.
-    let next =
-        world.commit("after", &[("package.json", r#"{"c8": {"include": ["*.py"], "x": "wide"}}"#), ("c", "x")]).await;
-    let answer = world.gate(&head, &next, "run3").await;
-    assert!(answer.note().contains("is not below the baseline of 50.00 % (2 of 4 lines)"), "{}", answer.note());
-    assert!(answer.has("base, measured again"));
-    assert_eq!(answer.landed.and_then(|l| l.rebase).and_then(|r| r.floor).map(|f| f.totals), Some(totals(2, 4)));
-}
-
-#[tokio::test]
-async fn a_program_that_configures_tests_stays_where_it_is() {
-    let ten = "x = 1\n".repeat(10);
-    let mut world = World::covering(COPY).await;
-    let begin = world.commit("main", &[("README", "x")]).await;
-    let text = lcov(&[("a.py", &[1], &[2])]);
-    let base = world.commit("main", &files(&text, &ten)).await;
-    let first = world.gate(&begin, &base, "run1").await;
-    world.land(&base, first.landed).await;
-    // It needs what only the branch has, as a configuration with a set-up file does.
-    world.settings.coverage.command = Some(format!("test ! -e jest.config.js || test -e setup.js || exit 9; {COPY}"));
-    let config = "module.exports = { setupFilesAfterEnv: ['./setup.js'] };\n";
-    let head = world.commit("task", &[("jest.config.js", config), ("setup.js", "x")]).await;
-    let answer = world.gate(&base, &head, "run2").await;
-    assert!(answer.note().contains("is not below the baseline of 50.00 %"), "{}", answer.note());
-    assert!(answer.has("base, measured again"), "by another command, like with like");
+    assert_eq!(ratchet(Some(&world.standing().await.standing()), &answer.landed.expect("it lands")), Step::Kept);
 }
 
 #[tokio::test]
 async fn a_closed_gate_costs_the_developer_nothing() {
-    let mut world = World::covering("no-such-coverage-tool").await;
+    let mut world = World::measuring("no-such-coverage-tool").await;
     world.settings.coverage.policy.fail_closed = true;
     let base = world.commit("main", &[("README", "x")]).await;
     let head = world.commit("task", &[("x.py", "x")]).await;

@@ -10,6 +10,7 @@ use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, Verdict};
 use orch_domain::ids::CommitSha;
 use orch_domain::pipeline::RepoCommand;
+use orch_domain::task::Task;
 use orch_store::{NewBaseline, NewLanding};
 
 use super::check_tests::{World, bounded};
@@ -112,13 +113,26 @@ impl World {
         self.commit(branch, &[("a.py", &file), ("b.py", &file), ("lcov.txt", text)]).await
     }
 
+    /// Commits files to main, and lands them as what sets the first baseline.
+    pub(super) async fn landed(&self, files: &[(&str, &str)]) -> CommitSha {
+        let begin = self.commit("main", &[("README", "x")]).await;
+        let base = self.commit("main", files).await;
+        let first = self.gate(&begin, &base, "first").await;
+        assert!(first.landed.is_some(), "{:?}", first.end);
+        self.land(&base, first.landed).await;
+        base
+    }
+
+    pub(super) async fn standing(&self) -> orch_store::Baseline {
+        self.store.baseline(&self.settings.name).await.expect("read").expect("set")
+    }
+
     /// Lands a commit with what was measured on it.
     pub(super) async fn land(&self, head: &CommitSha, measured: Option<Landed>) {
         self.land_as(self.task.id.as_str(), head, measured).await;
     }
 
-    /// The same by a task of that name.
-    pub(super) async fn land_as(&self, task: &str, head: &CommitSha, measured: Option<Landed>) {
+    async fn land_as(&self, task: &str, head: &CommitSha, measured: Option<Landed>) {
         let landing = NewLanding {
             task: task.parse().expect("an id"),
             sha: head.clone(),
@@ -128,6 +142,14 @@ impl World {
             coverage: measured,
         };
         assert!(self.store.append_landing(&self.settings.name, landing, self.context().now()).await.expect("stored"));
+    }
+
+    /// The same by a task of its own, behind an earlier landing.
+    pub(super) async fn land_next(&self, head: &CommitSha, measured: Option<Landed>) {
+        let (id, key) = ("other".parse().expect("an id"), "ORC-77".parse().expect("a key"));
+        let other = Task { id, key, ..self.task.clone() };
+        self.store.create_task(&other, Vec::new(), Vec::new(), None, other.created).await.expect("a task");
+        self.land_as("other", head, measured).await;
     }
 
     pub(super) async fn baseline(&self, covered: u64, total: u64, sha: &CommitSha) {
@@ -330,34 +352,24 @@ async fn another_configuration_is_compared_with_base_measured_again() {
     let rebase = answer.landed.expect("it lands").rebase.expect("it sets the baseline anew");
     assert_eq!((rebase.because, rebase.revision), (Because::MeasuredAgain, 1));
     assert_eq!(rebase.floor.expect("what base has").totals, totals(0, 1));
-    // Base cannot be measured: nobody guesses.
+    // Base cannot be measured by it: what both commands count is compared, and nothing moves.
     world.settings.coverage.command = Some(format!("test -e c || exit 9; {COPY}"));
     let answer = world.gate(&base, &head, "run3").await;
+    assert!(answer.note().contains("in lines that both settings count: 80.00 % (4 of 5 lines)"), "{}", answer.note());
+    let warning = &answer.warnings()[0];
+    assert!(warning.contains("compared only in lines") && warning.contains("exit code 9"), "{warning}");
+    assert!(answer.landed.expect("it lands").rebase.is_none());
+    // Nothing is kept to compare with: nobody guesses.
+    fs::remove_dir_all(&world.context().paths.coverage).expect("removed");
+    fs::create_dir(&world.context().paths.coverage).expect("made");
+    let answer = world.gate(&base, &head, "run4").await;
     let CheckEnd::CouldNotRun { why } = &answer.end else { panic!("{:?}", answer.end) };
     assert!(
-        why.contains("orch baseline set --repo shop --covered 4 --total 5") && why.contains("exit code 9"),
+        why.contains("orch baseline set --repo shop --covered 4 --total 5 --sha ") && why.contains("exit code 9"),
         "{why}"
     );
     assert!(answer.landed.is_none());
-}
-
-#[tokio::test]
-async fn a_tools_own_settings_that_the_branch_changes_are_put_into_base_too() {
-    // Files named in .c8rc.json do not count.
-    let line = "omit=$(cat .c8rc.json 2>/dev/null || echo nothing); sed -i \"/SF:$omit/,/end_of_record/d\" lcov.txt; cat lcov.txt > \"$ORCH_COVERAGE_REPORT\"; echo '1 passed in 0.1s'";
-    let world = World::measuring(line).await;
-    let begin = world.commit("main", &[("README", "x")]).await;
-    let base = world.covered("main", &lcov(&[("a.py", &[1], &[2, 3]), ("b.py", &[1], &[])])).await;
-    let first = world.gate(&begin, &base, "run1").await;
-    world.land(&base, first.landed).await;
-    let head = world.commit("task", &[(".c8rc.json", "a.py")]).await;
-    let answer = world.gate(&base, &head, "run2").await;
-    assert!(
-        answer.note().contains("100.00 % (1 of 1 line) is not below the baseline of 100.00 % (1 of 1 line)"),
-        "{}",
-        answer.note()
-    );
-    assert!(answer.has("base was measured again with the same ones"));
+    assert_eq!(answer.counts()[..2], [("covered".to_owned(), 4), ("total".to_owned(), 5)]);
 }
 
 #[tokio::test]

@@ -34,6 +34,8 @@ mod coverage_llvm_cov_tests;
 #[cfg(test)]
 mod coverage_pytest_tests;
 #[cfg(test)]
+mod coverage_settings_tests;
+#[cfg(test)]
 mod coverage_stands_tests;
 #[cfg(test)]
 mod coverage_tests;

@@ -51,7 +51,7 @@ impl Check<'_> {
             settings: match &self.with_coverage {
                 None => pin_hash(&(self.line(), &settings.commands.junit, settings.limits.test)),
                 Some(plan) => {
-                    pin_hash(&(self.line(), &plan.configuration, &settings.commands.junit, settings.limits.test))
+                    pin_hash(&(self.line(), plan.configuration(), &settings.commands.junit, settings.limits.test))
                 }
             },
             environment: surroundings(self.site.ctx, &self.site.repo),

@@ -3,10 +3,12 @@
 //! Owns the translation of stored rows into views. Invariant: a baseline is set with a reason and a name, by compare-and-set,
 //! journaled. Refuses repositories that are not in the settings, and to judge anything.
 
+use std::collections::BTreeSet;
+
 use orch_domain::coverage::Totals;
 use orch_domain::gate::{GateName, InScope};
 use orch_domain::names::RepoName;
-use orch_domain::task::first_line;
+use orch_domain::task::{Status, first_line};
 use orch_store::{BaselineSet, NewBaseline, VerdictOutcome};
 
 use super::{Handle, store_error};
@@ -25,23 +27,7 @@ impl Handle {
         let baseline = ctx.store.baseline(repo).await.map_err(store_error)?;
         let lines = ctx.store.coverage_history(repo, None, TREND).await.map_err(store_error)?;
         let last = ctx.store.last_measured_landing(repo).await.map_err(store_error)?;
-        let gate = GateName::Coverage.as_str();
-        let refused =
-            ctx.store.last_verdicts(gate, repo, VerdictOutcome::Failed, FAILURES).await.map_err(store_error)?;
-        let mut failures = Vec::new();
-        for row in refused {
-            let key = match &row.verdict.task {
-                Some(task) => ctx.store.look_at_task(task).await.map_err(store_error)?.map(|stored| stored.task.key),
-                None => None,
-            };
-            let text = row.verdict.findings.unwrap_or_default();
-            failures.push(CoverageFailure {
-                key,
-                head: row.verdict.key.head,
-                at: row.at,
-                why: first_line(&text).to_owned(),
-            });
-        }
+        let failures = self.coverage_failures(repo).await?;
         Ok(CoverageView {
             repo: repo.clone(),
             scope: settings.policy.gates.coverage,
@@ -53,6 +39,40 @@ impl Handle {
             trend: lines.into_iter().rev().map(CoveragePoint::from).collect(),
             failures,
         })
+    }
+
+    /// What the gate kept from main last, newest first: what it refused, and work that waits for a person since it could
+    /// not be judged.
+    async fn coverage_failures(&self, repo: &RepoName) -> Result<Vec<CoverageFailure>, ControlError> {
+        let (store, gate) = (&self.ctx.store, GateName::Coverage.as_str());
+        let mut rows = Vec::new();
+        for outcome in [VerdictOutcome::Failed, VerdictOutcome::CouldNotRun] {
+            rows.extend(store.last_verdicts(gate, repo, outcome, FAILURES).await.map_err(store_error)?);
+        }
+        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
+        let (mut failures, mut waiting) = (Vec::new(), BTreeSet::new());
+        for row in rows {
+            let stored = match &row.verdict.task {
+                Some(task) => store.look_at_task(task).await.map_err(store_error)?,
+                None => None,
+            };
+            if row.verdict.outcome == VerdictOutcome::CouldNotRun {
+                // Each retry has a row; one that a retry has mended is nobody's matter any more.
+                let blocked = stored.as_ref().is_some_and(|stored| stored.task.status() == Status::Blocked);
+                if !blocked || !waiting.insert(row.verdict.task.clone()) {
+                    continue;
+                }
+            }
+            let text = row.verdict.findings.unwrap_or_default();
+            failures.push(CoverageFailure {
+                key: stored.map(|stored| stored.task.key),
+                head: row.verdict.key.head,
+                at: row.at,
+                why: first_line(&text).to_owned(),
+            });
+        }
+        failures.truncate(FAILURES as usize);
+        Ok(failures)
     }
 
     /// Coverage of all repositories for which the gate is asked or that have a baseline.

@@ -1,7 +1,8 @@
 //! `orch baseline ...`: what repositories are held to in line coverage, and its history. A thin client.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use orch_actors::api::{CoveragePoint, CoverageView, SetBaseline};
+use orch_domain::gate::InScope;
 use orch_domain::ids::CommitSha;
 use orch_domain::names::RepoName;
 
@@ -26,7 +27,7 @@ pub struct ShowArgs {
     #[arg(long, value_name = "NAME")]
     pub repo: Option<RepoName>,
     /// Its last lines of history instead, newest first
-    #[arg(long, value_name = "LINES", requires = "repo")]
+    #[arg(long, value_name = "LINES", requires = "repo", value_parser = value_parser!(u32).range(1..))]
     pub history: Option<u32>,
 }
 
@@ -83,7 +84,18 @@ pub(super) async fn run(context: &Context, verb: &BaselineVerb, out: &mut Output
                 replaces: args.replaces,
                 reason: args.reason.clone(),
             };
-            all(&[client.post("/coverage/baseline", Some(&asked)).await?], out)
+            let view: CoverageView = client.post("/coverage/baseline", Some(&asked)).await?;
+            if !view.scope.is_asked() {
+                out.note(&format!(
+                    "the coverage gate is not asked about {} ({}), so nobody is held to this baseline",
+                    view.repo,
+                    match view.scope {
+                        InScope::SwitchedOff => "`gates.coverage.enabled` is off",
+                        InScope::OtherRepositories | InScope::Yes => "`gates.coverage.repos` does not name it",
+                    }
+                ));
+            }
+            all(&[view], out)
         }
     }
 }

@@ -27,6 +27,7 @@ pub(super) async fn run(context: &Context, out: &mut Output) -> Result<u8, CliEr
         Ok(config) => {
             let text = format!("{} repositories, {} pipelines", config.repos.len(), config.pipeline_names().len());
             probes.push(probe("settings", Health::Ok, text));
+            probes.extend(config.remarks().into_iter().map(|remark| probe("settings", Health::Warn, remark)));
             probes.extend(data_folder(&config));
             probes.extend(agents(&config, &context.env));
             probes.extend(repositories(&config));

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use orch_domain::coverage::rules::{self, Wanted};
 use orch_domain::detect::detect_test_command;
 use orch_domain::names::RepoName;
 
@@ -59,6 +60,16 @@ pub(super) fn run(context: &Context, args: &InitArgs, out: &mut Output) -> Resul
         Ok(d) => out.line(&format!("tests: `{}`, detected by {}", d.command, d.why))?,
         Err(nothing) => out.line(&format!("tests: {nothing} in {}", to.display()))?,
     }
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
+    out.line(&match rules::wanted(None, &read, false, &[]) {
+        Wanted::Run(measuring) => format!(
+            "coverage: {}, so it is measured for each change, in a run of its own; `commands.coverage_runs_tests: true` where that run is the tests",
+            measuring.why
+        ),
+        Wanted::Off | Wanted::Nothing => {
+            "coverage: no tool is named in this repository, so nothing is measured; `commands.coverage` names one".to_owned()
+        }
+    })?;
     out.line("next: `orch config check`, then `orch serve`")?;
     Ok(0)
 }

@@ -568,6 +568,7 @@ async fn init_writes_settings_that_can_be_read_and_never_overwrites() {
     let text = std::fs::read_to_string(&to).expect("written");
     let first = text.lines().find(|line| !line.is_empty() && !line.starts_with('#'));
     assert_eq!(first, Some("repos:"), "what is one's own comes first");
+    assert!(out.contains("coverage: no tool is named in this repository"), "{out}");
     let config = Config::load(Some(Path::new(&to)), &place.env).expect("valid");
     assert_eq!(config.repos[&"shop".parse().expect("valid")].commands.test.as_deref(), Some("go test ./..."));
     let (code, out, _) = place.orch(&["config", "check", "--config", &to]).await;
@@ -575,7 +576,9 @@ async fn init_writes_settings_that_can_be_read_and_never_overwrites() {
     assert!(out.contains("settings are valid: 1 repository,"), "{out}");
     let (code, _, err) = place.orch(&["init", "--repo", &repo, "--to", &to]).await;
     one_line(code, &err, 2, "exists already");
-    assert_eq!(place.orch(&["init", "--repo", &repo, "--to", &to, "--force"]).await.0, 0);
+    std::fs::write(Path::new(&repo).join("requirements-dev.txt"), "pytest-cov\n").expect("written");
+    let (code, out, _) = place.orch(&["init", "--repo", &repo, "--to", &to, "--force"]).await;
+    assert!(code == 0 && out.contains("coverage: pytest-cov is named in requirements-dev.txt"), "{out}");
     let (_, shown, _) = place.orch(&["config", "show", "--config", &to]).await;
     assert!(shown.contains("ORCH_TOKEN: set") && !shown.contains("sesame"), "{shown}");
 }
@@ -587,6 +590,11 @@ async fn doctor_says_what_is_missing_and_fails_when_it_must() {
     assert_eq!(err, "");
     assert!(out.contains("git version") && out.contains("warn  shim"), "{out}");
     assert_eq!(code, u8::from(out.contains("\nfail")), "{out}");
+    // What is allowed and seldom meant is warned of.
+    let unasked = place.dir.path().join("unasked.yaml");
+    std::fs::write(&unasked, "repos: {shop: {path: ., commands: {coverage: make cov}}}\n").expect("written");
+    let (_, out, _) = place.orch(&["doctor", "--config", &unasked.to_string_lossy()]).await;
+    assert!(out.contains("repository `shop` names `commands.coverage`") && out.contains("warn  settings"), "{out}");
     let broken = place.dir.path().join("broken.yaml");
     std::fs::write(&broken, "wombat: 1\n").expect("written");
     let (code, out, _) = place.orch(&["doctor", "--config", &broken.to_string_lossy()]).await;

@@ -12,6 +12,7 @@ use orch_domain::names::{RepoName, RepoPath};
 use orch_domain::pipeline::Pipeline;
 use orch_domain::time::Millis;
 
+use super::keys::KEYS;
 use super::load::{Env, absolute, filled};
 use super::problem::{ConfigError, closest, line_of};
 use super::{
@@ -27,7 +28,12 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// A refusal of a key's value, at the place where it was set: the environment goes before the file.
     fn wrong(&self, key: &str, what: &str) -> ConfigError {
+        let by_env = KEYS.iter().find(|known| known.path == key).and_then(|known| known.env);
+        if let Some(name) = by_env.filter(|name| self.env.get(*name).is_some_and(|text| !text.trim().is_empty())) {
+            return ConfigError::Environment { name: name.to_owned(), what: format!("{key}: {what}") };
+        }
         let line = line_of(self.text, key).map(|line| format!(":{line}")).unwrap_or_default();
         ConfigError::Invalid { place: format!("{}{line}", self.file.display()), what: format!("{key}: {what}") }
     }
@@ -343,6 +349,7 @@ fn audit(security: &SecurityGate, source: &Source<'_>) -> Result<(), ConfigError
 fn unknown<'a>(noun: &str, name: &str, known: impl Iterator<Item = &'a String> + Clone) -> String {
     let hint = match closest(name, known.clone().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
+        None if known.clone().next().is_none() => format!("no {noun} is named here yet"),
         None => format!("there are: {}", known.cloned().collect::<Vec<_>>().join(", ")),
     };
     format!("there is no {noun} `{name}`; {hint}")

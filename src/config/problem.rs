@@ -55,7 +55,8 @@ pub(super) fn reworded(message: &str) -> String {
     let mut text = text.replace('\n', " ");
     // How wide a number is kept is nobody's business outside.
     for kind in ["usize", "u64", "u32", "u16", "i64", "i32"] {
-        text = text.replace(&format!("expected {kind}"), "expected a whole number");
+        let least = if kind.starts_with('i') || !text.contains("integer `-") { "" } else { " from 0 up" };
+        text = text.replace(&format!("expected {kind}"), &format!("expected a whole number{least}"));
     }
     for (marker, noun) in [("unknown field `", "key"), ("unknown variant `", "value")] {
         let Some(at) = text.find(marker) else { continue };

@@ -234,6 +234,7 @@ fn wrong_settings_are_refused_in_one_line_with_place_value_and_way_out() {
         ("gates:\n  coverage:\n    min: 101\n", "`101` is not a share in percent"),
         ("gates:\n  coverage:\n    min: 84.999\n", "`84.999` is not a share in percent"),
         ("gates:\n  coverage:\n    epsilon: 0.1\n", "gates.coverage.epsilon: invalid type: floating point"),
+        ("gates:\n  coverage:\n    epsilon: -1\n", "integer `-1`, expected a whole number from 0 up"),
         ("gates:\n  coverage:\n    epsilon: 10001\n", "10001 basis points are more than all lines"),
         ("gates:\n  coverage:\n    mode: patch\n", "known here: absolute, baseline, both"),
         ("repos:\n  a: {path: x, commands: {coverage_report: ../x}}\n", "path `../x` is refused"),
@@ -272,6 +273,16 @@ fn wrong_environment_is_refused_with_its_name_and_value() {
         ("ORCH_AGENT_TIME", "5", "`5` is not a duration"),
         ("ORCH_LOG_FORMAT", "xml", "unknown value `xml`"),
         ("ORCH_HTTP_ADDR", "here", "`here` is not an address"),
+        (
+            "ORCH_COVERAGE_GATE_REPOS",
+            "shop",
+            "environment variable ORCH_COVERAGE_GATE_REPOS: gates.coverage.repos: there is no repository `shop`; no repository is named here yet",
+        ),
+        (
+            "ORCH_COVERAGE_EPSILON",
+            "10001",
+            "environment variable ORCH_COVERAGE_EPSILON: gates.coverage.epsilon: 10001 basis points are more than all lines",
+        ),
     ];
     for (name, value, expected) in cases {
         let err = refusal("", &[(name, value)]);

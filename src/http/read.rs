@@ -11,7 +11,7 @@ use serde_json::json;
 use warp::http::StatusCode;
 
 use super::Shared;
-use super::reply::{Answer, Query, json, ok, printable, repo_name, repo_of, salvage_of, task_key};
+use super::reply::{Answer, ApiError, Query, json, ok, printable, repo_name, repo_of, salvage_of, task_key};
 
 /// Most entries of one journal page.
 const JOURNAL_PAGE: usize = 1_000;
@@ -45,7 +45,7 @@ pub(super) async fn tasks(shared: Arc<Shared>, raw: String) -> Answer {
     let query = Query::parse(&raw, &["repo", "closed", "limit"])?;
     let repo = query.text("repo").map(str::parse).transpose();
     let filter = TaskFilter {
-        repo: repo.map_err(|e: orch_domain::names::NameError| super::reply::ApiError::bad(e.to_string()))?,
+        repo: repo.map_err(|e: orch_domain::names::NameError| ApiError::bad(e.to_string()))?,
         closed: query.switch("closed")?,
         limit: usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX).min(10_000),
     };
@@ -170,6 +170,10 @@ pub(super) async fn coverage(shared: Arc<Shared>, part: String) -> Answer {
 pub(super) async fn coverage_history(shared: Arc<Shared>, part: String, raw: String) -> Answer {
     let query = Query::parse(&raw, &["before", "limit"])?;
     let before = query.number("before")?.map(|before| i64::try_from(before).unwrap_or(i64::MAX));
-    let limit = u32::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(u32::MAX);
+    let asked = query.number("limit")?;
+    if asked == Some(0) {
+        return Err(ApiError::bad("query parameter `limit`: 0 lines are none; leave it out for a whole page"));
+    }
+    let limit = u32::try_from(asked.unwrap_or(0)).unwrap_or(u32::MAX);
     ok(&shared.control.coverage_history(&repo_of(&part)?, before, limit).await?)
 }

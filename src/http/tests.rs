@@ -312,6 +312,7 @@ async fn bad_input_is_refused_in_the_one_shape() {
         ("/coverage/other/history", 404, "not_found", "known: shop"),
         ("/coverage/shop/history?before=x", 400, "invalid", "`before`: `x` is no whole number"),
         ("/coverage/shop/history?limit=-1", 400, "invalid", "no whole number"),
+        ("/coverage/shop/history?limit=0", 400, "invalid", "0 lines are none"),
         ("/coverage/shop/history?after=1", 400, "invalid", "no query parameter `after`"),
         ("/events?task=ORC-99", 404, "not_found", "ORC-99"),
         ("/nowhere", 404, "not_found", "no such path"),

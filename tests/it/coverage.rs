@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use crate::world::crash::{MAKER, Outside};
 use crate::world::{Setup, World, commit_file, git, git_init};
 
-/// Counts the lines of `code.txt`; each file in `tests` names the lines that it runs. Runs the tests, too.
+/// Counts the lines of `code.txt` that `.c8rc.json` does not name; each file in `tests` names the lines that it runs. Runs
+/// the tests, too.
 const COVER: &str = "[ \"$ORCH_COVERAGE_REPORT\" ] || exit 9\n\
-    { echo SF:code.txt; n=0; while read -r _; do n=$((n + 1)); \
+    { echo SF:code.txt; n=0; while read -r _; do n=$((n + 1)); ! grep -qsx $n .c8rc.json || continue; \
     if cat tests/* | grep -qx $n; then echo DA:$n,1; else echo DA:$n,0; fi; done < code.txt; echo end_of_record; \
     } > \"$ORCH_COVERAGE_REPORT\"\n\
     echo \"$(ls tests | wc -l) passed, 0 failed\"\n";
@@ -91,6 +92,71 @@ async fn a_deleted_test_goes_back_with_the_line_it_ran_and_lands_when_it_is_rest
     assert_eq!(view.failures.len(), 1, "{:?}", view.failures);
     assert_eq!(view.failures[0].key.as_ref(), Some(&task.key));
     assert!(view.failures[0].why.contains("50.00 % (2 of 4 lines)"), "{:?}", view.failures);
+    world.close().await;
+}
+
+/// The lane is nobody's while the work that lost coverage is worked on again, and people are told which lines it lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_loses_coverage_gives_the_lane_up_and_tells_which_lines_went() {
+    let signs = tempfile::tempdir().expect("a folder");
+    let go = signs.path().join("go");
+    let waits = format!("  - wait_for: {{path: {}}}\n  - run: {{cmd: git checkout", go.display());
+    let script = DELETES.replace("  - run: {cmd: git checkout", &waits);
+    assert_ne!(script, DELETES);
+    let setup = covered().agent("plain", &writes("first.txt", "x\\n")).agent("other", &writes("other.txt", "x\\n"));
+    let world = setup.agent("tidy", &script).open_over("repo", repository).await;
+    let first = world.submit_for("plain", "Add a file").await;
+    world.expect_status(&first, Status::Done).await;
+    let task = world.submit_for("tidy", "Tidy up").await;
+    let back = async || world.journal(&task).await.iter().any(|line| line.starts_with("sent-back: ")).then_some(());
+    world.wait_for("it to be sent back", back).await;
+    let free =
+        async || world.control().leases().await.expect("leases").iter().all(|l| l.holder.is_none()).then_some(());
+    world.wait_for("the lease to be free", free).await;
+    // The notice names the file and the line, and the next work lands meanwhile.
+    world.expect_comment(&task, "code.txt: 3").await;
+    let other = world.submit_for("other", "Add another file").await;
+    world.expect_status(&other, Status::Done).await;
+    assert!(!world.look(&task).await.task.status.is_closed(), "it is still worked on");
+    std::fs::write(&go, "").expect("the sign is given");
+    world.expect_status(&task, Status::Done).await;
+    world.close().await;
+}
+
+/// A coverage command that runs its tests takes no named test command's place (what somebody named is run).
+#[tokio::test(flavor = "multi_thread")]
+async fn tests_that_somebody_named_are_run_whatever_the_coverage_command_says() {
+    let breaks = "attempts:\n\
+        - - write: {path: check.sh, content: \"echo '1 passed, 1 failed'; exit 1\\n\"}\n  - commit: {message: Break it}\n\
+        - - expect_prompt: \"1 failed\"\n  - write: {path: check.sh, content: \"echo '7 passed, 0 failed'\\n\"}\n\
+        \x20 - commit: {message: Mend it}\n";
+    let setup = Setup::default().agent("breaks", breaks).repo(|r| r.commands.coverage = Some("sh cover.sh".to_owned()));
+    let world = setup.open_over("repo", repository).await;
+    let task = world.submit("Break the tests").await;
+    let done = world.expect_status(&task, Status::Done).await;
+    assert_eq!(done.task.attempts.developer_retries, 1, "coverage had nothing against it");
+    world.expect_journal(&task, &["sent-back: ", "7 tests: 7 passed", "gate-passed: coverage on "]).await;
+    world.close().await;
+}
+
+/// A branch does not get by with less by changing what is counted; its settings hold from the next landing on, compared with
+/// main measured by them.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_hide_a_loss_go_back_and_land_without_the_loss() {
+    let hides = DELETES.replace("notes.txt, content: \"x", ".c8rc.json, content: \"1\\n3");
+    let hides = hides.replace("  - expect_prompt: \"the branch deletes", "  - expect_prompt: \"the branch changes coverage settings (.c8rc.json)\"\n  - expect_prompt: \"the branch deletes");
+    let setup = covered().agent("plain", &writes("first.txt", "x\\n")).agent("other", &writes("other.txt", "x\\n"));
+    let world = setup.agent("hides", &hides).open_over("repo", repository).await;
+    for (agent, retries) in [("plain", 0), ("hides", 1), ("other", 0)] {
+        let task = world.submit_for(agent, agent).await;
+        let done = world.expect_status(&task, Status::Done).await;
+        assert_eq!(done.task.attempts.developer_retries, retries, "{agent}");
+    }
+    let view = world.control().coverage(&"demo".parse().expect("a name")).await.expect("a view");
+    let trend: Vec<_> = view.trend.iter().map(|point| (point.share.covered, point.share.total, point.step)).collect();
+    assert_eq!(trend, [(3, 4, Step::First), (3, 4, Step::Kept), (1, 2, Step::MeasuredAgain)]);
+    let baseline = view.baseline.expect("a baseline");
+    assert!(baseline.reason.contains("tool or configuration had changed"), "{}", baseline.reason);
     world.close().await;
 }
 

@@ -3,6 +3,8 @@
 //! Owns that one difference; everything else is the gate of the landing. Invariant: the answer is about this range of
 //! commits alone. Refuses to leave a baseline behind.
 
+use std::sync::OnceLock;
+
 use orch_domain::coverage::{CoverageMode, Measurement, Step};
 use orch_store::Baseline;
 
@@ -23,7 +25,7 @@ pub async fn run_by_hand(ctx: &Context, subject: &GateSubject) -> GateAnswer {
         Planned::Measure(plan) => *plan,
         Planned::NotApplicable(why) => return not_applicable(&site, &tree, &why, started).await,
     };
-    let mut gate = Gate { site, plan, tree, baseline: None, started, by_hand: true };
+    let mut gate = Gate { site, plan, tree, baseline: None, started, by_hand: true, seen: OnceLock::new() };
     // The absolute rule compares with nothing.
     if gate.site.repo.settings.coverage.policy.mode != CoverageMode::Absolute {
         match gate.of_base().await {
@@ -48,7 +50,7 @@ impl Gate<'_> {
         let measured = match self.measured(base, &tree, &plan, false).await? {
             Outcome::Measured(measured) => measured,
             Outcome::NotStarted(_) => return Ok(None),
-            Outcome::NoReport(why) | Outcome::Red(why) | Outcome::Failed(why) => return Err(Halt::CouldNotRun(why)),
+            other => return Err(Halt::CouldNotRun(other.why())),
         };
         let Measurement { about, coverage } = measured.as_ref();
         Ok(Some(Baseline {

@@ -60,7 +60,7 @@ impl Ran {
                 format: report.format,
                 measured_by: plan.measured_by(report.format, tool.as_deref()),
                 tool,
-                configuration: plan.configuration.clone(),
+                configuration: plan.configuration().to_owned(),
                 report: report.place,
                 started: self.started,
                 duration: self.duration,
@@ -110,7 +110,7 @@ pub(in crate::gates) async fn run(
     let files = files.map_err(|error| format!("the files of {} could not be read: {error}", sha.short()))?;
     let files = CommitFiles::new(files.into_iter().map(|file| (file.path, file.plain)));
     let places = Places { checkout: scratch.tree(), folder: folder.clone(), configured: plan.report.clone(), files };
-    let (python, tree, xml) = (plan.python.clone(), scratch.tree(), junit.clone());
+    let (python, tree, xml) = (plan.python().cloned(), scratch.tree(), junit.clone());
     let prepared = tokio::task::spawn_blocking(move || {
         if let Some(path) = &xml {
             let cleared = junit::clear_junit(&tree, path);
@@ -186,20 +186,20 @@ fn went_on(before: SystemTime, after: SystemTime) -> Result<(), Halt> {
     }
 }
 
-/// Removes old reports, and puts coverage.py's settings of base where the environment will name them. Blocks.
+/// Removes old reports, and puts coverage.py's settings where the environment will name them. Blocks.
 fn prepare(places: &Places, python: Option<(String, String)>) -> Result<(Since, Option<std::path::PathBuf>), String> {
     let since = places.clear().map_err(|error| format!("old coverage reports could not be removed: {error}"))?;
     let Some((name, text)) = python else { return Ok((since, None)) };
     let folder = places.folder.join("rules");
     let path = folder.join(name);
     let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
-    written.map_err(|error| format!("base's coverage settings could not be put in place: {error}"))?;
+    written.map_err(|error| format!("coverage.py's settings could not be put in place: {error}"))?;
     Ok((since, Some(path)))
 }
 
-/// Puts tools' own settings of the branch into base's checkout.
+/// Puts base's settings into the branch's checkout, as far as they lie in files.
 pub(super) async fn overlay(scratch: &Scratch, plan: &Plan) -> Result<(), Halt> {
-    let (tree, files) = (scratch.tree(), plan.overlay.clone());
+    let (tree, files) = (scratch.tree(), plan.overlay().to_vec());
     let put = tokio::task::spawn_blocking(move || {
         for (file, text) in files {
             // The file itself, never what it links to.
@@ -213,8 +213,8 @@ pub(super) async fn overlay(scratch: &Scratch, plan: &Plan) -> Result<(), Halt> 
         }
         Ok(())
     });
-    let put = put.await.map_err(|error| format!("the branch's coverage settings were not put in place: {error}"))?;
-    put.map_err(|error| Halt::CouldNotRun(format!("the branch's coverage settings could not be put in place: {error}")))
+    let put = put.await.map_err(|error| format!("base's coverage settings were not put in place: {error}"))?;
+    put.map_err(|error| Halt::CouldNotRun(format!("base's coverage settings could not be put in place: {error}")))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The coverage gate: did line coverage of the caught-up head fall?
 //!
 //! Owns the way from a subject to a verdict: measure (or take what the tests' own run measured), find what it is
-//! compared with, judge, say where it fell. Invariants: no tree is measured twice, but for the one repetition of a near
-//! miss; what was measured by another tool or configuration is never compared; what lands carries exactly what was
-//! measured on its tree. Refuses to touch the baseline: the store moves it with the landing.
+//! compared with, judge, say where it fell. Invariants: no tree is measured twice by the same settings, but for the one
+//! repetition of a near miss; the totals of another tool or other settings are never compared; what lands carries exactly what
+//! was measured on its tree. Refuses to touch the baseline: the store moves it with the landing.
 
+mod against;
 mod by_hand;
 mod charge;
 mod kept;
@@ -15,7 +16,7 @@ mod text;
 
 use std::sync::{Arc, OnceLock};
 
-use orch_domain::coverage::{Because, CoverageMode, Judgement, Landed, Mark, Measurement, Rebase, Totals, judge};
+use orch_domain::coverage::{Landed, Measurement, Rebase, Totals, rebase_of};
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, ToolVersion, Verdict};
 use orch_domain::ids::CommitSha;
@@ -30,6 +31,7 @@ pub(crate) use kept::{doomed, forget};
 pub(in crate::gates) use measure::{Bounds, Ran, line_of, run as run_line};
 pub(in crate::gates) use plan::{Plan, Planned, plan};
 
+use self::against::{Against, JudgedHead};
 use super::answer::{Cause, GateAnswer, GateSubject};
 use super::checks::tree_of;
 use super::conclude::{Evidence, Found, conclude, count, fenced, known, surroundings};
@@ -54,35 +56,22 @@ enum Outcome {
     Failed(String),
 }
 
-/// What the head is compared with.
-struct Basis {
-    totals: Totals,
-    /// Which commit that is.
-    sha: CommitSha,
-    /// Its lines, when they are still kept.
-    lines: Option<Arc<Measurement>>,
-    excluded: Option<u64>,
-    /// Base measured again: what the baseline may become.
-    floor: Option<Mark>,
-}
-
-/// What the head is held against.
-enum Against {
-    /// This.
-    Basis(Box<Basis>),
-    /// Nothing: there is no baseline, or the rule does not look at it.
-    Nothing,
-    /// Nothing, since base cannot have the settings by which the head was measured.
-    Incomparable,
-    /// Base, which would have to be measured first.
-    NotMeasured,
-}
-
-impl Against {
-    fn basis(&self) -> Option<&Basis> {
+impl Outcome {
+    /// Why nothing is measured.
+    fn why(self) -> String {
         match self {
-            Self::Basis(basis) => Some(basis),
-            Self::Nothing | Self::Incomparable | Self::NotMeasured => None,
+            Self::Measured(_) => "it was measured".to_owned(),
+            Self::NoReport(why) | Self::NotStarted(why) | Self::Red(why) | Self::Failed(why) => why,
+        }
+    }
+}
+
+impl From<Kept> for Outcome {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Measured(kept) => Self::Measured(kept),
+            Kept::NoReport(why) => Self::NoReport(why),
+            Kept::Red(findings) => Self::Red(findings),
         }
     }
 }
@@ -96,6 +85,8 @@ struct Gate<'c> {
     started: Timestamp,
     /// Base was measured for this, and stands for the baseline.
     by_hand: bool,
+    /// What the head has, as soon as that is known.
+    seen: OnceLock<Totals>,
 }
 
 /// Asks the gate about `subject.head`, which is caught up on `subject.base`. What was measured is left in the slot when
@@ -113,7 +104,9 @@ pub async fn run(ctx: &Context, subject: &GateSubject, no_tests: bool, slot: &Sl
     match planned {
         Planned::NotApplicable(why) => not_applicable(&site, &tree, &why, started).await,
         Planned::Measure(plan) => {
-            Gate { site, plan: *plan, tree, baseline, started, by_hand: false }.answer(slot).await
+            Gate { site, plan: *plan, tree, baseline, started, by_hand: false, seen: OnceLock::new() }
+                .answer(slot)
+                .await
         }
     }
 }
@@ -124,7 +117,7 @@ pub(crate) async fn measured_before(ctx: &Context, subject: &GateSubject, no_tes
     let (site, tree, planned) = find_out(ctx, subject, no_tests).await.ok()?;
     let Planned::Measure(plan) = planned else { return None };
     let baseline = ctx.store.baseline(&subject.repo).await.ok()?;
-    let gate = Gate { site, plan: *plan, tree, baseline, started: ctx.now(), by_hand: false };
+    let gate = Gate { site, plan: *plan, tree, baseline, started: ctx.now(), by_hand: false, seen: OnceLock::new() };
     let key = gate.key_of(&gate.plan, &gate.tree);
     let Kept::Measured(head) = find_fresh(ctx, &key).await? else { return None };
     let slot = Slot::default();
@@ -160,7 +153,7 @@ async fn find_out<'c>(
 }
 
 async fn not_applicable(site: &Site<'_>, tree: &CommitSha, why: &str, started: Timestamp) -> GateAnswer {
-    let evidence = evidence(site.ctx, &site.repo, tree, why, None);
+    let evidence = evidence(site.ctx, &site.repo, tree, (why, None), None);
     let text = format!("not applicable: {why}");
     conclude(site.ctx, site.subject, &evidence, Found::new(Verdict::Passed, text, started)).await
 }
@@ -183,7 +176,7 @@ fn evidence(
     ctx: &Context,
     repo: &RepoRuntime,
     tree: &CommitSha,
-    configuration: &str,
+    configuration: (&str, Option<&str>),
     baseline: Option<&Baseline>,
 ) -> Evidence {
     let against = baseline.map(|baseline| (baseline.revision, baseline.totals));
@@ -201,7 +194,7 @@ impl Gate<'_> {
     }
 
     fn evidence(&self) -> Evidence {
-        evidence(self.ctx(), &self.site.repo, &self.tree, &self.plan.configuration, self.baseline.as_ref())
+        evidence(self.ctx(), &self.site.repo, &self.tree, self.plan.settings(), self.baseline.as_ref())
     }
 
     fn key_of(&self, plan: &Plan, tree: &CommitSha) -> String {
@@ -238,152 +231,91 @@ impl Gate<'_> {
     /// Whether what an earlier run let pass is still at hand, so that nothing has to run.
     async fn is_still_kept(&self, slot: &Slot) -> bool {
         let key = self.key_of(&self.plan, &self.tree);
-        let Some(Kept::Measured(head)) = find_fresh(self.ctx(), &key).await else { return false };
-        let against = match self.against(&head, false).await {
-            Ok(Against::NotMeasured) | Err(_) => return false,
-            Ok(against) => against,
-        };
-        let judged = self.judge(head.coverage.totals(), &against);
-        self.leave(slot, &head, &judged, against.basis());
-        judged.passes()
+        let Some(Kept::Measured(own)) = find_fresh(self.ctx(), &key).await else { return false };
+        let Ok(Some(judged)) = self.judged(own, false).await else { return false };
+        self.leave(slot, &judged);
+        judged.judgement.passes()
     }
 
     /// From a measurement to a verdict with all that the report says.
     async fn find(&self, slot: &Slot) -> Result<(Found, Cause), Halt> {
-        let head = match self.measured(&self.site.subject.head, &self.tree, &self.plan, false).await? {
-            Outcome::Measured(head) => head,
+        let own = match self.measured(&self.site.subject.head, &self.tree, &self.plan, false).await? {
+            Outcome::Measured(own) => own,
             Outcome::NotStarted(why) => return Ok((self.not_started(&why).await?, Cause::None)),
             Outcome::NoReport(why) => {
                 let text = format!("the tests ran, and {why}\n\n{}", text::no_report(&self.plan));
-                return Ok((self.found(Verdict::Failed, text), Cause::None));
+                return Ok((self.with_drift(self.found(Verdict::Failed, text)).await, Cause::None));
             }
-            Outcome::Red(findings) => return self.red(&findings).await,
+            Outcome::Red(findings) => {
+                let (found, cause) = self.red(&findings).await?;
+                return Ok((self.with_drift(found).await, cause));
+            }
             Outcome::Failed(text) => return Ok((self.found(Verdict::Failed, text), Cause::None)),
         };
-        let against = self.against(&head, true).await?;
-        let judged = self.judge(head.coverage.totals(), &against);
-        let (head, judged, again) = match judged.close {
-            false => (head, judged, None),
-            true => self.once_more(head, judged, &against).await?,
+        let _ = self.seen.set(own.coverage.totals());
+        let judged = self.judged(own, true).await?;
+        let judged = judged.ok_or_else(|| "what the head is held against was not found".to_owned())?;
+        let (judged, again) = match judged.judgement.close {
+            false => (judged, None),
+            true => self.once_more(judged).await?,
         };
-        let mut found = self.say(&head, &judged, against.basis(), again).await?;
-        if matches!(against, Against::Incomparable) {
-            found.warnings.push(text::incomparable(&self.plan));
-        }
-        self.leave(slot, &head, &judged, against.basis());
+        let mut found = self.say(&judged, again).await?;
+        found.warnings.extend(judged.warnings.iter().cloned());
+        self.leave(slot, &judged);
         Ok((found, Cause::None))
     }
 
-    fn judge(&self, head: Totals, against: &Against) -> Judgement {
-        let totals = against.basis().map(|basis| basis.totals);
-        let judged = judge(&self.site.repo.settings.coverage.policy, head, totals);
-        match against {
-            Against::Incomparable => judged.without_comparison(),
-            Against::Basis(_) | Against::Nothing | Against::NotMeasured => judged,
+    /// With what the branch changes about its tests: where there are no numbers, that is the likeliest cause.
+    async fn with_drift(&self, mut found: Found) -> Found {
+        found.notes.extend(self.drift().await);
+        found
+    }
+
+    async fn drift(&self) -> Vec<String> {
+        let subject = self.site.subject;
+        let Some(base) = &subject.base else { return Vec::new() };
+        match command::drift(&self.site.git, base, &subject.head).await {
+            Ok(drift) => drift,
+            Err(error) => vec![format!("what the branch changed about its tests is not known: {error}")],
         }
     }
 
     fn found(&self, verdict: Verdict, text: String) -> Found {
         let body = format!("{}{}\n", text::command(&self.plan), fenced(&text));
-        Found { body, notes: self.plan.remarks(), ..Found::new(verdict, text, self.started) }
+        let seen = self.seen.get().filter(|_| verdict != Verdict::Passed);
+        let counts = seen.map(|now| vec![count("covered", now.covered()), count("total", now.total())]);
+        let notes = text::settings(&self.plan, None).into_iter().collect();
+        Found { body, notes, counts: counts.unwrap_or_default(), ..Found::new(verdict, text, self.started) }
     }
 
     /// Leaves what lands with the change.
-    fn leave(&self, slot: &Slot, head: &Measurement, judged: &Judgement, basis: Option<&Basis>) {
-        if !judged.passes() {
+    fn leave(&self, slot: &Slot, judged: &JudgedHead) {
+        if !judged.judgement.passes() {
             return;
         }
-        let by_removal = judged.by_removal();
-        let floor = basis.and_then(|basis| basis.floor.clone());
-        let rebase = self.baseline.as_ref().filter(|_| floor.is_some() || by_removal).map(|baseline| Rebase {
-            because: if floor.is_some() { Because::MeasuredAgain } else { Because::Removal },
-            revision: baseline.revision,
-            floor: floor.filter(|_| !by_removal),
-        });
+        let standing = self.baseline.as_ref().map(Baseline::standing);
+        let floor = judged.against.basis().and_then(|basis| basis.floor.clone());
+        let rebase = rebase_of(standing.as_ref(), &judged.judgement, floor);
         // A slot is one run's.
-        let _ = slot.set(landed(head, self.key_of(&self.plan, &self.tree), rebase));
-    }
-
-    /// What the head is held against: the baseline's own measurement, or base, measured again where the baseline was
-    /// measured by another tool or configuration, as far as the rule needs it. Without `may_run` only what is kept counts.
-    async fn against(&self, head: &Measurement, may_run: bool) -> Result<Against, Halt> {
-        let Some(baseline) = &self.baseline else { return Ok(Against::Nothing) };
-        if baseline.measured_by.as_ref().is_none_or(|by| *by == head.about.measured_by) {
-            let lines = match &baseline.measurement {
-                Some(key) => kept::find(self.ctx(), key, None).await,
-                None => None,
-            };
-            let lines = match lines {
-                Some(Kept::Measured(lines))
-                    if lines.coverage.totals() == baseline.totals && named::comparable(&lines, head) =>
-                {
-                    Some(lines)
-                }
-                _ => None,
-            };
-            let (totals, sha, excluded) = (baseline.totals, baseline.sha.clone(), baseline.excluded);
-            return Ok(Against::Basis(Box::new(Basis { totals, sha, lines, excluded, floor: None })));
-        }
-        // By the absolute rule nobody has to know what base has.
-        if self.site.repo.settings.coverage.policy.mode == CoverageMode::Absolute {
-            return Ok(Against::Nothing);
-        }
-        // Two labels on one measurement would compare what is not alike.
-        if !self.plan.is_comparable() {
-            return Ok(Against::Incomparable);
-        }
-        let base = self.site.subject.rules_at();
-        let tree = tree_of(&self.site.git, base).await.map_err(|error| error.to_string())?;
-        let plan = self.plan.for_base();
-        let before = match may_run {
-            true => self.measured(base, &tree, &plan, false).await?,
-            false => match find_fresh(self.ctx(), &self.key_of(&plan, &tree)).await {
-                Some(Kept::Measured(before)) => Outcome::Measured(before),
-                _ => return Ok(Against::NotMeasured),
-            },
-        };
-        let now = head.coverage.totals();
-        let way_out = format!(
-            "the baseline was measured by another tool or configuration, so base {} was to be measured again; mend that, or set the baseline by hand; the head has {now} (`orch baseline set --repo {} --covered {} --total {} --reason ...`)",
-            base.short(),
-            self.site.subject.repo,
-            now.covered(),
-            now.total()
-        );
-        let before = match before {
-            Outcome::Measured(before) if before.about.measured_by == head.about.measured_by => before,
-            Outcome::Measured(before) => {
-                let (one, other) = (text::tool(&head.about), text::tool(&before.about));
-                return Err(Halt::CouldNotRun(format!("head was measured by {one}, base by {other}; {way_out}")));
-            }
-            Outcome::NoReport(why) | Outcome::NotStarted(why) | Outcome::Red(why) | Outcome::Failed(why) => {
-                return Err(Halt::CouldNotRun(format!("{way_out}: {why}")));
-            }
-        };
-        let totals = before.coverage.totals();
-        let mark = Mark { totals, sha: base.clone(), measurement: self.key_of(&plan, &tree) };
-        let excluded = before.coverage.excluded;
-        let basis = Basis { totals, sha: base.clone(), lines: Some(before), excluded, floor: Some(mark) };
-        Ok(Against::Basis(Box::new(basis)))
+        let _ = slot.set(landed(&judged.head, self.key_of(&judged.plan, &self.tree), rebase));
     }
 
     /// What is known about a commit's tree, or what a run finds out now. `anew`: whatever is known.
     async fn measured(&self, sha: &CommitSha, tree: &CommitSha, plan: &Plan, anew: bool) -> Result<Outcome, Halt> {
         let key = self.key_of(plan, tree);
-        match find_fresh(self.ctx(), &key).await.filter(|_| !anew) {
-            Some(Kept::Measured(kept)) => return Ok(Outcome::Measured(kept)),
-            Some(Kept::NoReport(why)) => return Ok(Outcome::NoReport(why)),
-            Some(Kept::Red(findings)) => return Ok(Outcome::Red(findings)),
-            None => {}
+        if let Some(kept) = find_fresh(self.ctx(), &key).await.filter(|_| !anew) {
+            return Ok(kept.into());
         }
+        // Of the head by its own settings a red run is the tests' matter, and is asked for again.
+        let keeps_red = *sha != self.site.subject.head || !plan.overlay().is_empty();
         let scratch = self.site.scratch()?;
         let ran = async {
             self.site.check_out(&scratch, sha).await?;
             if let Some(broken) = self.site.set_up(&scratch, sha).await? {
                 return Ok(Err(format!("{}\n\n{}", broken.text, broken.tail)));
             }
-            if *sha != self.site.subject.head {
-                measure::overlay(&scratch, plan).await?;
+            if let Err(Halt::CouldNotRun(why)) = measure::overlay(&scratch, plan).await {
+                return Ok(Err(why));
             }
             run_line(&self.site, &scratch, plan, sha, "coverage", None, Bounds::default()).await.map(Ok)
         };
@@ -400,7 +332,7 @@ impl Gate<'_> {
             Judged::Passed { .. } => {}
             Judged::Failed { why } => {
                 let findings = ran.shown.findings(&plan.measuring.line, sha, &why);
-                if *sha != self.site.subject.head {
+                if keeps_red {
                     put(self.ctx(), &key, &Kept::Red(findings.clone())).await;
                 }
                 return Ok(Outcome::Red(findings));
@@ -425,60 +357,45 @@ impl Gate<'_> {
     }
 
     /// A near miss is measured once more, and the better one counts.
-    async fn once_more(
-        &self,
-        first: Arc<Measurement>,
-        judged: Judgement,
-        against: &Against,
-    ) -> Result<(Arc<Measurement>, Judgement, Option<String>), Halt> {
-        let one = first.coverage.totals();
-        let ran = match self.measured(&self.site.subject.head, &self.tree, &self.plan, true).await {
+    async fn once_more(&self, first: JudgedHead) -> Result<(JudgedHead, Option<String>), Halt> {
+        let one = first.head.coverage.totals();
+        let ran = match self.measured(&self.site.subject.head, &self.tree, &first.plan, true).await {
             // What the first run found stands, and it is the one exception: no retry may run it again.
             Err(Halt::CouldNotRun(why)) => Outcome::NotStarted(why),
             ran => ran?,
         };
         let second = match ran {
-            Outcome::Measured(second) if second.about.measured_by == first.about.measured_by => second,
+            Outcome::Measured(second) if second.about.measured_by == first.head.about.measured_by => second,
             Outcome::Measured(_) => {
-                return Ok((first, judged, Some(text::no_second(one, "by another tool than the first time"))));
+                return Ok((first, Some(text::no_second(one, "by another tool than the first time"))));
             }
-            Outcome::NoReport(why) | Outcome::NotStarted(why) | Outcome::Red(why) | Outcome::Failed(why) => {
-                let why = orch_domain::task::first_line(&why);
-                return Ok((first, judged, Some(text::no_second(one, why))));
+            other => {
+                let why = other.why();
+                return Ok((first, Some(text::no_second(one, orch_domain::task::first_line(&why)))));
             }
         };
         let other = second.coverage.totals();
         let note = Some(text::twice(one, other));
         if !other.is_above(one) {
-            return Ok((first, judged, note));
+            return Ok((first, note));
         }
-        put(self.ctx(), &self.key_of(&self.plan, &self.tree), &Kept::Measured(second.clone())).await;
-        let judged = self.judge(other, against);
-        Ok((second, judged, note))
+        put(self.ctx(), &self.key_of(&first.plan, &self.tree), &Kept::Measured(second.clone())).await;
+        let judgement = self.judgement(&second, first.own.as_deref(), &first.against).await?;
+        Ok((JudgedHead { head: second, judgement, ..first }, note))
     }
 
     /// The verdict's text, counts and report.
-    async fn say(
-        &self,
-        head: &Measurement,
-        judged: &Judgement,
-        basis: Option<&Basis>,
-        again: Option<String>,
-    ) -> Result<Found, Halt> {
-        let subject = self.site.subject;
+    async fn say(&self, judged: &JudgedHead, again: Option<String>) -> Result<Found, Halt> {
+        let JudgedHead { head, own, against, judgement, plan, .. } = judged;
+        let (subject, basis) = (self.site.subject, against.basis());
         let mut notes: Vec<String> = again.into_iter().collect();
-        notes.extend(self.plan.remarks());
-        let named = self.compare(head, judged, basis).await;
+        notes.extend(text::settings(&self.plan, own.as_ref().map(|own| own.coverage.totals())));
+        let named = self.compare(judged).await;
         let compared = &named.compared;
         notes.extend(named.troubles.iter().cloned());
         notes.extend(text::vanished(compared));
         notes.extend(text::unmapped(compared));
-        if let Some(base) = &subject.base {
-            match command::drift(&self.site.git, base, &subject.head).await {
-                Ok(drift) => notes.extend(drift),
-                Err(error) => notes.push(format!("what the branch changed about its tests is not known: {error}")),
-            }
-        }
+        notes.extend(self.drift().await);
         let now = head.coverage.totals();
         let before = basis.map(|basis| (basis.totals, basis.excluded));
         notes.extend(text::excluded(head.coverage.excluded, before.and_then(|(_, excluded)| excluded)));
@@ -486,7 +403,7 @@ impl Gate<'_> {
         if self.by_hand && basis.is_some() {
             notes.push("asked by hand: base was measured, and stands for the baseline".to_owned());
         }
-        if judged.by_removal() {
+        if judgement.by_removal() {
             notes.push("passed by the removal rule: the landing sets the baseline anew".to_owned());
         }
         if basis.is_some_and(|basis| basis.floor.is_some()) {
@@ -495,10 +412,10 @@ impl Gate<'_> {
                     .to_owned(),
             );
         }
-        let verdict = if judged.passes() { Verdict::Passed } else { Verdict::Failed };
+        let verdict = if judgement.passes() { Verdict::Passed } else { Verdict::Failed };
         let text = match verdict {
-            Verdict::Passed => judged.text(),
-            _ => text::findings(judged, &named, &notes, (&subject.head, subject.rules_at())),
+            Verdict::Passed => judgement.text(),
+            _ => text::findings(judgement, &named, &notes, (&subject.head, subject.rules_at())),
         };
         let policy = &self.site.repo.settings.coverage.policy;
         let known = |name: &str, value: Option<u64>| value.map(|value| count(name, value));
@@ -507,6 +424,12 @@ impl Gate<'_> {
         counts.extend(known("baseline_total", before.map(|(totals, _)| totals.total())));
         counts.extend(known("excluded", head.coverage.excluded));
         counts.extend(known("baseline_excluded", before.and_then(|(_, excluded)| excluded)));
+        if let Against::Lines(lines) = against {
+            let (after, before) = (lines.alike.after, lines.alike.before);
+            counts.extend([count("alike_covered", after.covered()), count("alike_total", after.total())]);
+            counts
+                .extend([count("alike_before_covered", before.covered()), count("alike_before_total", before.total())]);
+        }
         counts.extend([
             count("files", head.coverage.files.len() as u64),
             count("added_covered", compared.added.covered()),
@@ -516,9 +439,13 @@ impl Gate<'_> {
         ]);
         let tools = vec![
             ToolVersion { name: head.about.format.to_string(), version: text::tool(&head.about) },
-            ToolVersion { name: "coverage-configuration".to_owned(), version: self.plan.configuration.clone() },
+            ToolVersion { name: "coverage-configuration".to_owned(), version: plan.configuration().to_owned() },
         ];
-        let body = text::body(&self.plan, judged, now, basis.map(|basis| (basis.totals, &basis.sha)), &named);
+        let (shown, before) = match against.compared(now) {
+            Some((now, before, sha)) => (now, Some((before, sha))),
+            None => (now, None),
+        };
+        let body = text::body(plan, judgement, shown, before, &named);
         Ok(Found { counts, tools, notes, body, ..Found::new(verdict, text, self.started) })
     }
 }

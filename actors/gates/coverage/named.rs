@@ -2,17 +2,18 @@
 //!
 //! Owns the choice of what the lines are compared with. The baseline is what the share is held to; it may be of an old
 //! commit, or of none. What a change lost is what main had: so a refusal names the lines of what landed last, where those
-//! are kept, and the baseline's where those say more. Invariant: only measurements by the same tool and configuration
-//! are compared line by line. Refuses to judge.
+//! are kept, and the baseline's where those say more. Invariant: measurements by another tool or other settings are compared
+//! line by line only where the head was judged so. Refuses to judge.
 
 use std::sync::Arc;
 
 use orch_adapters::git::ChangedLines;
-use orch_domain::coverage::{Comparison, Judgement, Measurement};
+use orch_domain::coverage::{Comparison, Measurement};
 use orch_domain::ids::CommitSha;
 
+use super::Gate;
+use super::against::{Against, JudgedHead};
 use super::kept::{self, Kept};
-use super::{Basis, Gate};
 
 /// What there is to name.
 #[derive(Default)]
@@ -26,12 +27,17 @@ pub(super) struct Named {
 
 impl Gate<'_> {
     /// Where it changed, as far as the lines of both sides are at hand; and what is not.
-    pub(super) async fn compare(&self, head: &Measurement, judged: &Judgement, basis: Option<&Basis>) -> Named {
+    pub(super) async fn compare(&self, judged: &JudgedHead) -> Named {
         let mut named = Named::default();
-        let lines = basis.and_then(|basis| Some((basis.sha.clone(), basis.lines.clone()?)));
+        let (head, basis) = (&judged.head, judged.against.basis());
+        let lines = match &judged.against {
+            Against::Basis(basis) => basis.lines.clone().map(|lines| (basis.sha.clone(), lines)),
+            Against::Lines(lines) => Some((lines.since.clone(), lines.before.clone())),
+            Against::Nothing => None,
+        };
         // Base measured again is main already.
         let main = match basis {
-            Some(basis) if !judged.passes() && basis.floor.is_none() => self.landed_last(head).await,
+            Some(basis) if !judged.judgement.passes() && basis.floor.is_none() => self.landed_last(head).await,
             _ => None,
         };
         for (since, before) in main.into_iter().chain(lines) {
@@ -55,7 +61,8 @@ impl Gate<'_> {
             let text = "which lines were covered before is not kept: only totals are compared";
             named.troubles.push(text.to_owned());
         }
-        self.with_added(head, named).await
+        // What the branch brings may count by its own settings alone.
+        self.with_added(judged.own.as_ref().unwrap_or(head), named).await
     }
 
     async fn with_added(&self, head: &Measurement, mut named: Named) -> Named {
@@ -85,7 +92,7 @@ impl Gate<'_> {
         }
     }
 
-    async fn changed(&self, since: &CommitSha) -> Result<ChangedLines, String> {
+    pub(super) async fn changed(&self, since: &CommitSha) -> Result<ChangedLines, String> {
         self.site.git.changed_lines(since, &self.site.subject.head).await.map_err(|error| error.to_string())
     }
 }

@@ -1,15 +1,17 @@
 //! How coverage is measured for one subject: which command, by which configuration.
 //!
-//! Owns the order: the operator's settings, else what the files of base name. Invariants: coverage.py's settings are
-//! base's, whatever the branch changed; what cannot be held to base is the branch's own and named; a plan is labelled with
-//! what is in force where it is run, so two measurements under equal labels are comparable. Refuses to run anything.
+//! Owns the order: the operator's settings, else what the files of base name. A branch is judged by base's settings: where it
+//! changes what its files say about coverage, it is measured twice, once as it is (its own plan: what its tests run by, and
+//! what main will be measured by when it has landed) and once with base's settings put in place (the held plan). Invariants:
+//! a plan is labelled with what is in force where it is run, so two measurements under equal labels are comparable.
+//! Refuses to run anything.
 
 use std::collections::BTreeSet;
 
 use orch_adapters::git::{FileAt, GitError, RepoGit};
-use orch_domain::coverage::Format;
 use orch_domain::coverage::configuration::{self, Part, Sort};
-use orch_domain::coverage::rules::{self, By, Measuring, Wanted};
+use orch_domain::coverage::rules::{self, Measuring, Wanted};
+use orch_domain::coverage::{Format, held};
 use orch_domain::ids::CommitSha;
 use orch_domain::names::{RepoName, RepoPath};
 use orch_domain::policy::pin_hash;
@@ -30,17 +32,26 @@ pub(in crate::gates) struct Plan {
     pub(super) report: Option<RepoPath>,
     /// Longest run, when it is another than the tests'.
     pub(super) limit: Option<Millis>,
-    /// Hash of line, report and configuration in force on the head.
-    pub(in crate::gates) configuration: String,
-    /// The same for base, when it is measured for this head.
-    of_base: String,
-    /// coverage.py's settings at base, empty where it has none: file name and text. `None`: the command goes elsewhere
-    /// before it starts the tool, which then reads other files.
-    pub(super) python: Option<(String, String)>,
-    /// Tools' own settings that the branch has otherwise: they are put into base's checkout when base is measured again.
-    pub(super) overlay: Vec<(String, Option<String>)>,
+    /// By which settings.
+    by: By,
+    /// The same with base's settings, where the branch has others.
+    held: Option<Box<By>>,
     /// Files whose part about coverage the branch changes.
-    pub(super) changed: Vec<(String, Sort)>,
+    pub(super) changed: Vec<String>,
+    /// Those of them in which base's word cannot be written.
+    unheld: Vec<String>,
+}
+
+/// Settings, and by what means they are in force.
+#[derive(Clone, Debug)]
+struct By {
+    /// Hash of line, report and settings.
+    configuration: String,
+    /// coverage.py's settings, empty where there are none: file name and text. `None`: the command goes elsewhere before it
+    /// starts the tool, which then reads other files.
+    python: Option<(String, String)>,
+    /// Files that are put into the checkout; without a text they are taken out of it.
+    overlay: Vec<(String, Option<String>)>,
 }
 
 /// What comes of looking.
@@ -65,7 +76,7 @@ pub(in crate::gates) async fn plan(
     let setting = settings.command.as_deref();
     let wanted = with_files_at(git, base, |files| rules::wanted(setting, files, has_src, &packages)).await?;
     let measuring = match wanted {
-        Wanted::Run(measuring) if no_tests && measuring.by == By::Detected => {
+        Wanted::Run(measuring) if no_tests && measuring.by == rules::By::Detected => {
             let way = "name a command in `commands.coverage` to have coverage measured nevertheless";
             let why = format!("tests are switched off, and what would measure runs them ({}); {way}", measuring.why);
             return Ok(Planned::NotApplicable(why));
@@ -84,29 +95,59 @@ pub(in crate::gates) async fn plan(
     let at_base = with_any_files_at(git, base, odd, |files| configuration::in_force(files)).await?;
     let at_head = with_any_files_at(git, head, odd, |files| configuration::in_force(files)).await?;
     let changed = configuration::changed(&at_base, &at_head);
-    let python = match measuring.by == By::Line && goes_elsewhere(&measuring.line) {
-        true => None,
+    let label = |in_force: &[Part]| {
+        let mut parts = in_force.to_vec();
+        parts.sort();
+        pin_hash(&(&measuring.line, &settings.report, parts))
+    };
+    let by = |at: &[Part], python| By { configuration: label(at), python, overlay: Vec::new() };
+    let elsewhere = measuring.by == rules::By::Line && goes_elsewhere(&measuring.line);
+    let of_base = by(&at_base, python_at(git, base, elsewhere).await?);
+    let mut unheld = Vec::new();
+    let (own, held) = match changed.is_empty() {
+        true => (of_base, None),
         false => {
-            let own = with_files_at(git, base, |files| configuration::python_rules(files)).await?;
-            // Without any, an empty file is what keeps the branch's from being read.
-            Some(own.map_or_else(|| (".coveragerc".to_owned(), String::new()), |(file, text)| (file.to_owned(), text)))
+            let in_files = |sort| elsewhere || sort != Sort::Python;
+            let files: Vec<_> = changed.iter().filter(|(_, sort)| in_files(*sort)).cloned().collect();
+            let overlay = put_back(git, (base, head), &at_base, &files, &mut unheld).await?;
+            (by(&at_head, python_at(git, head, elsewhere).await?), Some(Box::new(By { overlay, ..of_base })))
         }
     };
-    let own = changed.iter().filter(|(_, sort)| *sort == Sort::Own).map(|(file, _)| file);
-    let of_head = |file: &String| at_head.iter().find(|part| part.file == *file).map(|part| part.text.clone());
-    let overlay = own.map(|file| (file.clone(), of_head(file))).collect();
-    let label = |in_force: Vec<Part>| pin_hash(&(&measuring.line, &settings.report, in_force));
-    Ok(Planned::Measure(Box::new(Plan {
-        configuration: label(configuration::measured_with(&at_base, &at_head)),
-        of_base: label(configuration::measured_again_with(&at_base, &at_head)),
-        measuring,
-        runs_tests: settings.runs_tests,
-        report: settings.report.clone(),
-        limit: settings.limit,
-        python,
-        overlay,
-        changed,
-    })))
+    let mut changed: Vec<String> = changed.into_iter().map(|(file, _)| file).collect();
+    changed.dedup();
+    let (runs_tests, report, limit) = (settings.runs_tests, settings.report.clone(), settings.limit);
+    Ok(Planned::Measure(Box::new(Plan { measuring, runs_tests, report, limit, by: own, held, changed, unheld })))
+}
+
+/// coverage.py's settings at a commit, as they are put in force there. Without any, an empty file keeps others from being
+/// read.
+async fn python_at(git: &RepoGit, at: &CommitSha, elsewhere: bool) -> Result<Option<(String, String)>, GitError> {
+    if elsewhere {
+        return Ok(None);
+    }
+    let own = with_files_at(git, at, |files| configuration::python_rules(files)).await?;
+    Ok(Some(own.map_or_else(|| (".coveragerc".to_owned(), String::new()), |(file, text)| (file.to_owned(), text))))
+}
+
+/// What is to be put into the head's checkout for base's word to hold there.
+async fn put_back(
+    git: &RepoGit,
+    (base, head): (&CommitSha, &CommitSha),
+    at_base: &[Part],
+    changed: &[(String, Sort)],
+    unheld: &mut Vec<String>,
+) -> Result<Vec<(String, Option<String>)>, GitError> {
+    let mut overlay = Vec::new();
+    for (file, sort) in changed {
+        let said = at_base.iter().find(|part| part.file == *file && part.sort == *sort);
+        let before = with_files_at(git, base, |files| files(file)).await?;
+        let now = with_files_at(git, head, |files| files(file)).await?;
+        match held((file, *sort), said.map(|part| part.text.as_str()), before.as_deref(), now.as_deref()) {
+            Ok(text) => overlay.push((file.clone(), text)),
+            Err(_) => unheld.push(file.clone()),
+        }
+    }
+    Ok(overlay)
 }
 
 /// Whether a shell line works in another folder than the top of the checkout.
@@ -116,48 +157,58 @@ fn goes_elsewhere(line: &str) -> bool {
 }
 
 impl Plan {
+    /// Hash of line, report and settings in force.
+    pub(in crate::gates) fn configuration(&self) -> &str {
+        &self.by.configuration
+    }
+
+    /// What a verdict by this plan stands on.
+    pub(super) fn settings(&self) -> (&str, Option<&str>) {
+        (&self.by.configuration, self.held.as_ref().map(|by| by.configuration.as_str()))
+    }
+
+    /// coverage.py's settings, as they are put in force.
+    pub(super) fn python(&self) -> Option<&(String, String)> {
+        self.by.python.as_ref()
+    }
+
+    /// Files that are put into the checkout; without a text they are taken out of it.
+    pub(super) fn overlay(&self) -> &[(String, Option<String>)] {
+        &self.by.overlay
+    }
+
     /// Under which key a measurement of a tree is kept.
     pub(in crate::gates) fn key(&self, repo: &RepoName, tree: &CommitSha, surroundings: &str) -> String {
-        pin_hash(&("coverage", repo, tree, &self.configuration, surroundings))
+        pin_hash(&("coverage", repo, tree, &self.by.configuration, surroundings))
     }
 
     /// By what something was measured: equal ones are comparable.
     pub(super) fn measured_by(&self, format: Format, tool: Option<&str>) -> String {
-        pin_hash(&(format, tool, &self.configuration))
+        pin_hash(&(format, tool, &self.by.configuration))
     }
 
-    /// The same for base, measured for this head, under the label of what is in force there.
+    /// How base is measured: by its own settings.
     pub(super) fn for_base(&self) -> Self {
-        Self { configuration: self.of_base.clone(), ..self.clone() }
+        let by = self.held.as_deref().unwrap_or(&self.by);
+        self.with(By { overlay: Vec::new(), ..by.clone() })
     }
 
-    /// Whether base can be measured by the same settings as the head.
-    pub(super) fn is_comparable(&self) -> bool {
-        self.configuration == self.of_base
+    /// How the head is measured by base's settings, where it has others. `Err`: which files stand in the way.
+    pub(super) fn held(&self) -> Option<Result<Self, String>> {
+        let by = self.held.as_deref()?;
+        Some(match self.unheld.is_empty() {
+            true => Ok(self.with(by.clone())),
+            false => Err(format!("they cannot be written into {}", self.unheld.join(", "))),
+        })
     }
 
-    /// Files in which the branch says something else about coverage than base, and which cannot be put into base.
-    pub(super) fn apart(&self) -> String {
-        self.named(Sort::Shared).unwrap_or_default()
+    fn with(&self, by: By) -> Self {
+        Self { by, held: None, ..self.clone() }
     }
 
-    fn named(&self, sort: Sort) -> Option<String> {
-        let files: Vec<&str> = self.changed.iter().filter(|(_, s)| *s == sort).map(|(file, _)| file.as_str()).collect();
-        (!files.is_empty()).then(|| files.join(", "))
-    }
-
-    /// What the branch changes about coverage, a line each, for the reviewer.
-    pub(super) fn remarks(&self) -> Vec<String> {
-        let named = |sort: Sort| self.named(sort);
-        let python = named(Sort::Python)
-            .map(|files| format!("the branch changes coverage settings ({files}); it was measured with base's"));
-        let own = named(Sort::Own).map(|files| {
-            format!("the branch changes coverage settings ({files}); base was measured again with the same ones")
-        });
-        let shared = named(Sort::Shared).map(|files| {
-            format!("the branch changes what its tests or scripts say about coverage ({files}); that cannot be held to base's")
-        });
-        [python, own, shared].into_iter().flatten().collect()
+    /// Files in which the branch says something else about coverage than base, in words.
+    pub(super) fn changes(&self) -> Option<String> {
+        (!self.changed.is_empty()).then(|| self.changed.join(", "))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use orch_domain::coverage::{About, Comparison, FileDelta, Judgement, Totals, percent, percent_pair};
 use orch_domain::ids::CommitSha;
+use orch_domain::names::RepoPath;
 
 use super::named::Named;
 use super::plan::Plan;
@@ -31,12 +32,37 @@ pub(super) fn no_second(one: Totals, why: &str) -> String {
     format!("a near miss ({one}) was to be measured once more, which gave nothing: {why}")
 }
 
-/// Why nothing was compared, for people.
-pub(super) fn incomparable(plan: &Plan) -> String {
+/// What the branch changes about coverage, for the reviewer. `own`: what it has by its own settings, where it was judged by
+/// base's.
+pub(super) fn settings(plan: &Plan, own: Option<Totals>) -> Option<String> {
+    let files = plan.changes()?;
+    let judged = own.map_or_else(String::new, |own| {
+        format!("; it was judged by base's, and has {} ({own}) by its own, which hold once it has landed", percent(own))
+    });
+    Some(format!("the branch changes coverage settings ({files}){judged}"))
+}
+
+/// Why only the minimum held, for people.
+pub(super) fn unheld(plan: &Plan, why: &str) -> String {
     format!(
-        "coverage was NOT compared with the baseline: it was measured by other settings, and base cannot be measured by those of the branch ({}); only the minimum held",
-        plan.apart()
+        "the branch changes coverage settings ({}), and base's could not measure it ({why}): it was measured by its own",
+        plan.changes().unwrap_or_default()
     )
+}
+
+/// Why totals were not compared, for people.
+pub(super) fn by_lines(why: &str) -> String {
+    format!(
+        "coverage was compared only in lines that both settings or tools count, and the baseline stays as it is: {why}"
+    )
+}
+
+/// Files that the settings of the branch do not count any more.
+pub(super) fn left_out(files: &[RepoPath]) -> String {
+    let named: Vec<&str> = files.iter().take(MOST_FILES).map(|path| path.as_str()).collect();
+    let more = files.len().saturating_sub(MOST_FILES);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("files are not measured any more although they are still there: {}{more}", named.join(", "))
 }
 
 /// What changed about excluded lines, if more are.

@@ -40,12 +40,18 @@ pub struct Change {
 
 impl Change {
     /// Whether it is known which lines are new and which were there before.
-    const fn is_mapped(&self) -> bool {
+    pub(super) const fn is_mapped(&self) -> bool {
         self.old.is_none() || self.hunks.is_some()
     }
 
+    /// Whether a line that was there before is not any more.
+    pub(super) fn took(&self, line: u32) -> bool {
+        let mut hunks = self.hunks.iter().flatten().filter(|hunk| hunk.old_lines > 0);
+        hunks.any(|hunk| hunk.old_start <= line && line - hunk.old_start < hunk.old_lines)
+    }
+
     /// The number that a line had before; `None`: it is new.
-    fn before(&self, line: u32) -> Option<u32> {
+    pub(super) fn before(&self, line: u32) -> Option<u32> {
         self.old.as_ref()?;
         let mut shift = 0_i64;
         for hunk in self.hunks.iter().flatten() {

@@ -37,7 +37,7 @@ const PROGRAMS: [(&str, &[&str]); 4] = [
     ("vite.config", &["js", "ts", "cjs", "mjs", "cts", "mts"]),
 ];
 
-/// Whose settings a part holds, and so by what means they can be held to base's.
+/// Whose settings a part holds, and so by what means base's can be put in force on a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sort {
@@ -45,7 +45,7 @@ pub enum Sort {
     Python,
     /// A file of a tool's own: can be put in place by itself.
     Own,
-    /// Lines of a file that is about other things too, or a program: cannot be changed from outside.
+    /// Lines of a file that is about other things too, or a program: only they are put back, as far as that can be done.
     Shared,
 }
 
@@ -76,26 +76,6 @@ pub fn in_force(files: Files<'_>) -> Vec<Part> {
     let programs = PROGRAMS.iter().flat_map(|(stem, endings)| endings.iter().map(move |end| format!("{stem}.{end}")));
     let known = PYTHON_FILES.into_iter().chain(OWN_FILES).chain(SHARED_FILES).map(str::to_owned).chain(programs);
     known.filter_map(|file| files(&file).map(|text| extract(&file, &text))).flatten().collect()
-}
-
-/// What is in force when a branch is measured: coverage.py's settings are base's; what cannot be held to base is the
-/// branch's own.
-#[must_use]
-pub fn measured_with(base: &[Part], head: &[Part]) -> Vec<Part> {
-    of(base, &[Sort::Python], head, &[Sort::Own, Sort::Shared])
-}
-
-/// What is in force when base is measured for that branch: its own, but for files that are put in place.
-#[must_use]
-pub fn measured_again_with(base: &[Part], head: &[Part]) -> Vec<Part> {
-    of(base, &[Sort::Python, Sort::Shared], head, &[Sort::Own])
-}
-
-fn of(base: &[Part], from_base: &[Sort], head: &[Part], from_head: &[Sort]) -> Vec<Part> {
-    let base = base.iter().filter(|part| from_base.contains(&part.sort));
-    let mut parts: Vec<Part> = base.chain(head.iter().filter(|part| from_head.contains(&part.sort))).cloned().collect();
-    parts.sort();
-    parts
 }
 
 /// Parts that differ between two commits, by file.
@@ -174,20 +154,24 @@ fn canonical(value: &Value) -> Option<String> {
 
 // ------------------------------------------------------------------------------------------------------------------ INI
 
-struct IniLine<'t> {
+pub(super) struct IniLine<'t> {
+    /// Which line of the text, from 0.
+    pub(super) at: usize,
     /// The section that it is in, or that it begins; empty before the first.
-    section: &'t str,
+    pub(super) section: &'t str,
     /// As it is written, without what is blank at its end.
-    text: &'t str,
+    pub(super) text: &'t str,
     /// Whether it goes on with the value above.
-    goes_on: bool,
+    pub(super) goes_on: bool,
+    /// Whether it begins a section.
+    pub(super) is_header: bool,
 }
 
 /// The lines that configparser would see: a header is `[name]` whatever follows it, and what is indented deeper than its
 /// option belongs to that option's value, brackets or not.
-fn lines_of(text: &str) -> impl Iterator<Item = IniLine<'_>> {
+pub(super) fn lines_of(text: &str) -> impl Iterator<Item = IniLine<'_>> {
     let (mut section, mut option) = ("", None);
-    text.lines().map(str::trim_end).filter_map(move |line| {
+    text.lines().map(str::trim_end).enumerate().filter_map(move |(at, line)| {
         let bare = line.trim_start();
         if bare.is_empty() || bare.starts_with(['#', ';']) {
             return None;
@@ -199,7 +183,7 @@ fn lines_of(text: &str) -> impl Iterator<Item = IniLine<'_>> {
             option = if header.is_some() { None } else { Some(indent) };
             section = header.unwrap_or(section);
         }
-        Some(IniLine { section, text: line, goes_on })
+        Some(IniLine { at, section, text: line, goes_on, is_header: option.is_none() })
     })
 }
 
@@ -209,21 +193,28 @@ fn sections(text: &str, wanted: impl Fn(&str) -> bool) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join("\n"))
 }
 
-/// Options of pytest that decide what is measured, or by which file. How it is reported, added up or limited is nothing
-/// that makes two measurements unlike.
-fn deciding(text: &str) -> Option<String> {
-    let mut words = text.split_whitespace().map(|word| word.trim_matches(['"', '\''])).peekable();
-    let mut kept = Vec::new();
+/// The words of pytest's options, those apart that decide what is measured, or by which file. How it is reported, added up
+/// or limited is nothing that makes two measurements unlike.
+pub(super) fn parted<'w>(words: impl Iterator<Item = &'w str>) -> (Vec<&'w str>, Vec<&'w str>) {
+    let bare = |word: &'w str| word.trim_matches(['"', '\'']);
+    let (mut deciding, mut others, mut words) = (Vec::new(), Vec::new(), words.peekable());
     while let Some(word) = words.next() {
-        let (option, value) = word.split_once('=').map_or((word, None), |(option, value)| (option, Some(value)));
+        let (option, value) =
+            bare(word).split_once('=').map_or((bare(word), None), |(option, value)| (option, Some(value)));
         if !matches!(option, "--cov" | "--cov-config" | "--no-cov") {
+            others.push(word);
             continue;
         }
-        kept.push(word);
+        deciding.push(bare(word));
         if value.is_none() && option != "--no-cov" {
-            kept.extend(words.next_if(|next| !next.starts_with('-')));
+            deciding.extend(words.next_if(|next| !bare(next).starts_with('-')).map(bare));
         }
     }
+    (deciding, others)
+}
+
+pub(super) fn deciding(text: &str) -> Option<String> {
+    let (kept, _) = parted(text.split_whitespace());
     (!kept.is_empty()).then(|| kept.join(" "))
 }
 
@@ -255,20 +246,27 @@ fn options_of(text: &str, wanted: impl Fn(&str) -> bool) -> Option<String> {
 
 // ----------------------------------------------------------------------------------------------------------- JavaScript
 
+/// Keys of `package.json` that are a coverage tool's settings.
+pub(super) const NODE_KEYS: [&str; 3] = ["c8", "nyc", "jest"];
+/// Scripts of `package.json` that may be what measures.
+pub(super) const NODE_SCRIPTS: [&str; 2] = ["test", "coverage"];
+
+/// A script, where it has to do with coverage.
+pub(super) fn measuring_script<'p>(package: &'p serde_json::Value, name: &str) -> Option<&'p str> {
+    let line = package.get("scripts")?.get(name)?.as_str()?;
+    ["c8", "nyc", "coverage"].iter().any(|word| line.contains(word)).then_some(line)
+}
+
 fn node_extract(text: &str) -> Option<String> {
     let Ok(package) = serde_json::from_str::<serde_json::Value>(text) else { return unreadable(text) };
     let mut parts = serde_json::Map::new();
-    for name in ["c8", "nyc", "jest"] {
+    for name in NODE_KEYS {
         if let Some(part) = package.get(name) {
             parts.insert(name.to_owned(), part.clone());
         }
     }
-    for name in ["test", "coverage"] {
-        let script = package.get("scripts").and_then(|scripts| scripts.get(name));
-        let about = script
-            .and_then(serde_json::Value::as_str)
-            .filter(|line| ["c8", "nyc", "coverage"].iter().any(|word| line.contains(word)));
-        if let Some(line) = about {
+    for name in NODE_SCRIPTS {
+        if let Some(line) = measuring_script(&package, name) {
             parts.insert(format!("scripts.{name}"), line.into());
         }
     }

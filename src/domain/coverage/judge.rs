@@ -95,8 +95,14 @@ pub enum Reason {
     },
     /// There is no baseline yet; the landing makes one.
     NoBaseline,
-    /// There is one, of other settings.
-    NotComparable,
+    /// The branch's own settings count nothing, although something is there to count.
+    NothingByOwn {
+        /// What the head has by base's settings.
+        held: Totals,
+    },
+    /// Of a head and a baseline that were measured by different settings or tools: what is found in the lines that both
+    /// count.
+    Alike(Box<Reason>),
     /// Not below the baseline.
     NotBelow {
         /// The head.
@@ -134,14 +140,16 @@ pub enum Reason {
 impl Reason {
     /// Whether it fails the gate.
     #[must_use]
-    pub const fn fails(&self) -> bool {
-        matches!(
-            self,
+    pub fn fails(&self) -> bool {
+        match self {
             Self::NothingLeft { .. }
-                | Self::NothingForMinimum { .. }
-                | Self::BelowMinimum { .. }
-                | Self::BelowBaseline { .. }
-        )
+            | Self::NothingForMinimum { .. }
+            | Self::NothingByOwn { .. }
+            | Self::BelowMinimum { .. }
+            | Self::BelowBaseline { .. } => true,
+            Self::Alike(inner) => inner.fails(),
+            _ => false,
+        }
     }
 
     /// Head and baseline as its sentence writes them, where it compares them.
@@ -153,6 +161,7 @@ impl Reason {
             Self::NotBelow { head, baseline } | Self::Removal { head, baseline } => {
                 Some(percent_pair(*head, *baseline))
             }
+            Self::Alike(inner) => inner.shares(),
             _ => None,
         }
     }
@@ -176,7 +185,10 @@ impl Reason {
                 format!("{} ({head}) is below the minimum of {} %", percent(*head), points(*min_bp))
             }
             Self::NoBaseline => "there is no baseline yet".to_owned(),
-            Self::NotComparable => "not compared with the baseline, which was measured by other settings".to_owned(),
+            Self::NothingByOwn { held } => {
+                format!("the branch's own settings count nothing, and by base's there are {}", held.total())
+            }
+            Self::Alike(inner) => format!("in lines that both settings count: {}", inner.text()),
             Self::NotBelow { head, baseline } => {
                 format!("{now} ({head}) is not below the baseline of {before} ({baseline})")
             }
@@ -213,14 +225,26 @@ impl Judgement {
         !self.reasons.iter().any(Reason::fails)
     }
 
-    /// The same where there is a baseline that the head cannot be compared with: only the absolute rule held.
+    /// The same for a branch that changes its own measurement: by its own settings it must count something, and must not
+    /// lose what both settings count, nor bring what is not covered. `held`: what it has by base's settings, by which it was
+    /// judged; `own`: by its own; `alike`: the baseline, and the head by its own settings, in what both count.
     #[must_use]
-    pub fn without_comparison(mut self) -> Self {
-        for reason in &mut self.reasons {
-            if *reason == Reason::NoBaseline {
-                *reason = Reason::NotComparable;
-            }
+    pub fn and_by_its_own(
+        mut self,
+        policy: &CoveragePolicy,
+        held: Totals,
+        own: Totals,
+        alike: Option<(Totals, Totals)>,
+    ) -> Self {
+        if own.total() == 0 && held.total() > 0 {
+            self.reasons.push(Reason::NothingByOwn { held });
         }
+        let alike = alike.filter(|(before, after)| before.total() > 0 && after.total() > 0);
+        let reason = alike.map(|(before, after)| against(policy, after, before));
+        if let Some(reason) = reason.filter(|reason| reason.fails() && policy.mode != CoverageMode::Absolute) {
+            self.reasons.push(Reason::Alike(Box::new(reason)));
+        }
+        self.close &= self.reasons.iter().filter(|reason| reason.fails()).count() <= 1;
         self
     }
 
@@ -277,6 +301,22 @@ pub fn judge(policy: &CoveragePolicy, head: Totals, baseline: Option<Totals>) ->
         None => {}
     }
     Judgement { reasons, close }
+}
+
+/// Judges a head that cannot be measured by the settings of what it is compared with: in the lines that both count.
+/// `before` is not empty.
+#[must_use]
+pub fn judge_alike(policy: &CoveragePolicy, head: Totals, before: Totals, after: Totals) -> Judgement {
+    let mut reasons = Vec::new();
+    if policy.mode == CoverageMode::Both {
+        reasons.push(absolute(policy, head));
+    }
+    let reason = match after.total() {
+        0 => Reason::NothingLeft { baseline: before },
+        _ => against(policy, after, before),
+    };
+    reasons.push(Reason::Alike(Box::new(reason)));
+    Judgement { reasons, close: false }
 }
 
 fn absolute(policy: &CoveragePolicy, head: Totals) -> Reason {

@@ -12,6 +12,7 @@ use crate::testcount::Counts;
 use crate::time::{Millis, Timestamp};
 
 mod edges;
+mod erosion;
 
 fn totals(covered: u64, total: u64) -> Totals {
     Totals::new(covered, total).expect("possible")
@@ -169,20 +170,43 @@ fn any_policy() -> impl Strategy<Value = CoveragePolicy> {
     })
 }
 
-proptest! {
-    #[test]
-    fn more_covered_lines_never_turn_a_pass_into_a_failure(
-        policy in any_policy(),
-        head in any_totals(),
-        baseline in proptest::option::of(any_totals()),
-        more in 1..1_000_u64,
-    ) {
-        let better = totals((head.covered() + more).min(head.total()), head.total());
-        if judge(&policy, head, baseline).passes() {
-            prop_assert!(judge(&policy, better, baseline).passes());
-        }
-    }
+type Passes = fn(&CoveragePolicy, Totals, Option<Totals>) -> bool;
 
+/// Whether more covered lines never turn a pass of that judge into a failure.
+fn more_never_fails(passes: Passes) -> Result<(), String> {
+    let config = ProptestConfig { failure_persistence: None, max_shrink_iters: 0, ..ProptestConfig::with_cases(4_000) };
+    let cases =
+        (any_policy(), any_totals(), proptest::option::of(any_totals()), prop_oneof![1..1_000_u64, 1..=MOST_LINES]);
+    let ran = proptest::test_runner::TestRunner::new(config).run(&cases, |(policy, head, baseline, more)| {
+        let better = totals((head.covered() + more).min(head.total()), head.total());
+        if passes(&policy, head, baseline) {
+            prop_assert!(passes(&policy, better, baseline));
+        }
+        Ok(())
+    });
+    ran.map_err(|error| error.to_string())
+}
+
+#[test]
+fn more_covered_lines_never_turn_a_pass_into_a_failure() {
+    more_never_fails(|policy, head, baseline| judge(policy, head, baseline).passes()).expect("it never does");
+    // What would be wrong is seen: the sides mixed up, a better share that is no equal one, numbers that do not fit.
+    let wrong: [(&str, Passes); 3] = [
+        ("mixed up", |policy, head, baseline| judge(policy, baseline.unwrap_or(head), baseline.map(|_| head)).passes()),
+        ("not better", |policy, head, baseline| {
+            judge(policy, head, baseline).passes() && !baseline.is_some_and(|baseline| head.is_above(baseline))
+        }),
+        ("overflow", |_, head, baseline| {
+            let baseline = baseline.unwrap_or_default();
+            head.covered().wrapping_mul(baseline.total()) >= baseline.covered().wrapping_mul(head.total())
+        }),
+    ];
+    for (what, passes) in wrong {
+        assert!(more_never_fails(passes).is_err(), "{what} is not seen");
+    }
+}
+
+proptest! {
     #[test]
     fn a_wider_epsilon_and_a_lower_bar_never_fail_what_passed(
         policy in any_policy(), head in any_totals(), baseline in any_totals(), wider in 0..500_u32,
@@ -314,22 +338,47 @@ fn each_landing_moves_the_baseline_in_one_way_only() {
     }
 }
 
-proptest! {
-    #[test]
-    fn without_a_flag_no_row_of_landings_lowers_the_baseline(all in proptest::collection::vec(any_totals(), 1..20)) {
+type Steps = fn(Option<&Standing>, &Landed) -> Step;
+
+/// Whether no row of landings lowers the baseline by those steps.
+fn never_lower(steps: Steps) -> Result<(), String> {
+    let config = ProptestConfig { failure_persistence: None, max_shrink_iters: 0, ..ProptestConfig::with_cases(512) };
+    let rows = proptest::collection::vec((any_totals(), 0..2_usize), 1..20);
+    let ran = proptest::test_runner::TestRunner::new(config).run(&rows, |all| {
         let mut now: Option<Standing> = None;
-        for totals in all {
-            let landed = landed(totals, "t", None);
-            let step = ratchet(now.as_ref(), &landed);
+        for (totals, by) in all {
+            let landed = landed(totals, ["t", "u"][by], None);
+            let step = steps(now.as_ref(), &landed);
             if step == Step::Kept {
                 continue;
             }
             let mark = landed.mark(step, &sha('a'));
             if let Some(before) = &now {
                 prop_assert!(mark.totals.is_above(before.totals));
+                prop_assert_eq!(before.measured_by.as_ref(), Some(&landed.measured_by), "shares of two tools");
             }
-            now = Some(standing(now.map_or(0, |before| before.revision) + 1, mark.totals, Some("t")));
+            now = Some(standing(now.map_or(0, |before| before.revision) + 1, mark.totals, Some(&landed.measured_by)));
         }
+        Ok(())
+    });
+    ran.map_err(|error| error.to_string())
+}
+
+#[test]
+fn without_a_flag_no_row_of_landings_lowers_the_baseline() {
+    never_lower(ratchet).expect("it never does");
+    let wrong: [(&str, Steps); 3] = [
+        ("the last one counts", |standing, _| if standing.is_some() { Step::Raised } else { Step::First }),
+        ("whatever tool", |standing, landed| {
+            ratchet(standing.map(|s| Standing { measured_by: None, ..s.clone() }).as_ref(), landed)
+        }),
+        ("more lines are better", |standing, landed| match standing {
+            Some(standing) if landed.totals.covered() <= standing.totals.covered() => Step::Kept,
+            _ => Step::Raised,
+        }),
+    ];
+    for (what, steps) in wrong {
+        assert!(never_lower(steps).is_err(), "{what}: not seen");
     }
 }
 

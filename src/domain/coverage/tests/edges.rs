@@ -162,3 +162,68 @@ proptest! {
         prop_assert!(after.total() > 0, "{step:?} of {before:?}");
     }
 }
+
+#[test]
+fn by_other_settings_only_what_both_count_is_compared() {
+    let hunk = Hunk { old_start: 2, old_lines: 1, new_start: 2, new_lines: 2 };
+    let changed = Change { old: Some(path("a.py")), hunks: Some(vec![hunk]) };
+    let since: Changes = BTreeMap::from([
+        (path("b.py"), changed),
+        (path("new.py"), Change { old: None, hunks: None }),
+        (path("big.py"), Change { old: Some(path("big.py")), hunks: None }),
+        (path("out/c.py"), Change { old: Some(path("c.py")), hunks: Some(Vec::new()) }),
+    ]);
+    let before = coverage(&[
+        // 1 stays, 2 is taken away, 3 is 4 now, 5 is 6 now, 7 is 8 now.
+        ("a.py", lines(&[1, 2, 3], &[5, 7])),
+        ("big.py", lines(&[1], &[])),
+        ("c.py", lines(&[1], &[])),
+        ("gone.py", lines(&[1], &[2])),
+        ("same.py", lines(&[1], &[2])),
+    ]);
+    let after = coverage(&[
+        // 2 and 3 are new; 8 does not count any more; 9 did not count before.
+        ("b.py", lines(&[1, 3], &[2, 4, 6, 9])),
+        ("big.py", lines(&[], &[1])),
+        ("new.py", lines(&[1], &[2, 3])),
+        // It did not count before, and was there.
+        ("old.py", lines(&[], &[1, 2])),
+    ]);
+    let gone = BTreeSet::from([path("gone.py"), path("a.py"), path("c.py")]);
+    let alike = Alike::of(&before, &after, &since, &gone);
+    // a.py: 1, 2, 3 of 1, 2, 3, 5; gone.py: 1 of 1, 2.
+    assert_eq!(alike.before, totals(4, 6));
+    // b.py: 1, 3 of 1, 2, 3, 4, 6; new.py: 1 of 1, 2, 3.
+    assert_eq!(alike.after, totals(3, 8));
+    assert_eq!(alike.vanished, [path("out/c.py"), path("same.py")], "by where they are now");
+    let policy = CoveragePolicy { mode: CoverageMode::Both, min_bp: 4_000, ..CoveragePolicy::default() };
+    let judged = judge_alike(&policy, totals(3, 14), alike.before, alike.after);
+    assert!(!judged.passes() && !judged.close);
+    let said = judged.text();
+    assert!(said.contains("21.42 % (3 of 14 lines) is below the minimum of 40.00 %"), "of all of the head: {said}");
+    assert!(said.contains("in lines that both settings count: 37.50 % (3 of 8 lines) is below the baseline"), "{said}");
+    assert_eq!(judged.shares(alike.after, alike.before).0, "37.50 %");
+}
+
+#[test]
+fn by_its_own_settings_a_branch_must_count_something_and_lose_nothing() {
+    let policy = CoveragePolicy::default();
+    let judged = || judge(&policy, totals(9, 10), Some(totals(9, 10)));
+    let own = |own, alike| judged().and_by_its_own(&policy, totals(9, 10), own, alike);
+    assert!(own(totals(5, 5), None).passes());
+    assert!(own(totals(5, 5), Some((totals(5, 5), totals(5, 5)))).passes());
+    let lost = own(totals(4, 5), Some((totals(5, 5), totals(4, 5))));
+    assert!(!lost.passes() && lost.text().starts_with("in lines that both settings count: 80.00 %"), "{}", lost.text());
+    let nothing = own(totals(0, 0), None);
+    assert!(
+        !nothing.passes() && nothing.text().contains("the branch's own settings count nothing"),
+        "{}",
+        nothing.text()
+    );
+    // What is measured once more is what fails by a hair, and nothing else.
+    let close = judge(&policy, totals(897, 1_000), Some(totals(9, 10)));
+    assert!(close.close && !close.and_by_its_own(&policy, totals(897, 1_000), totals(0, 0), None).close);
+    let absolute = CoveragePolicy { mode: CoverageMode::Absolute, ..policy };
+    let judged = judge(&absolute, totals(9, 10), Some(totals(9, 10)));
+    assert!(judged.and_by_its_own(&absolute, totals(9, 10), totals(4, 5), Some((totals(5, 5), totals(4, 5)))).passes());
+}

@@ -200,22 +200,36 @@ fn right() -> impl Strategy<Value = Right> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Model(Option<(u64, Totals, Option<String>)>);
 
+/// A rule that the model has wrong, to show that the histories tell the difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    Nothing,
+    /// A right holds whatever was set since it was given.
+    OldRight,
+    /// What base measured is no floor.
+    NoFloor,
+    /// Another tool's share raises the baseline.
+    AnyTool,
+    /// A landing that is worse lowers it.
+    Lower,
+}
+
 impl Model {
     fn revision(&self) -> u64 {
         self.0.as_ref().map_or(0, |(revision, ..)| *revision)
     }
 
     /// Said once more, as plainly as it can be: up by itself, down only by a right that was given against what stands.
-    fn land(&mut self, landed: &Landed) {
+    fn land(&mut self, landed: &Landed, wrong: Wrong) {
         let next = match &self.0 {
             None => Some(landed.totals),
             Some((revision, standing, by)) => match &landed.rebase {
-                Some(rebase) if rebase.revision == *revision => {
-                    let floor = rebase.floor.as_ref().map(|floor| floor.totals);
+                Some(rebase) if rebase.revision == *revision || wrong == Wrong::OldRight => {
+                    let floor = rebase.floor.as_ref().map(|floor| floor.totals).filter(|_| wrong != Wrong::NoFloor);
                     Some(floor.filter(|floor| floor.is_above(landed.totals)).unwrap_or(landed.totals))
                 }
-                _ if by.as_ref().is_some_and(|by| *by != landed.measured_by) => None,
-                _ => Some(landed.totals).filter(|totals| totals.is_above(*standing)),
+                _ if by.as_ref().is_some_and(|by| *by != landed.measured_by) && wrong != Wrong::AnyTool => None,
+                _ => Some(landed.totals).filter(|totals| totals.is_above(*standing) || wrong == Wrong::Lower),
             },
         };
         if let Some(totals) = next {
@@ -224,122 +238,145 @@ impl Model {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+/// Two landings, how they were judged, what happens to them, and what stood before.
+type History = (Vec<Act>, [(u64, u64); 2], [Right; 2], Option<u64>);
 
-    #[test]
-    fn the_baseline_moves_as_the_rules_say_and_each_landing_counts_once_in_any_order(
-        acts in proptest::collection::vec(act(), 1..24),
-        shares in proptest::array::uniform2((0..=50_u64, 50..=60_u64)),
-        rights in proptest::array::uniform2(right()),
-        before in proptest::option::of(0..=50_u64),
-    ) {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let mut store = Store::open(&config(&dir).inline()).unwrap();
-            let mut model = Model::default();
-            if let Some(covered) = before {
-                store.set_baseline(&repo(), by_hand(None, covered, 55), at(1)).await.unwrap();
-                model.0 = Some((1, totals(covered, 55), None));
-            }
-            let tasks = [owned(&store, "task0", "ORC-0").await, owned(&store, "task1", "ORC-1").await];
-            let judged = |n: usize, against: &Model| {
-                let plain = measured(shares[n].0, shares[n].1);
-                let revision = against.revision();
-                let (because, floor, by) = match rights[n] {
-                    _ if revision == 0 => return plain,
-                    Right::None => return plain,
-                    Right::Removal => (Because::Removal, None, "by"),
-                    Right::Again(covered) => {
-                        let mark = Mark { totals: totals(covered, 100), sha: sha('e'), measurement: "base".to_owned() };
-                        (Because::MeasuredAgain, Some(mark), "other")
-                    }
-                };
-                Landed { rebase: Some(Rebase { because, revision, floor }), measured_by: by.to_owned(), ..plain }
+/// Plays random histories, and compares the store with the model behind each act.
+fn play(cases: u32, wrong: Wrong) -> Result<(), String> {
+    let shrink = if wrong == Wrong::Nothing { 1_000 } else { 0 };
+    let config =
+        ProptestConfig { failure_persistence: None, max_shrink_iters: shrink, ..ProptestConfig::with_cases(cases) };
+    let histories = (
+        proptest::collection::vec(act(), 1..24),
+        proptest::array::uniform2((0..=50_u64, 50..=60_u64)),
+        proptest::array::uniform2(right()),
+        proptest::option::of(0..=50_u64),
+    );
+    let ran = proptest::test_runner::TestRunner::new(config).run(&histories, |history| play_one(history, wrong));
+    ran.map_err(|error| error.to_string())
+}
+
+fn play_one((acts, shares, rights, before): History, wrong: Wrong) -> Result<(), TestCaseError> {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&config(&dir).inline()).unwrap();
+        let mut model = Model::default();
+        if let Some(covered) = before {
+            store.set_baseline(&repo(), by_hand(None, covered, 55), at(1)).await.unwrap();
+            model.0 = Some((1, totals(covered, 55), None));
+        }
+        let tasks = [owned(&store, "task0", "ORC-0").await, owned(&store, "task1", "ORC-1").await];
+        let judged = |n: usize, against: &Model| {
+            let plain = measured(shares[n].0, shares[n].1);
+            let revision = against.revision();
+            let (because, floor, by) = match rights[n] {
+                _ if revision == 0 => return plain,
+                Right::None => return plain,
+                Right::Removal => (Because::Removal, None, "by"),
+                Right::Again(covered) => {
+                    let mark = Mark { totals: totals(covered, 100), sha: sha('e'), measurement: "base".to_owned() };
+                    (Because::MeasuredAgain, Some(mark), "other")
+                }
             };
-            let mut pending = [judged(0, &Model::default()), judged(1, &Model::default())];
-            let mut epoch = acquire(&store, "landing").await;
-            let (mut opened, mut windows) = (0, [None::<String>, None]);
-            let (mut landed, mut stopped, mut set) = ([false; 2], [false; 2], 0);
-            for act in acts {
-                match act {
-                    Act::Open(n) => {
-                        opened += 1;
-                        let id = format!("win{opened}");
-                        let result = store.open_window(window(&id, WindowKind::Land, &tasks[n], epoch), at(2)).await;
-                        match result {
-                            Ok(_) => {
-                                prop_assert!(!landed[n] && !stopped[n] && windows[n].is_none(), "opened");
-                                windows[n] = Some(id);
-                                pending[n] = judged(n, &model);
-                            }
-                            Err(WindowError::AlreadyOpen { .. }) => prop_assert!(windows[n].is_some()),
-                            Err(WindowError::AlreadyLanded) => prop_assert!(landed[n]),
-                            Err(WindowError::StopRecorded) => prop_assert!(stopped[n]),
-                            Err(other) => prop_assert!(false, "{other:?}"),
+            Landed { rebase: Some(Rebase { because, revision, floor }), measured_by: by.to_owned(), ..plain }
+        };
+        let mut pending = [judged(0, &Model::default()), judged(1, &Model::default())];
+        let mut epoch = acquire(&store, "landing").await;
+        let (mut opened, mut windows) = (0, [None::<String>, None]);
+        let (mut landed, mut stopped, mut set) = ([false; 2], [false; 2], 0);
+        for act in acts {
+            match act {
+                Act::Open(n) => {
+                    opened += 1;
+                    let id = format!("win{opened}");
+                    let result = store.open_window(window(&id, WindowKind::Land, &tasks[n], epoch), at(2)).await;
+                    match result {
+                        Ok(_) => {
+                            prop_assert!(!landed[n] && !stopped[n] && windows[n].is_none(), "opened");
+                            windows[n] = Some(id);
+                            pending[n] = judged(n, &model);
                         }
-                    }
-                    Act::Close(n) | Act::Refuse(n) => {
-                        let Some(id) = windows[n].clone() else { continue };
-                        let lands = matches!(act, Act::Close(_));
-                        let landing = NewLanding { coverage: Some(pending[n].clone()), ..landing(&tasks[n]) };
-                        let closed = store.close_window(close(&id, epoch, lands.then_some(landing)), at(3)).await;
-                        match closed {
-                            Ok(closed) if lands => {
-                                prop_assert!(!landed[n] && closed.coverage.is_some());
-                                landed[n] = true;
-                                model.land(&pending[n]);
-                                windows[n] = None;
-                            }
-                            Ok(closed) => {
-                                prop_assert!(closed.coverage.is_none());
-                                windows[n] = None;
-                            }
-                            Err(error) => prop_assert!(lands && landed[n], "{error:?}"),
-                        }
-                        // Whoever closes it once more changes nothing.
-                        let again = NewLanding { coverage: Some(pending[n].clone()), ..self::landing(&tasks[n]) };
-                        prop_assert!(windows[n].is_some() || store.close_window(close(&id, epoch, Some(again)), at(3)).await.is_err());
-                    }
-                    Act::Merged(n) => {
-                        let landing = NewLanding { coverage: Some(pending[n].clone()), ..landing(&tasks[n]) };
-                        let appended = store.append_landing(&repo(), landing, at(4)).await.unwrap();
-                        prop_assert_eq!(appended, !landed[n]);
-                        if appended {
-                            model.land(&pending[n]);
-                        }
-                        landed[n] = true;
-                    }
-                    Act::Stop(n) => {
-                        let result = store.record_stop(&tasks[n].task.id, stop("ann", 5)).await;
-                        prop_assert!(result.is_ok(), "{:?}", result.map(drop));
-                        stopped[n] = true;
-                    }
-                    Act::Set(covered) => {
-                        let wrong = store.set_baseline(&repo(), by_hand(Some(model.revision() + 7), 1, 2), at(5)).await;
-                        prop_assert!(matches!(wrong, Ok(BaselineSet::Moved(_))));
-                        let replaces = Some(model.revision()).filter(|revision| *revision > 0);
-                        let result = store.set_baseline(&repo(), by_hand(replaces, covered, 100), at(5)).await.unwrap();
-                        prop_assert_eq!(result, BaselineSet::Set(model.revision() + 1));
-                        model.0 = Some((model.revision() + 1, totals(covered, 100), None));
-                        set += 1;
-                    }
-                    Act::Crash => {
-                        drop(store);
-                        store = Store::open(&config(&dir).inline()).unwrap();
-                        store.reclaim_lease(&repo(), epoch, "the lock is ours", at(6)).await.unwrap();
-                        epoch = acquire(&store, "landing").await;
+                        Err(WindowError::AlreadyOpen { .. }) => prop_assert!(windows[n].is_some()),
+                        Err(WindowError::AlreadyLanded) => prop_assert!(landed[n]),
+                        Err(WindowError::StopRecorded) => prop_assert!(stopped[n]),
+                        Err(other) => prop_assert!(false, "{other:?}"),
                     }
                 }
-                let now = store.baseline(&repo()).await.unwrap();
-                let now = Model(now.map(|now| (now.revision, now.totals, now.measured_by)));
-                prop_assert_eq!(&now, &model, "after {:?}", act);
+                Act::Close(n) | Act::Refuse(n) => {
+                    let Some(id) = windows[n].clone() else { continue };
+                    let lands = matches!(act, Act::Close(_));
+                    let landing = NewLanding { coverage: Some(pending[n].clone()), ..landing(&tasks[n]) };
+                    let closed = store.close_window(close(&id, epoch, lands.then_some(landing)), at(3)).await;
+                    match closed {
+                        Ok(closed) if lands => {
+                            prop_assert!(!landed[n] && closed.coverage.is_some());
+                            landed[n] = true;
+                            model.land(&pending[n], wrong);
+                            windows[n] = None;
+                        }
+                        Ok(closed) => {
+                            prop_assert!(closed.coverage.is_none());
+                            windows[n] = None;
+                        }
+                        Err(error) => prop_assert!(lands && landed[n], "{error:?}"),
+                    }
+                    // Whoever closes it once more changes nothing.
+                    let again = NewLanding { coverage: Some(pending[n].clone()), ..self::landing(&tasks[n]) };
+                    prop_assert!(
+                        windows[n].is_some()
+                            || store.close_window(close(&id, epoch, Some(again)), at(3)).await.is_err()
+                    );
+                }
+                Act::Merged(n) => {
+                    let landing = NewLanding { coverage: Some(pending[n].clone()), ..landing(&tasks[n]) };
+                    let appended = store.append_landing(&repo(), landing, at(4)).await.unwrap();
+                    prop_assert_eq!(appended, !landed[n]);
+                    if appended {
+                        model.land(&pending[n], wrong);
+                    }
+                    landed[n] = true;
+                }
+                Act::Stop(n) => {
+                    let result = store.record_stop(&tasks[n].task.id, stop("ann", 5)).await;
+                    prop_assert!(result.is_ok(), "{:?}", result.map(drop));
+                    stopped[n] = true;
+                }
+                Act::Set(covered) => {
+                    let wrong = store.set_baseline(&repo(), by_hand(Some(model.revision() + 7), 1, 2), at(5)).await;
+                    prop_assert!(matches!(wrong, Ok(BaselineSet::Moved(_))));
+                    let replaces = Some(model.revision()).filter(|revision| *revision > 0);
+                    let result = store.set_baseline(&repo(), by_hand(replaces, covered, 100), at(5)).await.unwrap();
+                    prop_assert_eq!(result, BaselineSet::Set(model.revision() + 1));
+                    model.0 = Some((model.revision() + 1, totals(covered, 100), None));
+                    set += 1;
+                }
+                Act::Crash => {
+                    drop(store);
+                    store = Store::open(&config(&dir).inline()).unwrap();
+                    store.reclaim_lease(&repo(), epoch, "the lock is ours", at(6)).await.unwrap();
+                    epoch = acquire(&store, "landing").await;
+                }
             }
-            let lines = store.coverage_history(&repo(), None, 99).await.unwrap();
-            let of_landings = lines.iter().filter(|line| line.task.is_some()).count();
-            prop_assert_eq!(of_landings, landed.iter().filter(|landed| **landed).count());
-            prop_assert_eq!(lines.len() - of_landings, set + usize::from(before.is_some()));
-            Ok(())
-        })?;
+            let now = store.baseline(&repo()).await.unwrap();
+            let now = Model(now.map(|now| (now.revision, now.totals, now.measured_by)));
+            prop_assert_eq!(&now, &model, "after {:?}", act);
+        }
+        let lines = store.coverage_history(&repo(), None, 99).await.unwrap();
+        let of_landings = lines.iter().filter(|line| line.task.is_some()).count();
+        prop_assert_eq!(of_landings, landed.iter().filter(|landed| **landed).count());
+        prop_assert_eq!(lines.len() - of_landings, set + usize::from(before.is_some()));
+        Ok(())
+    })
+}
+
+#[test]
+fn the_baseline_moves_as_the_rules_say_and_each_landing_counts_once_in_any_order() {
+    play(48, Wrong::Nothing).expect("it moves so");
+}
+
+#[test]
+fn histories_tell_the_rules_from_wrong_ones() {
+    for wrong in [Wrong::OldRight, Wrong::NoFloor, Wrong::AnyTool, Wrong::Lower] {
+        assert!(play(2_000, wrong).is_err(), "{wrong:?} is seen by no history");
     }
 }
