@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::engine::{Looked, Sight};
+use super::engine::{Looked, Sight, StartError};
 use super::output::{CliError, Output};
 use super::{Context, Env};
 use crate::config::Config;
@@ -50,6 +50,9 @@ impl From<ClientError> for CliError {
         }
     }
 }
+
+/// Who answers where nobody runs.
+const THE_FOLDER: &str = "the data folder";
 
 /// A supervisor somewhere, or the data of one that does not run.
 #[derive(Clone, Debug)]
@@ -106,8 +109,13 @@ impl Client {
         {
             return Ok(client.clone());
         }
-        let looked = context.starter.look(&config, sight).await;
-        match (looked.map_err(|error| CliError::CouldNot(error.to_string()))?, served) {
+        let looked = context.starter.look(&config, sight).await.map_err(|error| match error {
+            StartError::Owned { .. } => {
+                CliError::CouldNot(format!("{error}, which does not answer; ask again, or end it and look then"))
+            }
+            StartError::Refused(text) => CliError::CouldNot(text),
+        });
+        match (looked?, served) {
             (Some(Looked { control, scratch }), _) => {
                 let desk = Inside::new(control).map_err(CliError::CouldNot)?;
                 out.note(&format!("nobody runs {}: this is what was recorded last", config.data_dir.display()));
@@ -193,6 +201,21 @@ impl Client {
         self.ask(Method::POST, path, body).await
     }
 
+    /// Posts what changes nothing of what is kept, and so may be asked where nobody runs too.
+    ///
+    /// # Errors
+    /// [`ClientError`] by what follows from it.
+    pub async fn take_out<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
+        match &self.way {
+            Way::There(_) => self.ask(Method::POST, path, Some(body)).await,
+            Way::Here { desk, .. } => {
+                let body = serde_json::to_string(body).map_err(|error| ClientError::Strange(error.to_string()))?;
+                let (status, bytes) = desk.ask(Method::POST, path, body).await.map_err(ClientError::Strange)?;
+                answered(THE_FOLDER, status, path, &bytes)
+            }
+        }
+    }
+
     /// The path of a task, and of what belongs to it.
     #[must_use]
     pub fn task_path(key: &str, rest: &str) -> String {
@@ -211,22 +234,15 @@ impl Client {
                 (remote.base.as_str(), status, bytes)
             }
             Way::Here { desk, .. } if method == Method::GET => {
-                let (status, bytes) = desk.get(path).await.map_err(ClientError::Strange)?;
-                ("the data folder", status, bytes)
+                let (status, bytes) = desk.ask(method, path, String::new()).await.map_err(ClientError::Strange)?;
+                (THE_FOLDER, status, bytes)
             }
             Way::Here { .. } => {
                 let text = "nobody runs this data folder, so nothing in it can be changed; start `orch serve` on it";
                 return Err(ClientError::Unreachable(text.to_owned()));
             }
         };
-        if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|e| {
-                ClientError::Strange(format!(
-                    "{place} answered {path} in an unknown form ({e}); is it another version?"
-                ))
-            });
-        }
-        Err(refused(place, status, path, &bytes))
+        answered(place, status, path, &bytes)
     }
 }
 
@@ -267,10 +283,13 @@ fn named(context: &Context) -> Option<String> {
 fn unknown(config: &Config) -> CliError {
     let of_runs = match newest_run(config) {
         Some(folder) => format!(
-            "; runs can be looked at with --data, the newest with --data {}, and go on or are stopped by their own command with \
-             --key",
+            "; runs can be looked at with --data, the newest with --data {}, and go on or are stopped by their own command \
+             with --key",
             folder.display()
         ),
+        None if config.data_dir.join("orch.db").exists() => {
+            "; a task of `orch run` goes on, or is stopped, by its own command with --key".to_owned()
+        }
         None => String::new(),
     };
     CliError::CouldNot(format!(
@@ -285,6 +304,15 @@ fn newest_run(config: &Config) -> Option<PathBuf> {
     // Written anew by whoever takes the folder.
     let taken = |folder: &PathBuf| std::fs::metadata(folder.join("orch.lock")).and_then(|lock| lock.modified()).ok();
     folders.filter(|folder| folder.join("orch.db").exists()).max_by_key(taken)
+}
+
+fn answered<T: DeserializeOwned>(place: &str, status: StatusCode, path: &str, bytes: &[u8]) -> Result<T, ClientError> {
+    if !status.is_success() {
+        return Err(refused(place, status, path, bytes));
+    }
+    serde_json::from_slice(bytes).map_err(|e| {
+        ClientError::Strange(format!("{place} answered {path} in an unknown form ({e}); is it another version?"))
+    })
 }
 
 fn refused(place: &str, status: StatusCode, path: &str, bytes: &[u8]) -> ClientError {

@@ -10,6 +10,7 @@ use orch_actors::api::{Restored, SalvageView};
 use orch_domain::names::RepoName;
 
 use super::client::Client;
+use super::engine::Sight;
 use super::output::{CliError, Output};
 use super::{Context, show};
 use crate::http::{RestoreInto, percent_encode};
@@ -55,7 +56,7 @@ pub struct RestoreArgs {
 }
 
 pub(super) async fn run(context: &Context, verb: SalvageVerb, out: &mut Output) -> Result<u8, CliError> {
-    let client = Client::find(context)?;
+    let client = Client::reading(context, Sight::Repositories, out).await?;
     match verb {
         SalvageVerb::List(args) => {
             let all = listed(&client, args.repo.as_ref()).await?;
@@ -75,7 +76,7 @@ pub(super) async fn run(context: &Context, verb: SalvageVerb, out: &mut Output) 
             let one = find(&client, &args.one).await?;
             let into = std::path::absolute(&args.into).map_err(|e| CliError::CouldNot(format!("--into: {e}")))?;
             let path = format!("{}/restore", path_of(&one));
-            let restored: Restored = client.post(&path, Some(&RestoreInto { into })).await?;
+            let restored: Restored = client.take_out(&path, &RestoreInto { into }).await?;
             match out.json {
                 true => out.json(&restored)?,
                 false => {

@@ -71,6 +71,9 @@ impl EngineStarter for FakeStarter {
     }
 
     async fn look(&self, config: &Config, _: Sight) -> Result<Option<Looked>, StartError> {
+        if self.owned {
+            return Err(StartError::Owned { data_dir: config.data_dir.clone(), by: "process 4711".to_owned() });
+        }
         // What the store's file stands for: somebody has worked there.
         let control = Arc::clone(&self.control) as Arc<dyn Control>;
         Ok(config.data_dir.join("orch.db").exists().then_some(Looked { control, scratch: None }))
@@ -320,7 +323,7 @@ async fn verbs_that_read_answer_from_what_is_stored_where_nobody_runs_and_others
     let place = Place::new();
     let data = place.data();
     std::fs::write(data.join("orch.db"), "").expect("written");
-    let reading: [&[&str]; 9] = [
+    let reading: [&[&str]; 10] = [
         &["why", "ORC-3"],
         &["task", "show", "ORC-3"],
         &["task", "show", "ORC-3", "--all"],
@@ -330,6 +333,7 @@ async fn verbs_that_read_answer_from_what_is_stored_where_nobody_runs_and_others
         &["proof", "shop", "--verify"],
         &["ps"],
         &["repo", "list"],
+        &["salvage", "show", "orc-2/1/t002r0"],
     ];
     let note = format!("nobody runs {}: this is what was recorded last\n", data.display());
     let asked = |args: &'static [&'static str]| place.orch(args);
@@ -340,17 +344,21 @@ async fn verbs_that_read_answer_from_what_is_stored_where_nobody_runs_and_others
         answers.push(out);
     }
     let writing: [&[&str]; 5] = [
+        &["gc"],
         &["task", "retry", "ORC-3"],
         &["task", "stop", "ORC-3"],
         &["task", "add", "--title", "x"],
         &["repo", "pause", "shop", "--why", "x"],
-        &["salvage", "list"],
     ];
     for args in writing {
         let (code, _, err) = asked(args).await;
         one_line(code, &err, 2, "no supervisor is known");
     }
     assert_eq!(place.control.asked(), Vec::<String>::new());
+    // What is taken out changes nothing of what is kept.
+    let (code, _, err) = asked(&["salvage", "restore", "orc-2/1/t002r1", "--into", "/tmp/back"]).await;
+    assert_eq!((code, err.as_str()), (0, note.as_str()));
+    assert_eq!(place.control.asked(), ["restore orc-2/1/t002r1 of shop into back"]);
     // Told by a supervisor it is the same, without the note.
     place.serve_in(&data).await;
     for (args, told) in reading.into_iter().zip(&answers) {
@@ -366,6 +374,24 @@ async fn verbs_that_read_answer_from_what_is_stored_where_nobody_runs_and_others
     std::fs::remove_file(data.join("orch.db")).expect("removed");
     let (code, _, err) = asked(reading[0]).await;
     one_line(code, &err, 2, "no supervisor answers at http://127.0.0.1:1");
+    // Somebody has it, who is just beginning, or stuck: then nobody knows what is true.
+    let place = Place { owned: true, ..place };
+    let (code, _, err) = place.orch(reading[0]).await;
+    one_line(code, &err, 2, "is in use by process 4711, which does not answer");
+}
+
+#[test]
+fn bad_input_is_refused_for_an_ordinary_user_as_it_is_for_root() {
+    let again = [
+        "cli::tests::usage",
+        "cli::tests::refusals",
+        "cli::tests::run_refuses",
+        "cli::tests::serve_ends",
+        "config::tests::",
+        "http::tests::bad_input",
+        "http::tests::an_oversized",
+    ];
+    orch_test_support::users::pass_as_nobody(&again, 2, 20);
 }
 
 #[tokio::test]

@@ -80,7 +80,10 @@ impl EngineStarter for Starter {
     }
 
     async fn look(&self, config: &Config, sight: Sight) -> Result<Option<Looked>, cli::StartError> {
-        look::look(config, &self.env, sight).await.map_err(|error| cli::StartError::Refused(error.to_string()))
+        look::look(config, &self.env, sight).await.map_err(|error| match error {
+            StartError::Owned(error) => refused(config, error),
+            error => cli::StartError::Refused(error.to_string()),
+        })
     }
 
     async fn backup(&self, config: &Config, to: &Path) -> Result<String, cli::StartError> {

@@ -1,7 +1,8 @@
 //! The same routes without a listener: for a verb that looks at data which nobody serves.
 //!
 //! Owns asking a [`Control`] of this process what a client would ask over HTTP, so that both get one answer and one refusal
-//! in one form. Refuses everything but reads. No socket is opened; the door's token is made up and known to nobody else.
+//! in one form. Refuses nothing by itself: what must not be asked here the client does not ask. No socket is opened; the
+//! door's token is made up and known to nobody else.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use orch_actors::api::Control;
 use tokio::sync::watch;
 use tower_service::Service as _;
 use warp::filters::BoxedFilter;
-use warp::http::{Request, StatusCode, header};
+use warp::http::{Method, Request, StatusCode, header};
 use warp::hyper::body::Body as _;
 use warp::reply::Response;
 
@@ -54,15 +55,18 @@ impl Inside {
         Ok(Self { routes: routes(Arc::new(shared)), token, _open: Arc::new(open) })
     }
 
-    /// Asks for a path: the status and the body.
+    /// Asks for a path, with a body of JSON (or none): the status and the answer's body.
     ///
     /// # Errors
     /// In words, when the path is none, or the answer breaks off.
-    pub async fn get(&self, path: &str) -> Result<(StatusCode, Vec<u8>), String> {
-        let request = Request::get(path)
+    pub async fn ask(&self, method: Method, path: &str, body: String) -> Result<(StatusCode, Vec<u8>), String> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json")
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token.secret()))
-            .body(String::new())
+            .body(body)
             .map_err(|error| format!("`{path}`: {error}"))?;
         let answer = match warp::service(self.routes.clone()).call(request).await {
             Ok(answer) => answer,

@@ -50,7 +50,7 @@ pub use journal::Subject;
 pub use leases::{Acquire, Holder, Lease};
 pub use limits::{Ceiling, Reserve, Spend};
 pub use modes::RepoMode;
-pub use open::{DB_FILE, StoreConfig};
+pub use open::{DB_FILE, LOCK_FILE, StoreConfig};
 pub use outbox::Pending as PendingEffect;
 pub use prune::{JobTrace, Keep, Life, Pruned};
 pub use receipts::PendingStep;

@@ -25,8 +25,8 @@ use crate::{Inner, Lane, ReadPool, Store};
 
 /// The database's file name in the data folder.
 pub const DB_FILE: &str = "orch.db";
-/// The lock's file name.
-const LOCK_FILE: &str = "orch.lock";
+/// The file in the data folder that whoever runs it holds locked.
+pub const LOCK_FILE: &str = "orch.lock";
 
 /// How to open a store.
 #[derive(Clone, Debug)]

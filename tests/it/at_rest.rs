@@ -51,7 +51,8 @@ fn what_a_run_has_landed_can_be_asked_about_afterwards_and_nothing_changes() {
     assert_eq!(receipt.status.code(), Some(1));
 
     let main = desk.main();
-    refused(&desk.orch(&["task", "retry", "ONE", "--data", &data]), 2, &["no supervisor is known", "orch serve"]);
+    let way_out = ["no supervisor is known", "by its own command with --key"];
+    refused(&desk.orch(&["task", "retry", "ONE", "--data", &data]), 2, &way_out);
     refused(
         &desk.orch(&["serve", "--data", &data]),
         2,
@@ -116,6 +117,12 @@ fn a_killed_supervisor_leaves_what_it_had_recorded_and_nobody_is_said_to_work() 
     );
     std::fs::write(desk.path("orch.yaml"), settings).expect("written");
     let mut serve = desk.begin(&["serve"], || desk.path("data/http.addr").exists());
+    // It runs, and cannot be found: what is stored is not what it would say.
+    let (found, hidden) = (desk.path("data/http.addr"), desk.path("home/http.addr"));
+    std::fs::rename(&found, &hidden).expect("moved");
+    let pid = format!("is in use by pid {}, which does not answer", serve.id());
+    refused(&desk.orch(&["task", "list"]), 2, &[&pid]);
+    std::fs::rename(&hidden, &found).expect("moved back");
     assert_eq!(desk.orch(&["task", "add", "--title", "Make it", "--key", "K"]).status.code(), Some(0));
     desk.until("its agent is at work", || text(&desk.orch(&["logs", "K"]).stdout).contains("at work"));
     serve.kill().expect("killed");
@@ -134,5 +141,35 @@ fn a_killed_supervisor_leaves_what_it_had_recorded_and_nobody_is_said_to_work() 
     let stopped = desk.orch(&["task", "stop", "K", "--wait"]);
     assert_eq!(stopped.status.code(), Some(0), "{}{}", text(&stopped.stdout), text(&stopped.stderr));
     finish(again);
+    desk.nothing_is_left();
+}
+
+#[test]
+fn what_a_stopped_run_has_left_is_given_back_although_nobody_runs() {
+    let desk = Desk::new();
+    let repo = desk.repo.to_string_lossy().into_owned();
+    let agent = "echo half > left.txt; exec sleep 600";
+    let words = ["run", "--repo", &repo, "--title", "Make it", "--agent-cmd", agent, "--no-tests", "--key", "THREE"];
+    let left = || files_below(&desk.path("data")).iter().any(|file| file.ends_with("tree/left.txt"));
+    let mut run = desk.begin(&words, left);
+    run.kill().expect("killed");
+    run.wait().expect("gone");
+    let stopped = desk.run(&["--key", "THREE", "--stop", "--keep"]);
+    assert_eq!(stopped.status.code(), Some(0), "{}{}", text(&stopped.stdout), text(&stopped.stderr));
+    let data = data_of(&stopped);
+    assert!(ask(&desk, &data, &["receipt", "THREE"]).contains("cancelled"));
+
+    let before = held(Path::new(&data));
+    let listed = ask(&desk, &data, &["salvage", "list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let id = listed.as_array().and_then(|all| all.iter().find(|one| !one["files"].is_null())).expect("its files");
+    let (id, into) = (id["id"].as_str().expect("an id").to_owned(), desk.path("back"));
+    let into = into.to_str().expect("UTF-8");
+    ask(&desk, &data, &["salvage", "restore", &id, "--into", into]);
+    assert_eq!(std::fs::read_to_string(Path::new(into).join("left.txt")).expect("given back"), "half\n");
+    let inside = format!("{data}/back");
+    let refused = desk.orch(&["salvage", "restore", &id, "--into", &inside, "--data", &data]);
+    refused_behind_the_note(&refused, 1, "lies in the data folder");
+    assert_eq!(held(Path::new(&data)), before, "who looks changes nothing");
     desk.nothing_is_left();
 }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test that calls them")]
 
+mod as_user;
 mod coverage;
 mod disk;
 mod fences;
