@@ -56,13 +56,16 @@ async fn only_files_of_the_commit_count_and_its_own_files_stay() {
 #[tokio::test]
 async fn a_report_without_numbers_says_why() {
     let mut world = World::measuring("echo '1 passed in 0.01s'").await;
-    let base = world.commit("main", &[("README", "x")]).await;
-    let head = world.commit("task", &[("x", "y")]).await;
+    let base = world.commit("main", &[("README", "x"), ("tests/test_a.py", "x")]).await;
+    let head = world.commit("task", &[("tests/test_a.py", "")]).await;
     let none = world.gate(&base, &head, "run1").await;
+    assert!(none.has("the branch deletes tests: tests/test_a.py"));
     assert!(matches!(none.end, CheckEnd::Failed { .. }));
     let body = none.report.expect("one").body;
     assert!(body.contains("the tests ran, and there is no coverage report"), "{body}");
     world.settings.coverage.command = Some("echo '1 failed in 0.01s'; exit 1".to_owned());
-    let body = world.gate(&base, &head, "run2").await.report.expect("one").body;
+    let red = world.gate(&base, &head, "run2").await;
+    assert!(red.has("the branch deletes tests: tests/test_a.py"));
+    let body = red.report.expect("one").body;
     assert!(body.contains("1 failed"), "{body}");
 }

@@ -135,7 +135,9 @@ async fn tests_that_somebody_named_are_run_whatever_the_coverage_command_says() 
     let task = world.submit("Break the tests").await;
     let done = world.expect_status(&task, Status::Done).await;
     assert_eq!(done.task.attempts.developer_retries, 1, "coverage had nothing against it");
-    world.expect_journal(&task, &["sent-back: ", "7 tests: 7 passed", "gate-passed: coverage on "]).await;
+    world.expect_journal(&task, &["sent-back: ", "`sh check.sh` failed", "1 passed, 1 failed"]).await;
+    world.expect_journal(&task, &["check-passed: `sh check.sh`: 7 tests: 7 passed"]).await;
+    world.expect_journal(&task, &["gate-passed: coverage on ", "75.00 % (3 of 4 lines)"]).await;
     world.close().await;
 }
 
@@ -157,6 +159,26 @@ async fn settings_that_hide_a_loss_go_back_and_land_without_the_loss() {
     assert_eq!(trend, [(3, 4, Step::First), (3, 4, Step::Kept), (1, 2, Step::MeasuredAgain)]);
     let baseline = view.baseline.expect("a baseline");
     assert!(baseline.reason.contains("tool or configuration had changed"), "{}", baseline.reason);
+    world.close().await;
+}
+
+/// What waits for a person since it could not be judged stands where people look for what coverage keeps from main, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_judged_is_blocked_and_stands_among_the_failures() {
+    let setup = covered().repo(|r| r.commands.coverage = Some("no-such-coverage-tool".to_owned()));
+    let setup = setup.agent("plain", &writes("first.txt", "x\\n")).config(|c| c.gates.coverage.fail_closed = true);
+    let world = setup.open_over("repo", repository).await;
+    let task = world.submit("Add a file").await;
+    world.expect_blocked(&task, "the coverage tool could not start").await;
+    let block = world.control().queue().await.expect("a view").coverage;
+    let failures = &block.first().expect("one repository").failures;
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(failures[0].key.as_ref(), Some(&task.key));
+    assert!(failures[0].why.contains("could not start"), "{failures:?}");
+    world.stop(&task).await;
+    world.expect_status(&task, Status::Cancelled).await;
+    let block = world.control().queue().await.expect("a view").coverage;
+    assert!(block[0].failures.is_empty(), "nobody is waited for any more: {:?}", block[0].failures);
     world.close().await;
 }
 
