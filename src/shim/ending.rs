@@ -53,7 +53,7 @@ impl Ending {
         }
     }
 
-    /// What is left need not get the whole grace: the main process is gone, or nobody waits for it any more.
+    /// What is left need not get the whole grace: nobody waits for it any more.
     pub(crate) fn hasten(&mut self, now: Instant) {
         self.kill_at = self.kill_at.min(later(now, LEFTOVER_GRACE));
     }

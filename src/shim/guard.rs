@@ -418,10 +418,9 @@ impl Guard {
     fn drive_ending(&mut self, now: Instant) {
         if !self.tree.is_gone() {
             let grace = self.spec.limits.grace.into();
+            // Who was asked to end has the whole grace, also behind a shell that went at once; what a main process left
+            // by itself does not.
             let ending = self.ending.get_or_insert_with(|| Ending::of_leftovers(grace, now));
-            if self.tree.main_gone() {
-                ending.hasten(now);
-            }
             ending.round(&self.tree, &self.spec.groups, now);
             let burst = ending.kills();
             while burst && !self.tree.is_gone() && now.elapsed() < KILL_BURST {

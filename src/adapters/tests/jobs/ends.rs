@@ -1,12 +1,12 @@
 //! How a job can end, and that its end is a fact: exit codes, signals, limits, programs that cannot be started.
 
 use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, PlacementError};
-use orch_adapters::ports::{JobError, JobLimits, Placement};
+use orch_adapters::ports::{EndLevel, JobError, JobLimits, Placement};
 use orch_domain::job::JobEnd;
 use orch_domain::time::Millis;
 use orch_shim::record::read_exit;
 
-use crate::support::World;
+use crate::support::{World, bounded, until};
 
 #[tokio::test]
 async fn exit_codes_and_both_outputs_are_kept() {
@@ -102,4 +102,22 @@ async fn a_runtime_folder_that_is_too_long_for_sockets_is_refused_with_a_way_out
     let refused = LocalPlacement::new(LocalPlacementConfig::new(world.path("jobs"), long)).err().expect("refused");
     assert!(matches!(refused, PlacementError::RuntimeDirTooLong { most: 77, .. }), "{refused}");
     assert!(refused.to_string().contains("/run/orch"));
+}
+
+/// Behind a shell that goes at once, as behind a program that takes its time: the grace is the job's, not the shell's.
+#[tokio::test]
+async fn who_is_asked_to_end_has_the_whole_grace_also_behind_a_shell() {
+    let world = World::new();
+    let mut spec = world.sh("python3 slow.py & wait");
+    let script = "import os, signal, time\n\
+        def end(*_):\n    time.sleep(2.5)\n    open('whole', 'w').close()\n    os._exit(0)\n\
+        signal.signal(signal.SIGTERM, end)\nopen('ready', 'w').close()\nwhile True:\n    time.sleep(1)\n";
+    std::fs::write(world.path("slow.py"), script).expect("written");
+    spec.limits.grace = Millis(30_000);
+    let identity = world.placement.prepare(&spec).await.expect("prepared");
+    world.placement.go(&identity).await.expect("gone");
+    until("it to be ready", || world.path("ready").exists().then_some(())).await;
+    world.placement.end(&identity, EndLevel::Term).await.expect("told");
+    let exit = bounded(world.placement.wait(&identity)).await.expect("over");
+    assert!(exit.proven_gone && world.path("whole").exists(), "it was killed before it was done: {exit:?}");
 }
