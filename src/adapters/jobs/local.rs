@@ -266,6 +266,20 @@ fn wake(job: &JobIdentity) {
     }
 }
 
+/// Ends a job whose socket somebody has removed (a tidied `/tmp`, a session that ended): its shim takes TERM for an order
+/// to end, with the job's own grace; killed, its remains are swept. Only the very shim that was recorded is signalled.
+fn signal_shim(job: &JobIdentity, level: Level) -> bool {
+    let signal = match level {
+        Level::Term => Signal::SIGTERM,
+        Level::Kill => Signal::SIGKILL,
+    };
+    let told = shim_lives(job) && procs::signal_same(job.pid, job.start_ticks, signal);
+    if told {
+        tracing::warn!(job.id = %job.job, "the socket of job {} is gone: its guard {} was sent {signal}", job.job, job.pid);
+    }
+    told
+}
+
 /// Sends the order and the child's standard input, and hears the announcement.
 async fn brief(
     stdin: std::process::ChildStdin,
@@ -421,18 +435,25 @@ impl Placement for LocalPlacement {
         let mut last = String::new();
         for _ in 0..END_TRIES {
             wake(job);
+            let mut doorless = false;
             match self.hold(job).await {
                 Ok(link) => match link.ask(Request::End { level }).await {
                     Ok(_) => return Ok(()),
                     Err(error) => last = error.to_string(),
                 },
-                Err(error) => last = error.to_string(),
+                Err(error) => {
+                    doorless = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+                    last = error.to_string();
+                }
             }
             if Self::recorded(job).is_some() {
                 return Ok(());
             }
             if !shim_lives(job) {
                 let _ = self.bury(job).await;
+                return Ok(());
+            }
+            if doorless && signal_shim(job, level) {
                 return Ok(());
             }
             sleep(LOOK_AGAIN).await;

@@ -70,6 +70,19 @@ async fn a_job_with_grace_ends_when_nobody_comes_and_an_adopted_one_can_be_ended
     drop(world);
 }
 
+/// A tidied `/tmp`, or a session's folder that goes at the logout: the guard is still known by pid and start time.
+#[tokio::test]
+async fn a_job_whose_socket_was_removed_can_still_be_ended() {
+    for (world, held) in World::at_each_level() {
+        let (identity, pid) = begin(&world, world.sh(WAITS), OnLoss::Grace { grace: Millis(600_000) }).await;
+        std::fs::remove_file(&identity.socket).expect("removed");
+        let world = world.succeed();
+        world.placement.end(&identity, EndLevel::Term).await.expect("told");
+        let exit = bounded(world.placement.wait(&identity)).await.expect("over");
+        assert!(exit.proven_gone && !runs(pid), "{held:?}: {exit:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_window_job_runs_on_alone_and_leaves_its_record() {
     let world = World::new();
