@@ -3,13 +3,14 @@
 //! Owns the walk over a workspace that nobody works in any more, file by file: no git command opens it, no filter or
 //! attribute of it applies, no link is followed. Its `.git` (and that of any repository inside) is kept too, as inert
 //! files under [`DOT_GIT`], so commits that were never taken out are not lost. Ignored files stay out unless tracked.
-//! Refuses to keep half: over the cap nothing is kept, and the workspace has to be put aside whole.
+//! Refuses to keep half: over the cap, or where something cannot be opened, nothing is kept, and the workspace has to be
+//! put aside whole.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use git2::{ObjectType, Odb, Oid, Repository};
@@ -61,8 +62,10 @@ pub struct Salvaged {
     pub files: usize,
     /// How many bytes.
     pub bytes: u64,
-    /// What was left out, and why; at most 50.
+    /// What has no content to keep (pipes, sockets, devices) and was left out; at most 50.
     pub skipped: Vec<String>,
+    /// Files and whole folders that were left out since they are ignored.
+    pub ignored: usize,
 }
 
 /// A salvage in the vault.
@@ -100,6 +103,14 @@ pub enum SalvageError {
     OverCap {
         /// The cap, with its unit.
         cap: String,
+    },
+    /// Something in it cannot be opened: put the workspace aside as it is, for a salvage without it would lose it.
+    #[error("`{path}` in it cannot be kept: {why}")]
+    Unreadable {
+        /// The first of them, below the workspace.
+        path: String,
+        /// What the system said.
+        why: String,
     },
     /// There is no such salvage.
     #[error("there is no salvage `{0}`; `orch salvage list` names all")]
@@ -160,7 +171,7 @@ impl RepoGit {
             })
             .await?;
         self.keep(&self.vault(), &format!("refs/orch/salvage/{id}"), &kept).await?;
-        Ok(Salvaged { id, commit: kept, files: 0, bytes: 0, skipped: Vec::new() })
+        Ok(Salvaged { id, commit: kept, files: 0, bytes: 0, skipped: Vec::new(), ignored: 0 })
     }
 
     /// All salvages of this repository, newest first.
@@ -198,7 +209,9 @@ impl RepoGit {
         let written = self
             .read(self.vault(), move |repo| {
                 discard(&making)?;
-                std::fs::create_dir_all(&making).map_err(GitError::io("cannot create", &making))?;
+                // It was private before: what an agent wrote may be nobody else's to read.
+                let mut folder = std::fs::DirBuilder::new();
+                folder.recursive(true).mode(0o700).create(&making).map_err(GitError::io("cannot create", &making))?;
                 let tree = commit(repo, &found.commit)?.tree_id();
                 let written = unfold(repo, tree, &making).and_then(|count| {
                     std::fs::rename(&making, &into).map_err(GitError::io("cannot create", &into)).map(|()| count)
@@ -256,6 +269,7 @@ fn store(
         files: 0,
         bytes: 0,
         skipped: Vec::new(),
+        ignored: 0,
     };
     // Counted before anything is written: what is over the cap would leave the vault full of what nobody keeps.
     let mut count = begin(None, rules, tracked);
@@ -266,18 +280,56 @@ fn store(
         None => walk.write(ObjectType::Tree, b"")?,
     };
     let about = format!(
-        "Salvage of {}, generation {}, run {}\n\nstart: {}\nfiles: {}\nbytes: {}\n{}",
+        "Salvage of {}, generation {}, run {}\n\nstart: {}\nfiles: {}\nbytes: {}\n{}{}",
         spec.key,
         spec.generation,
         spec.run,
         spec.start,
         walk.files,
         walk.bytes,
+        match walk.ignored {
+            0 => String::new(),
+            count => format!("left out: {count} ignored files or folders\n"),
+        },
         walk.skipped.iter().map(|note| format!("skipped: {note}\n")).collect::<String>(),
     );
     let commit = write_commit(&repo, tree, &[], &format!("author {who}\n"), who, about.as_bytes())?;
     flush(vault)?;
-    Ok(Salvaged { id, commit, files: walk.files, bytes: walk.bytes, skipped: walk.skipped })
+    Ok(Salvaged { id, commit, files: walk.files, bytes: walk.bytes, skipped: walk.skipped, ignored: walk.ignored })
+}
+
+/// Opens something of the workspace; where its own mode forbids that, it gets one that does not. Nobody works there any
+/// more, and its removal would do the same.
+fn opened<T>(full: &Path, mode: u32, open: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
+    match open() {
+        Err(err) if err.kind() == std::io::ErrorKind::PermissionDenied => {
+            let meta = std::fs::symlink_metadata(full)?;
+            if meta.is_symlink() {
+                return Err(err);
+            }
+            // What could be executed still can be: it is noted with the file.
+            let mode = (meta.permissions().mode() & 0o777) | mode;
+            std::fs::set_permissions(full, std::fs::Permissions::from_mode(mode))?;
+            open()
+        }
+        done => done,
+    }
+}
+
+fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> SalvageError {
+    SalvageError::Unreadable { path: path.to_string_lossy().escape_debug().to_string(), why: why.to_string() }
+}
+
+/// A name that no other entry of the folder has: `.git`, `.GIT` and an old `.git.salvaged` may lie side by side.
+fn unused(entries: &[(Vec<u8>, u32, Oid)], name: &[u8]) -> Vec<u8> {
+    let taken = |name: &[u8]| entries.iter().any(|(other, ..)| other == name);
+    let mut chosen = name.to_vec();
+    let mut n = 1;
+    while chosen.starts_with(DOT_GIT.as_bytes()) && taken(&chosen) {
+        n += 1;
+        chosen = [name, format!("-{n}").as_bytes()].concat();
+    }
+    chosen
 }
 
 /// What is kept is removed from its place next: it must be on disk before.
@@ -314,6 +366,7 @@ struct Walk<'a> {
     files: usize,
     bytes: u64,
     skipped: Vec<String>,
+    ignored: usize,
 }
 
 impl Walk<'_> {
@@ -322,10 +375,10 @@ impl Walk<'_> {
     fn folder(&mut self, at: &Path, inside_git: bool, ruled: bool, depth: usize) -> Result<Option<Oid>, SalvageError> {
         let full = self.root.join(at);
         let ruled = ruled && !inside_git && has_plain_rules(&full);
-        let listed = match std::fs::read_dir(&full) {
+        let listed = match opened(&full, 0o700, || std::fs::read_dir(&full)) {
             Ok(listed) => listed,
             Err(err) if depth == 0 => return Err(GitError::io("cannot read", full)(err).into()),
-            Err(err) => return Ok(self.skip(at, &err.to_string())),
+            Err(err) => return Err(unreadable(at, &err)),
         };
         let mut entries: Vec<(Vec<u8>, u32, Oid)> = Vec::new();
         for entry in listed {
@@ -335,11 +388,15 @@ impl Walk<'_> {
             let is_git = name.as_bytes().eq_ignore_ascii_case(b".git");
             let kind = entry.file_type().map_err(GitError::io("cannot read", self.root.join(&path)))?;
             if ruled && !is_git && self.is_left_out(&path, kind.is_dir()) {
+                self.ignored += 1;
                 continue;
             }
-            let name = if is_git { DOT_GIT.as_bytes().to_vec() } else { name.as_bytes().to_vec() };
+            let name = if is_git { DOT_GIT.as_bytes() } else { name.as_bytes() };
+            let name = unused(&entries, name);
             let kept = match kind {
-                _ if depth >= DEPTH => self.skip(&path, "too deep"),
+                _ if depth >= DEPTH => {
+                    return Err(unreadable(&path, &format!("it lies more than {DEPTH} folders deep")));
+                }
                 _ if kind.is_dir() => {
                     self.folder(&path, inside_git || is_git, ruled, depth + 1)?.map(|tree| (0o040_000, tree))
                 }
@@ -388,9 +445,10 @@ impl Walk<'_> {
             return Ok(None);
         }
         let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
-        let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(&full) {
+        let file = match opened(&full, 0o600, || OpenOptions::new().read(true).custom_flags(flags.bits()).open(&full)) {
             Ok(file) => file,
-            Err(err) => return Ok(self.skip(path, &err.to_string())),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(self.skip(path, "it has gone")),
+            Err(err) => return Err(unreadable(path, &err)),
         };
         let meta = file.metadata().map_err(GitError::io("cannot read", &full))?;
         self.count(meta.len())?;
@@ -448,7 +506,6 @@ impl Walk<'_> {
             _ => name.clone(),
         };
         entries.sort_by_key(key);
-        entries.dedup_by(|a, b| a.0 == b.0);
         let mut bytes = Vec::new();
         for (name, mode, id) in entries {
             bytes.extend_from_slice(format!("{mode:o} ").as_bytes());

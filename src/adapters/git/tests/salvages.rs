@@ -38,6 +38,10 @@ async fn salvage_keeps_files_commits_and_nested_repositories_and_gives_them_back
     let into = world.at("back");
     let count = world.git.restore_salvage(&kept.id, &into).await.expect("restored");
     assert_eq!(count, kept.files);
+    assert_eq!(kept.ignored, 2, "one file and one folder");
+    assert!(all[0].about.contains("left out: 2 ignored files or folders"), "{}", all[0].about);
+    let private = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&into).expect("there").permissions());
+    assert_eq!(private & 0o777, 0o700, "what an agent wrote is nobody else's to read");
     assert_eq!(std::fs::read_to_string(into.join("kept.log")).expect("there"), "changed");
     assert_eq!(std::fs::read_to_string(into.join("odd/new\nline")).expect("there"), "odd");
     assert_eq!(std::fs::read_link(into.join("link")).expect("a link"), PathBuf::from("/etc/passwd"));
@@ -52,6 +56,43 @@ async fn salvage_keeps_files_commits_and_nested_repositories_and_gives_them_back
     assert!(matches!(world.git.restore_salvage("orc-1/9/r", &world.at("no")).await, Err(SalvageError::NoSuch(_))));
     assert!(world.git.forget_salvage(&kept.id).await.expect("forgotten"));
     assert!(!world.git.forget_salvage(&kept.id).await.expect("forgotten"));
+}
+
+#[tokio::test]
+async fn names_that_become_one_in_a_salvage_stay_apart() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let workspace = world.workspace("w", &base, &base).await;
+    let dir = workspace.dir.join("odd");
+    for name in [".git", ".GIT", ".Git", DOT_GIT] {
+        write(&dir.join(name).join("x"), name);
+    }
+    let kept = world.git.salvage(&salvage_spec(&workspace)).await.expect("salvaged");
+    let into = world.at("back");
+    assert_eq!(world.git.restore_salvage(&kept.id, &into).await.expect("restored"), kept.files);
+    let mut texts: Vec<String> = std::fs::read_dir(into.join("odd"))
+        .expect("a folder")
+        .map(|entry| std::fs::read_to_string(entry.expect("an entry").path().join("x")).expect("kept"))
+        .collect();
+    texts.sort();
+    assert_eq!(texts, [".GIT", ".Git", ".git", DOT_GIT]);
+}
+
+/// What cannot be kept is not left out: the workspace has to stay, whole.
+#[tokio::test]
+async fn a_workspace_with_something_that_cannot_be_opened_is_refused() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let workspace = world.workspace("w", &base, &base).await;
+    let deep = "for n in $(seq 140); do mkdir d && cd d; done; echo x > x";
+    assert!(Command::new("sh").args(["-c", deep]).current_dir(&workspace.dir).status().expect("sh runs").success());
+    match world.git.salvage(&salvage_spec(&workspace)).await {
+        Err(SalvageError::Unreadable { path, why }) => {
+            assert!(path.starts_with("d/d/") && why.contains("deep"), "{why}")
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(world.git.list_salvage().await.expect("listed").is_empty());
 }
 
 #[tokio::test]
