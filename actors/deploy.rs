@@ -135,7 +135,7 @@ impl Deploy<'_> {
         match store.open_window(window, self.landing.ctx.now()).await {
             Ok(()) => {}
             Err(WindowError::StopRecorded) => {
-                return Ok(DeployEnd::Failed { why: "not begun: a STOP was recorded before it".to_owned() });
+                return Ok(DeployEnd::CouldNotRun { why: "not begun: a STOP was recorded before it".to_owned() });
             }
             Err(error) => return Err(Trouble::Ours(format!("the deploy is not begun: {error}"))),
         }

@@ -165,10 +165,15 @@ fn stopping(task: &Task, event: &Event, now: Timestamp) -> Decision {
         Event::RunEnded { run, facts } if is_current_run(task, run) => change.account(facts),
         Event::LandingEnded { end: LandingEnd::Landed { landed, deploy }, .. } => {
             change.landed(landed, deploy);
+            // Nobody is asked to go on with a stopped task, but what runs now is somebody's matter.
+            if let DeployEnd::Failed { why } = deploy {
+                change.tell_of_deploy("the deploy of a stopped task failed", why);
+            }
         }
         Event::LandingEnded { end: LandingEnd::OutcomeUnknown { why, landed }, .. } => {
             change.keep_landed(landed.as_ref());
             change.entry(Entry::new("outcome-unknown", why.clone()));
+            change.tell_of_deploy("nobody knows what became of a stopped task's last step", why);
         }
         Event::StopCarriedOut { finished } => {
             let by = task.stop.as_ref().map_or("", |s| s.by.as_str());

@@ -339,6 +339,12 @@ impl Change {
         self.task.state = State::Blocked { why, then, since: now };
     }
 
+    /// Tells a person how a deploy of a stopped task ended, which the task itself will not ask about.
+    pub(super) fn tell_of_deploy(&mut self, what: &str, why: &str) {
+        let title = format!("{}: {what}", self.task.key);
+        self.send(Outgoing::Notify { needs_you: true, title, body: why.to_owned() });
+    }
+
     /// Closes the task as landed.
     pub(super) fn close_done(&mut self, now: Timestamp, text: &str) {
         self.task.state = State::Done { at: now };
