@@ -14,15 +14,17 @@ use orch_domain::artefact::{
 };
 use orch_domain::event::ArtefactFact;
 use orch_domain::ids::{CommitSha, RunId, TaskId};
+use orch_domain::job::JobStatus;
 use orch_domain::journal::Entry;
 use orch_domain::names::RepoPath;
 use orch_domain::pipeline::Role;
 use orch_domain::task::Task;
-use orch_store::Subject;
+use orch_store::{JobRow, Subject};
 use serde_json::json;
 
 use crate::attempt::began_with;
 use crate::context::Context;
+use crate::settle::named;
 
 /// Largest artefact that is read.
 const MOST_BYTES: u64 = 256 << 10;
@@ -246,8 +248,12 @@ pub async fn doubt(ctx: &Context, task: &TaskId, run: &RunId) -> Option<String> 
         Err(error) => return Some(format!("its jobs could not be read: {error}")),
     };
     let mut of_run = jobs.iter().filter(|job| job.record.run.as_ref() == Some(run));
-    let doubtful = of_run.find(|job| job.exit.as_ref().is_some_and(|exit| !exit.proven_gone))?;
-    Some(format!("nobody can say that nothing of job {} is left in it", doubtful.record.identity.job))
+    let unproven = |job: &&JobRow| match &job.exit {
+        Some(exit) => !exit.proven_gone,
+        None => job.status == JobStatus::Running,
+    };
+    let doubtful = of_run.find(unproven)?;
+    Some(format!("nobody can say that nothing of {} is left in it", named(&doubtful.record)))
 }
 
 /// Says in the journal what became of a workspace.

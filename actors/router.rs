@@ -327,6 +327,20 @@ impl RouterState {
         if self.stopping.is_some() || self.leaves_alone(task).await {
             return None;
         }
+        self.spawn(myself, task, restarts).await
+    }
+
+    /// The same for a STOP, which is carried out until the very end: its actor has only these steps to do, and ends with
+    /// them.
+    async fn start_to_stop(&mut self, myself: &ActorRef<RouterMsg>, task: &TaskId) -> Option<ActorRef<TaskMsg>> {
+        let ends_now = self.stopping.is_none_or(|level| level == Level::Kill);
+        if ends_now || self.children.contains_key(task) || self.leaves_alone(task).await {
+            return self.start(myself, task, 0).await;
+        }
+        self.spawn(myself, task, 0).await
+    }
+
+    async fn spawn(&mut self, myself: &ActorRef<RouterMsg>, task: &TaskId, restarts: u32) -> Option<ActorRef<TaskMsg>> {
         let args = TaskArgs {
             task: task.clone(),
             ctx: self.ctx.clone(),
@@ -379,7 +393,11 @@ impl RouterState {
         event: Box<Event>,
         reply: Option<oneshot::Sender<Answer>>,
     ) {
-        if let Some(child) = self.start(myself, task, 0).await
+        let child = match *event {
+            Event::StopRequested { .. } => self.start_to_stop(myself, task).await,
+            _ => self.start(myself, task, 0).await,
+        };
+        if let Some(child) = child
             && child.cast(TaskMsg::Event { event, reply }).is_err()
         {
             // It ended in between; its successor resumes from the store and asks for what it needs.

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use orch_adapters::ports::{EndLevel, Observed};
 use orch_domain::ids::{JobId, TaskId};
-use orch_domain::job::{JobEnd, JobExit, JobIdentity};
+use orch_domain::job::{JobEnd, JobExit, JobIdentity, JobRecord};
 use orch_store::JobRow;
 
 use crate::context::Context;
 
 /// Longest wait for one job that was told to end; its shim kills after the job's own grace, which is shorter.
 const WAIT: Duration = Duration::from_secs(90);
+
+/// The same for one that could not be told: it may be about to end by itself.
+const UNTOLD: Duration = Duration::from_secs(2);
 
 /// Ends the live jobs of a task, all but those of windows, and records how they ended. Returns what could not be proven.
 pub async fn settle_jobs(ctx: &Context, task: &TaskId) -> Vec<String> {
@@ -39,19 +42,19 @@ async fn mine(ctx: &Context, task: &TaskId) -> Result<Vec<JobRow>, String> {
 /// Ends one recorded job, whichever state it is found in. Returns what could not be proven. While its guard lives it is
 /// not said to have ended: its row stays live.
 pub async fn settle_job(ctx: &Context, job: JobRow) -> Option<String> {
-    let identity = job.record.identity;
+    let identity = job.record.identity.clone();
     let exit = match ctx.runner.placement.observe(&identity).await {
         Ok(Observed::Ended(exit)) => Ok(exit),
         Ok(Observed::Gone { evidence, proven_gone }) => Ok(lost(ctx, proven_gone, &evidence)),
-        Ok(Observed::Idle | Observed::Running) => end_and_wait(ctx, &identity).await,
-        Err(error) => Err(error.to_string()),
+        // Who does not answer may still hear.
+        Ok(Observed::Idle | Observed::Running) | Err(_) => end_and_wait(ctx, &identity).await,
     };
+    let named = named(&job.record);
     let exit = match exit {
         Ok(exit) => exit,
-        Err(why) => return Some(format!("job {}: {why}", identity.job)),
+        Err(why) => return Some(format!("{named}: {why}")),
     };
-    let unproven =
-        (!exit.proven_gone).then(|| format!("job {}: nobody can say that nothing of it is left", identity.job));
+    let unproven = (!exit.proven_gone).then(|| format!("{named}: nobody can say that nothing of it is left"));
     match ctx.store.job_ended(&identity.job, exit).await {
         Ok(()) => unproven,
         Err(error) => {
@@ -61,13 +64,20 @@ pub async fn settle_job(ctx: &Context, job: JobRow) -> Option<String> {
     }
 }
 
+/// What a person can look for: the job's id, what it was for, and its guard.
+pub fn named(job: &JobRecord) -> String {
+    format!("job {} ({}; guard {})", job.identity.job, job.label, job.identity.pid)
+}
+
 /// How it ended; or why it is not known to have ended.
 async fn end_and_wait(ctx: &Context, identity: &JobIdentity) -> Result<JobExit, String> {
     let placement = &ctx.runner.placement;
     for (level, wait) in [(EndLevel::Term, WAIT), (EndLevel::Kill, WAIT)] {
-        if let Err(error) = placement.end(identity, level).await {
+        let told = placement.end(identity, level).await;
+        if let Err(error) = &told {
             tracing::warn!(job.id = %identity.job, %error, "job {} could not be told to end", identity.job);
         }
+        let wait = if told.is_ok() { wait } else { UNTOLD };
         match tokio::time::timeout(wait, placement.wait(identity)).await {
             Ok(Ok(exit)) => return Ok(exit),
             Ok(Err(error)) => {

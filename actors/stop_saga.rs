@@ -16,7 +16,7 @@ use orch_domain::ids::{CommitSha, RunId};
 use orch_domain::names::{BranchName, RepoName};
 use orch_domain::stop::{Level, ReceiptLine, StepResult, StopStep};
 use orch_domain::task::{Landed, Task};
-use orch_store::{JobRow, Landing, Window, WindowKind};
+use orch_store::{Landing, Window, WindowKind};
 use ractor::{ActorRef, ActorStatus};
 use tokio::sync::oneshot;
 
@@ -26,8 +26,10 @@ use crate::context::Context;
 use crate::deploy;
 use crate::directory::Directory;
 use crate::lane::LaneMsg;
-use crate::settle::{settle_job, settle_jobs};
+use crate::settle::{named, settle_job, settle_jobs};
 use crate::task::TaskMsg;
+
+mod words;
 
 /// Longest wait for an actor to end by itself before it is killed.
 const ACTOR_WAIT: Duration = Duration::from_secs(120);
@@ -152,9 +154,10 @@ impl StopSaga {
         let result = match (&landed, windows.is_empty()) {
             (Some(landing), _) => StepResult::Done {
                 proof: format!(
-                    "waited for its landing to end: {} is on {}, verified",
+                    "its landing has ended: {} is on {}, verified; {}",
                     landing.sha,
-                    self.task.main_name()
+                    self.task.main_name(),
+                    words::of_deploy(&windows, repo.settings.commands.deploy.is_some())
                 ),
             },
             (None, true) => StepResult::Nothing { proof: "no irreversible step was begun".to_owned() },
@@ -280,26 +283,19 @@ impl StopSaga {
                 return self.line(StopStep::Processes, StepResult::Unproven { why }).await;
             }
         };
-        let live = jobs.iter().filter(|j| j.status.is_live()).count();
-        let ended = jobs.len() - live;
-        let begun = |job: &&JobRow| job.exit.as_ref().is_some_and(|exit| exit.started.is_some());
-        let cancelled = ended - jobs.iter().filter(|j| !j.status.is_live()).filter(begun).count();
-        let proof = format!("{live} live, {ended} ended, {cancelled} of them before they began");
-        let jobs_result = match live {
-            0 => StepResult::Done { proof },
-            _ => StepResult::Unproven { why: proof },
+        let jobs_result = match jobs.iter().any(|job| job.status.is_live()) {
+            false => StepResult::Done { proof: words::of_jobs(&jobs) },
+            true => StepResult::Unproven { why: words::of_jobs(&jobs) },
         };
         self.line(StopStep::Jobs, jobs_result).await;
         let doubtful: Vec<String> = jobs
             .iter()
             .filter(|j| j.exit.as_ref().is_some_and(|e| !e.proven_gone))
-            .map(|j| format!("job {}", j.record.identity.job))
+            .map(|j| format!("{}: it ended, but not everything of it is proven gone", named(&j.record)))
             .chain(unproven)
             .collect();
         let processes = match doubtful.is_empty() {
-            true => StepResult::Done {
-                proof: format!("0 processes: each of {ended} shims reported that nothing of its job is left"),
-            },
+            true => StepResult::Done { proof: words::of_processes(&jobs) },
             false => StepResult::Unproven { why: doubtful.join("; ") },
         };
         self.line(StopStep::Processes, processes).await;

@@ -233,6 +233,47 @@ fn a_handover_leaves_agents_at_work_and_the_next_start_goes_on_with_them() {
     ended_in_one_run(world, &keys);
 }
 
+/// Until the supervisor has ended, it stops whom it has left at work, too.
+#[test]
+fn a_stop_during_a_handover_ends_an_agent_that_was_left() {
+    let signs = tempfile::tempdir().expect("a folder");
+    let here = signs.path().display();
+    let mut world = Outside::new(&format!(
+        "attempts:\n\
+         - - run: {{cmd: 'mkdir -p made && echo made > made/$ORCH_TASK && touch here'}}\n  \
+           - run: {{cmd: 'if [ $ORCH_TASK = ORC-1 ]; then while [ ! -e {here}/go ]; do sleep 0.02; done; fi'}}\n  \
+           - run: {{cmd: 'rm here && git add -A && git commit -q -m \"Make $ORCH_TASK\"'}}\n"
+    ));
+    let test = format!("touch started; while [ ! -e {here}/tested ]; do sleep 0.02; done; sh check.sh");
+    world.change_settings("test: 'sh check.sh'", &format!("test: '{test}'"));
+    world.start();
+    let keys = [world.submit("Be left at work, and stopped"), world.submit("Be tested")];
+    let (checkouts, spaces) = (world.data().join("checkouts"), world.data().join("workspaces"));
+    world.until("the tests to run", || {
+        folders(&checkouts).into_iter().any(|checkout| checkout.join("tree/started").exists())
+    });
+    until_half(&world, 1);
+    let told = std::thread::scope(|scope| {
+        let handover = scope.spawn(|| world.verb(&["handover", "--timeout", "60"]));
+        world.until("intake to be closed", || {
+            world.verb(&["ps"]).is_ok_and(|ps| ps["queue"]["intake"].as_str().is_some_and(|word| word != "open"))
+        });
+        let stopped = world.verb(&["task", "stop", &keys[0], "--wait"]).expect("the STOP is carried out");
+        assert_eq!(folders(&spaces).len(), 0, "{stopped:#}");
+        assert!(!handover.is_finished(), "it did not wait for the tests");
+        std::fs::write(signs.path().join("tested"), "").expect("the sign is given");
+        handover.join().expect("no panic")
+    });
+    told.expect("handed over");
+    world.finish_by_itself();
+    world.until("nothing to be left", || processes_of(world.root()).is_empty());
+    world.start();
+    world.until_closed(&keys);
+    let cancelled = world.number("SELECT count(*) FROM tasks WHERE cancelled_at IS NOT NULL");
+    assert_eq!(cancelled, 1);
+    world.close(&keys[1..]);
+}
+
 /// Whatever is no agent ends first, as far as it does so in time: its result would be lost.
 #[test]
 fn a_handover_waits_for_tests_and_for_the_window() {

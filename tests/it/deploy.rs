@@ -274,6 +274,10 @@ fn a_stop_under_a_rollback_is_deferred_until_it_has_ended() {
         world.until_closed(std::slice::from_ref(&key));
         let receipt = receipt_of(&world, &key);
         assert_eq!(receipt["outcome"], "cancelled", "{receipt:#}");
+        assert!(receipt.to_string().contains("its deploy failed: "), "what runs now is somebody's matter: {receipt:#}");
+        let told =
+            "SELECT count(*) FROM outbox WHERE kind = 'notify' AND payload LIKE '%deploy of a stopped task failed%'";
+        assert_eq!(world.number(told), 1);
         assert_eq!((runs(&world, "deploy"), runs(&world, "rollback")), (1, 1));
         let landed = crate::world::git(&world.repo, &["rev-parse", "main"]);
         let text: String = world

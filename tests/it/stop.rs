@@ -357,6 +357,44 @@ async fn a_drain_lets_a_short_run_end_and_keeps_its_result() {
     world.close().await;
 }
 
+/// The kill switch works until the end, also for a task that nobody works on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_a_drain_is_carried_out_before_the_supervisor_ends() {
+    let signals = tempfile::tempdir().expect("a folder");
+    let go = signals.path().join("go");
+    let script = format!(
+        "attempts:\n- - write: {{path: good.txt, content: \"x\\n\"}}\n  - wait_for: {{path: {}}}\n  - commit: {{message: Add good}}\n",
+        go.display()
+    );
+    let mut world = Setup::default().agent("gated", &script).limits(|l| l.max_concurrency = 1).open().await;
+    let works = world.submit("Be drained").await;
+    wait("work in the workspace", || workspace_has(&world, "good.txt")).await;
+    let queued = world.submit("Wait for the slot").await;
+    world.until(&queued, "queued", |d| d.task.status == Status::Queued).await;
+    let running = world.take_running();
+    let control = running.control();
+    let ending = tokio::spawn(running.shutdown(Level::Drain, Duration::from_secs(60)));
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    while control.ready().await.ready {
+        tick.tick().await;
+    }
+    assert!(control.stop(queued.id.as_str(), "test", "test").await.expect("stopped").first);
+    let carried_out = tokio::time::timeout(crate::world::BOUND, async {
+        while !control.receipt(queued.id.as_str()).await.is_ok_and(|receipt| receipt.is_whole()) {
+            tick.tick().await;
+        }
+    });
+    carried_out.await.expect("carried out while the other still works");
+    assert!(!ending.is_finished(), "the other task's agent is at work");
+    drop(control);
+    std::fs::write(&go, "").expect("written");
+    ending.await.expect("it ends");
+    world.boot().await;
+    world.expect_status(&queued, Status::Cancelled).await;
+    world.expect_status(&works, Status::Done).await;
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_interrupts_a_long_run_at_the_deadline_and_the_next_start_resumes_it() {
     let script = "attempts:\n\

@@ -345,3 +345,26 @@ async fn a_task_is_reborn_clean_while_the_remains_of_its_first_life_are_there_an
     assert_eq!(world.receipt(&first).await.expect("it stays").task, first.id);
     world.close().await;
 }
+
+/// As the fixtures of tests are: root may open everything, so this is also run as an ordinary user.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_own_modes_close_is_kept_all_the_same() {
+    let script = "attempts:\n- - run: {cmd: 'mkdir shut && echo in > shut/in.txt && echo closed > closed.txt && \
+                  chmod 000 closed.txt shut && touch slow.txt'}\n  - wait_for: {path: /nowhere/never}\n";
+    let world = Setup::default().agent("shutting", script).open().await;
+    let task = world.submit("Close the doors").await;
+    world.wait_for("work", async || (in_workspaces(&world, "slow.txt") == 1).then_some(())).await;
+    world.stop(&task).await;
+    world.expect_status(&task, Status::Cancelled).await;
+    let receipt = whole(&world, &task).await;
+    assert!(matches!(line(&receipt, StopStep::Salvage), StepResult::Done { .. }), "{receipt:#?}");
+    let control = world.control();
+    let kept = control.salvages(None).await.expect("listed");
+    let files = kept.iter().find(|salvage| salvage.files.is_some()).expect("the files are in the vault");
+    let into = world.root().join("back");
+    control.restore_salvage(&files.repo, &files.id, into.clone()).await.expect("restored");
+    assert_eq!(std::fs::read_to_string(into.join("shut/in.txt")).expect("kept"), "in\n");
+    assert_eq!(std::fs::read_to_string(into.join("closed.txt")).expect("kept"), "closed\n");
+    drop(control);
+    world.close().await;
+}
