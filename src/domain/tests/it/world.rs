@@ -62,6 +62,8 @@ pub(crate) struct World {
     sent_back: u32,
     conflicted: u32,
     interrupted: u32,
+    /// Checks begun anew since anything was concluded.
+    interrupted_checks: u32,
     stop_race: bool,
     conflict: bool,
 }
@@ -82,6 +84,7 @@ impl World {
             sent_back: 0,
             conflicted: 0,
             interrupted: 0,
+            interrupted_checks: 0,
             stop_race: false,
             conflict: false,
         };
@@ -236,19 +239,29 @@ impl World {
         if (self.load(), &self.stop) != (Task { stop: self.stop.clone(), ..change.task.clone() }, &self.stop) {
             return Err("the row does not hold the whole task".to_owned());
         }
+        let by_agent = matches!(before.state, State::Running { step: Step::Agent, .. });
+        if matches!(event, Event::CheckEnded { .. } | Event::RunEnded { .. } | Event::LandingEnded { .. }) {
+            self.interrupted_checks = 0;
+        }
         for entry in &change.entries {
             match entry.kind.as_str() {
-                "retry-requested" => (self.sent_back, self.conflicted, self.interrupted) = (0, 0, 0),
-                "stage-entered" => self.interrupted = 0,
+                "retry-requested" => {
+                    (self.sent_back, self.conflicted, self.interrupted, self.interrupted_checks) = (0, 0, 0, 0);
+                }
+                "stage-entered" => (self.interrupted, self.interrupted_checks) = (0, 0),
                 "sent-back" if change.task.counters.conflicts > before.counters.conflicts => self.conflicted += 1,
                 "sent-back" => self.sent_back += 1,
-                "interrupted" => self.interrupted += 1,
+                "interrupted" if by_agent => self.interrupted += 1,
+                "interrupted" => self.interrupted_checks += 1,
                 _ => {}
             }
         }
         let policy = &before.policy;
         if self.sent_back > policy.max_developer_retries || self.interrupted > policy.max_interrupted {
             return Err(format!("over a ceiling: sent back {}, interrupted {}", self.sent_back, self.interrupted));
+        }
+        if self.interrupted_checks > policy.max_interrupted_checks() {
+            return Err(format!("over a ceiling: {} checks interrupted", self.interrupted_checks));
         }
         if self.conflicted > policy.max_conflicts {
             return Err(format!("over a ceiling: conflicted {}", self.conflicted));
@@ -387,6 +400,7 @@ fn check_ceilings(task: &Task) -> Result<(), Broken> {
     let (c, p) = (task.counters, &task.policy);
     let within = c.developer_retries <= p.max_developer_retries
         && c.interrupted <= p.max_interrupted
+        && c.interrupted_checks <= p.max_interrupted_checks()
         && c.infrastructure <= p.infrastructure.tries
         && c.deferrals <= p.deferral.tries.max(p.lane.tries)
         && c.main_moved <= p.lane.tries
