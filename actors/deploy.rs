@@ -5,8 +5,11 @@
 //! deploy whose job may have run is never run again without a person or the status command having said that it did not; a
 //! rollback whose job may have run is never run again at all; a rollback's window is closed before its deploy's. Which
 //! request a result answers is told by how often people asked, never by the clock. A health command says something about
-//! the deploy only when it ran: what of ours keeps it from running rolls nothing back. Trouble of ours, and a lease that is
+//! the deploy only when it ran: what of ours keeps it from running rolls nothing back. Production never becomes older, and
+//! takes no image but that of what has landed. Trouble of ours, and a lease that is
 //! somebody else's by now, change nothing: the window stays as it is, and whoever comes next attaches to it.
+
+mod before;
 
 use std::time::Duration;
 
@@ -49,6 +52,8 @@ pub(crate) struct Deploy<'a> {
     pub(crate) task: &'a Task,
     pub(crate) landed: &'a Landed,
     pub(crate) epoch: Epoch,
+    /// Whether the gates have judged what landed in this very turn, and nothing else was built since.
+    pub(crate) just_judged: bool,
 }
 
 fn text_of(value: Option<&Value>, name: &str) -> Option<String> {
@@ -74,6 +79,8 @@ enum Trouble {
     Unseen(String),
     /// Something of ours broke: it is tried again later.
     Ours(String),
+    /// Something else has to end first.
+    Busy(String),
 }
 
 impl From<StoreError> for Trouble {
@@ -93,10 +100,15 @@ enum Found {
 impl Deploy<'_> {
     pub(crate) async fn carry_out(&self) -> LandingEnd {
         let landed = self.landed.clone();
-        match self.decide().await {
+        let ended = self.decide().await;
+        if let Ok(DeployEnd::Deployed { at }) = ended {
+            self.tell_held(at).await;
+        }
+        match ended {
             Ok(deploy) => LandingEnd::Landed { landed, deploy },
             Err(Trouble::Ours(why)) => LandingEnd::Landed { landed, deploy: DeployEnd::CouldNotRun { why } },
             Err(Trouble::Unseen(why)) => LandingEnd::OutcomeUnknown { why, landed: Some(landed) },
+            Err(Trouble::Busy(why)) => LandingEnd::Deferred { why },
         }
     }
 
@@ -124,10 +136,18 @@ impl Deploy<'_> {
             Some(window) if self.answers(window, request) => return self.recorded(window),
             Some(_) | None => {}
         }
+        // Under a STOP nothing is looked at any more: the store refuses to open the window.
+        let stopped = self.task.stop.is_some();
+        if !stopped && let Some(end) = self.after_others().await? {
+            return Ok(end);
+        }
         if self.task.policy.deploy == DeployMode::Approval
             && !self.task.is_approved(ApprovalOf::Deploy, &self.landed.sha)
         {
             return Ok(DeployEnd::AwaitingApproval);
+        }
+        if !stopped && let Some(end) = self.image().await? {
+            return Ok(end);
         }
         let id: WindowId = mint("w");
         let window = self.window(&id, WindowKind::Deploy, json!({"request": request}));

@@ -33,7 +33,7 @@ use crate::deploy;
 use crate::directory::Directory;
 use crate::ids::mint;
 use crate::lease::{LeaseGuard, Lost};
-use crate::merged::Merged;
+use crate::merged::{Merged, landed_of};
 use crate::snapshots::Snapshots;
 use crate::turns::TurnNotes;
 use judge::out_of_scope;
@@ -230,10 +230,9 @@ impl Landing {
             _ => return Err(None),
         };
         if let Some(landing) = self.ctx.store.landing_of(&self.task).await.map_err(could_not_run)? {
-            let landed = Landed { sha: landing.sha, tree: landing.tree, at: landing.at };
             self.turn.deploys_only();
             self.bring_main().await;
-            return Ok(self.after_landing(&task, landed, epoch).await);
+            return Ok(self.after_landing(&task, landed_of(landing), epoch, Tries::Attached).await);
         }
         if step == Step::Deploy {
             self.turn.deploys_only();
@@ -246,7 +245,7 @@ impl Landing {
             self.note("window-attached", format!("attached to the landing window {}", window.id));
             self.wait_for_pushes().await?;
             match self.finish_window(&main, &window, epoch, Tries::Attached).await? {
-                Some(landed) => return Ok(self.after_landing(&task, landed, epoch).await),
+                Some(landed) => return Ok(self.after_landing(&task, landed, epoch, Tries::Attached).await),
                 None => self.note("main-moved", format!("the interrupted landing had not reached {main}")),
             }
         }
@@ -255,7 +254,7 @@ impl Landing {
         }
         self.border().await?;
         let mut seen = match self.merged_by_others(&task, &main).await? {
-            Merged::Landed(landed) => return Ok(self.after_landing(&task, landed, epoch).await),
+            Merged::Landed(landed) => return Ok(self.after_landing(&task, landed, epoch, Tries::Attached).await),
             Merged::No { main_at } => main_at,
         };
         for _ in 0..self.ctx.limits.catch_ups {
@@ -273,7 +272,7 @@ impl Landing {
             };
             let stored = self.open(window).await?;
             if let Some(landed) = self.finish_window(&main, &stored, epoch, Tries::First).await? {
-                return Ok(self.after_landing(&task, landed, epoch).await);
+                return Ok(self.after_landing(&task, landed, epoch, Tries::First).await);
             }
             self.turn.reset("main-moved");
             let text = format!("{main} moved during the landing; catching up again, nobody is blamed");
@@ -497,9 +496,10 @@ impl Landing {
     }
 
     /// What comes after main has moved, whoever saw that: also after a restart between the one and the other.
-    async fn after_landing(&self, task: &Task, landed: Landed, epoch: Epoch) -> LandingEnd {
+    async fn after_landing(&self, task: &Task, landed: Landed, epoch: Epoch, tries: Tries) -> LandingEnd {
         self.tidy_behind(task);
-        let deploy = deploy::Deploy { landing: self, task, landed: &landed, epoch };
+        let just_judged = tries == Tries::First;
+        let deploy = deploy::Deploy { landing: self, task, landed: &landed, epoch, just_judged };
         deploy.carry_out().await
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Owns finding it and recording it as landed, with a proof line that says whose doing it was and whether `main` then held
 //! exactly what had been judged: if so, what coverage measured on it moves the baseline as any landing does. What people
-//! merged and took back again stays taken back: their last word on it is said, and not undone. Refuses to
-//! call anything landed that `main`, as the forge shows it, does not contain.
+//! merged and took back again stays taken back: their last word on it is said, and not undone. What is deployed then is what
+//! `main` held when that was seen, not the branch. Refuses to call anything landed that `main`, as the forge shows it, does
+//! not contain.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +12,26 @@ use orch_adapters::git::RepoGit;
 use orch_domain::ids::CommitSha;
 use orch_domain::names::BranchName;
 use orch_domain::task::{Landed, Task};
-use orch_store::NewLanding;
-use serde_json::json;
+use orch_store::{Landing as Recorded, NewLanding};
+use serde_json::{Value, json};
 
 use crate::gates;
 use crate::landing::{Halt, Landing, could_not_run};
+
+/// What `main` was moved to, as a landing's record has it: by us, to the commit that was judged; by a person, to whatever
+/// they made of it.
+#[must_use]
+pub(crate) fn landed_of(recorded: Recorded) -> Landed {
+    let Recorded { sha, tree, at, proof, .. } = recorded;
+    let by_person = |name: &str| {
+        let said = proof.get(name).filter(|_| proof.get("merged_by").is_some()).and_then(Value::as_str);
+        said.and_then(|commit| commit.parse().ok())
+    };
+    match (by_person("main_at"), by_person("main_tree")) {
+        (Some(sha), Some(tree)) => Landed { sha, tree, at },
+        _ => Landed { sha, tree, at },
+    }
+}
 
 /// Whether somebody else has brought the work to `main`.
 pub(crate) enum Merged {
@@ -77,7 +93,7 @@ impl Landing {
         let landing = NewLanding {
             task: self.task.clone(),
             sha: own.clone(),
-            tree: tree.clone(),
+            tree,
             base: task.base.clone().unwrap_or_else(|| main_at.clone()),
             proof: json!({
                 "merged_by": "a person", "branch": main, "main_at": main_at, "main_tree": there,
@@ -96,7 +112,7 @@ impl Landing {
         let text = format!("{} was merged by somebody else; {main} at {} {judged}", own.short(), main_at.short());
         self.note("merged-by-others", text);
         let at = self.landed_at().await?;
-        Ok(Merged::Landed(Landed { sha: own, tree, at }))
+        Ok(Merged::Landed(Landed { sha: main_at, tree: there, at }))
     }
 
     /// How much of what the work changed `main` still holds.

@@ -26,6 +26,7 @@ use crate::context::Context;
 use crate::deploy;
 use crate::directory::Directory;
 use crate::lane::LaneMsg;
+use crate::merged::landed_of;
 use crate::settle::{named, settle_job, settle_jobs};
 use crate::task::TaskMsg;
 
@@ -164,7 +165,7 @@ impl StopSaga {
             (None, false) => StepResult::Done { proof: "the step under way has ended, and nothing landed".to_owned() },
         };
         self.line(StopStep::Window, result).await;
-        Ok(landed.map(|landing| (of(landing), repo.settings.commands.deploy.is_none() || is_deployed(&windows))))
+        Ok(landed.map(|landing| (landed_of(landing), repo.settings.commands.deploy.is_none() || is_deployed(&windows))))
     }
 
     /// The same for a repository that is not configured any more: it has no lane, so an open window stays open.
@@ -187,7 +188,7 @@ impl StopSaga {
         self.line(StopStep::Window, StepResult::Nothing { proof }).await;
         // Whether a deploy was owed is in the settings that are gone; one that was begun has to have succeeded.
         let begun = windows.iter().any(|w| w.kind == WindowKind::Deploy);
-        Ok(landed.map(|landing| (of(landing), !begun || is_deployed(&windows))))
+        Ok(landed.map(|landing| (landed_of(landing), !begun || is_deployed(&windows))))
     }
 
     /// The task's windows: asked for until they can be read, since an error is no proof that there are none.
@@ -488,10 +489,6 @@ pub(crate) fn actors_ended() -> StepResult {
 /// Why nobody could look for a task's branch.
 pub(crate) fn not_configured(task: &Task) -> String {
     format!("its repository `{}` is not configured, so nobody can look for {}", task.repo, task.branch())
-}
-
-fn of(landing: Landing) -> Landed {
-    Landed { sha: landing.sha, tree: landing.tree, at: landing.at }
 }
 
 fn is_deployed(windows: &[Window]) -> bool {

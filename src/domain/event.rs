@@ -262,6 +262,15 @@ pub enum DeployEnd {
         /// When.
         at: Timestamp,
     },
+    /// Nothing was run: what is in production holds it already.
+    Held {
+        /// The commit that was deployed.
+        sha: CommitSha,
+        /// For which task.
+        by: TaskKey,
+        /// When.
+        at: Timestamp,
+    },
     /// It failed; the rollback command, where configured, has run.
     Failed {
         /// What failed.

@@ -7,6 +7,7 @@ pub mod artefact;
 pub mod blocked;
 pub mod coverage;
 pub mod decide;
+pub mod deploys;
 pub mod deps;
 pub mod detect;
 pub mod effect;

@@ -343,6 +343,10 @@ fn landing_events(task: &Task) -> Vec<(&'static str, Event)> {
     let all = [
         ("landing-ended: landed, nothing to deploy", deployed(DeployEnd::NotConfigured)),
         ("landing-ended: landed and deployed", deployed(DeployEnd::Deployed { at: NOW })),
+        (
+            "landing-ended: landed, deployed with a newer one",
+            deployed(DeployEnd::Held { sha: sha('d'), by: key("ORC-9"), at: NOW }),
+        ),
         ("landing-ended: landed, deploy failed", deployed(DeployEnd::Failed { why: "exit 1".to_owned() })),
         ("landing-ended: landed, deploy awaits approval", deployed(DeployEnd::AwaitingApproval)),
         (

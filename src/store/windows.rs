@@ -257,6 +257,23 @@ impl Store {
         .await
     }
 
+    /// A repository's deploys since the last one that took effect, that one first, with the key of each task and whether
+    /// it is closed for ever: what production may hold.
+    pub async fn deploys_since_last(&self, repo: &RepoName) -> Result<Vec<(Window, TaskKey, bool)>, StoreError> {
+        let repo = repo.clone();
+        self.read(move |conn| {
+            let sql = "SELECT windows.*, orig_key, done_at IS NOT NULL OR cancelled_at IS NOT NULL AS over
+                       FROM windows JOIN tasks ON tasks.id = windows.task
+                       WHERE windows.repo = ?1 AND kind = 'deploy' AND windows.rowid >= coalesce((
+                         SELECT max(rowid) FROM windows
+                         WHERE repo = ?1 AND kind = 'deploy' AND json_extract(outcome, '$.deployed') = 1), 0)
+                         OR windows.repo = ?1 AND kind = 'deploy' AND closed_at IS NULL
+                       ORDER BY windows.rowid";
+            all(conn, sql, [repo.as_str()], |row| Ok((window(row)?, get_parsed(row, "orig_key")?, get(row, "over")?)))
+        })
+        .await
+    }
+
     /// How often people asked for the task to go on: a number that only rises, and says which request a result is of.
     pub async fn retries_of(&self, task: &TaskId) -> Result<u64, StoreError> {
         let task = task.clone();

@@ -1,9 +1,15 @@
 //! `kill -9` in the middle of a deploy: the command, the health check and the rollback each happen once, and what nobody
-//! saw the end of is asked for or left to a person, never done again on a guess.
+//! saw the end of is asked for or left to a person, never done again on a guess. And several deploys of one repository,
+//! retried, approved and cut in any order: what is in production never becomes older.
 
-use orch_domain::task::Status;
+use orch_actors::api::Submit;
+use orch_domain::lane::LaneMode;
+use orch_domain::policy::{DeployMode, LandMode};
+use orch_domain::task::{ApprovalOf, Status};
+use orch_domain::view::{TaskDetail, TaskView};
 
 use crate::world::crash::{MAKER, Outside};
+use crate::world::{BOUND, Setup, World, git};
 
 /// A command that leaves a line in `<name>s` with its guard and itself, then waits for the file `<name>-go`; every later
 /// run goes straight through. Its exit code is in the file `<name>-code`, 0 without one.
@@ -279,7 +285,7 @@ fn a_stop_under_a_rollback_is_deferred_until_it_has_ended() {
             "SELECT count(*) FROM outbox WHERE kind = 'notify' AND payload LIKE '%deploy of a stopped task failed%'";
         assert_eq!(world.number(told), 1);
         assert_eq!((runs(&world, "deploy"), runs(&world, "rollback")), (1, 1));
-        let landed = crate::world::git(&world.repo, &["rev-parse", "main"]);
+        let landed = git(&world.repo, &["rev-parse", "main"]);
         let text: String = world
             .db()
             .query_row("SELECT text FROM journal WHERE kind = 'cancelled'", [], |row| row.get(0))
@@ -319,8 +325,193 @@ fn a_deploy_that_restarts_the_supervisor_runs_once_and_is_seen_to_its_end() {
         let attached = world.journal(&key).iter().any(|kind| kind == "window-attached");
         assert_eq!(attached, waits, "{:?}", world.journal(&key));
         let deployed = std::fs::read_to_string(world.root().join("deploys")).expect("deployed");
-        let landed = crate::world::git(&world.repo, &["rev-parse", "main"]);
+        let landed = git(&world.repo, &["rev-parse", "main"]);
         assert_eq!(deployed.lines().collect::<Vec<_>>(), [landed.as_str()]);
         world.close(&[key]);
     }
+}
+
+// ------------------------------------------------------------------------------- what is in production never gets older
+
+const OWN_FILE: &str =
+    "attempts:\n- - run: {cmd: \"echo x > $ORCH_TASK.txt && git add -A && git commit -q -m $ORCH_TASK\"}\n";
+
+/// A line with its commit for each deploy, which then does what the file `how` says: `fail`, `cut` (nobody sees its end);
+/// without that file it is good.
+fn in_order() -> Setup {
+    Setup::default().agent("quick", OWN_FILE).config(|c| {
+        let place = |name: &str| c.data_dir.with_file_name(name).display().to_string();
+        let (deploys, how) = (place("deploys"), place("how"));
+        let then = format!("case $(cat {how} 2>/dev/null) in fail) exit 3;; cut) kill -9 $$;; esac");
+        for repo in c.repos.values_mut() {
+            repo.commands.deploy = Some(format!("echo $ORCH_SHA >> {deploys}; {then}"));
+        }
+    })
+}
+
+/// From now on.
+fn deploys_are(world: &World, how: &str) {
+    std::fs::write(world.sign("how"), how).expect("written");
+}
+
+fn deployed(world: &World) -> Vec<String> {
+    let lines = std::fs::read_to_string(world.sign("deploys")).unwrap_or_default();
+    lines.lines().map(str::to_owned).collect()
+}
+
+async fn landed(world: &World, task: &TaskView) -> String {
+    world.look(task).await.task.landed.expect("it has landed").sha.to_string()
+}
+
+async fn done_with(world: &World, task: &TaskView, newer: &TaskView) {
+    world.expect_status(task, Status::Done).await;
+    let with = format!("already deployed with {} ({})", &landed(world, newer).await[..10], newer.key);
+    world.expect_journal(task, &["done: landed", &with]).await;
+}
+
+async fn set(world: &World, mode: LaneMode) {
+    let demo = "demo".parse().expect("a name");
+    world.control().set_lane_mode(&demo, mode, "as the story wants", "ann").await.expect("the lane's mode is set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_that_failed_is_done_with_the_newer_one_that_holds_it() {
+    for how in ["fail", "cut"] {
+        let world = in_order().open_bare().await;
+        deploys_are(&world, how);
+        let older = world.submit("Fail to be deployed").await;
+        world.expect_blocked(&older, if how == "fail" { "landed, deploy failed" } else { "outcome unknown" }).await;
+        deploys_are(&world, "well");
+        let newer = world.submit("Be deployed").await;
+        world.expect_status(&newer, Status::Done).await;
+        // Nobody had to ask for it.
+        done_with(&world, &older, &newer).await;
+        assert_eq!(deployed(&world), [landed(&world, &older).await, landed(&world, &newer).await], "{how}");
+        world.close().await;
+    }
+}
+
+/// It stands in the lane when the newer one goes before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_an_older_deploy_runs_nothing_once_a_newer_one_is_there() {
+    let world = in_order().open_bare().await;
+    deploys_are(&world, "fail");
+    let older = world.submit("Fail to be deployed").await;
+    world.expect_blocked(&older, "landed, deploy failed").await;
+    deploys_are(&world, "well");
+    set(&world, LaneMode::Paused).await;
+    let submit = Submit { title: "Go before it".to_owned(), priority: 9, ..Submit::default() };
+    let newer = world.submit_as(submit).await;
+    let before_lane = |d: &TaskDetail| d.why.waits_for == "the lane of demo to run again";
+    world.until(&newer, "shut out of the lane", before_lane).await;
+    world.retry(&older).await.expect("it goes on");
+    world.until(&older, "shut out of the lane", before_lane).await;
+    set(&world, LaneMode::Running).await;
+    done_with(&world, &older, &newer).await;
+    assert_eq!(deployed(&world), [landed(&world, &older).await, landed(&world, &newer).await]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_deploy_is_not_run_over_a_newer_one_of_unknown_outcome() {
+    let world = in_order().open_bare().await;
+    deploys_are(&world, "fail");
+    let older = world.submit("Fail to be deployed").await;
+    world.expect_blocked(&older, "landed, deploy failed").await;
+    deploys_are(&world, "cut");
+    let newer = world.submit("Be cut").await;
+    world.expect_blocked(&newer, "outcome unknown").await;
+    deploys_are(&world, "well");
+    world.retry(&older).await.expect("it goes on");
+    let blocked = world.expect_blocked(&older, "not begun: nobody knows whether").await;
+    assert!(blocked.why.waits_for.contains(newer.key.as_str()), "{:?}", blocked.why);
+    assert_eq!(deployed(&world).len(), 2, "nothing was run");
+    world.retry(&newer).await.expect("it goes on");
+    world.expect_status(&newer, Status::Done).await;
+    done_with(&world, &older, &newer).await;
+    let (older, newer) = (landed(&world, &older).await, landed(&world, &newer).await);
+    assert_eq!(deployed(&world), [older, newer.clone(), newer]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_deploy_whose_newer_one_failed_is_run() {
+    let world = in_order().open_bare().await;
+    deploys_are(&world, "fail");
+    let (older, newer) = (world.submit("Fail").await, world.submit("Fail as well").await);
+    for task in [&older, &newer] {
+        world.expect_blocked(task, "landed, deploy failed").await;
+    }
+    deploys_are(&world, "well");
+    let mut shas = [(landed(&world, &older).await, older), (landed(&world, &newer).await, newer)];
+    if deployed(&world)[0] != shas[0].0 {
+        shas.reverse();
+    }
+    let [(first, older), (second, newer)] = shas;
+    for task in [&older, &newer] {
+        world.retry(task).await.expect("it goes on");
+        world.expect_status(task, Status::Done).await;
+    }
+    assert_eq!(deployed(&world), [first.clone(), second.clone(), first, second]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approved_out_of_order_the_older_deploy_is_done_with_the_newer_one() {
+    let world = in_order().repo(|r| r.deploy_mode = DeployMode::Approval).open_bare().await;
+    let older = world.submit("Be approved late").await;
+    world.expect_status(&older, Status::AwaitingPerson).await;
+    let newer = world.submit("Be approved first").await;
+    world.expect_status(&newer, Status::AwaitingPerson).await;
+    let approved = world.control().approve(newer.id.as_str(), ApprovalOf::Deploy, None, "ann").await;
+    approved.expect("approved");
+    world.expect_status(&newer, Status::Done).await;
+    done_with(&world, &older, &newer).await;
+    assert_eq!(deployed(&world), [landed(&world, &newer).await]);
+    world.close().await;
+}
+
+/// A person merges on a main that has gone on: the branch alone is neither what main holds nor what anybody saw together.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_merged_is_deployed_as_main_holds_it() {
+    let world = in_order().repo(|r| r.land = LandMode::PrOnly).open_bare().await;
+    let task = world.submit("Be merged").await;
+    let head = world.expect_status(&task, Status::AwaitingPerson).await.task.head.expect("a head");
+    world.person_pushes("other.txt", "x", "Go on");
+    let person = world.person();
+    git(&person, &["fetch", "--quiet", "origin"]);
+    git(&person, &["merge", "--quiet", "--no-ff", "-m", "Merge the task", head.as_str()]);
+    git(&person, &["push", "--quiet", "origin", "main"]);
+    let main = world.git(&["rev-parse", "main"]);
+    assert_ne!(main, head.to_string());
+    world.retry(&task).await.expect("it looks again");
+    world.expect_status(&task, Status::Done).await;
+    assert_eq!((deployed(&world), landed(&world, &task).await), (vec![main.clone()], main));
+    world.close().await;
+}
+
+/// As after a crash: the deploy of another task is open still, and its task has not come back to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_deploy_begins_while_another_one_is_open() {
+    let world = in_order().open_bare().await;
+    deploys_are(&world, "fail");
+    let first = world.submit("Be open still").await;
+    world.expect_blocked(&first, "landed, deploy failed").await;
+    deploys_are(&world, "well");
+    let db = rusqlite::Connection::open(world.data().join("orch.db")).expect("the store");
+    db.busy_timeout(BOUND).expect("a timeout can be set");
+    let set = |what: &str| db.execute_batch(&format!("UPDATE windows SET {what} WHERE kind = 'deploy'")).expect("set");
+    set("closed_at = NULL, outcome = NULL");
+    let second = world.submit("Wait for it").await;
+    let put_off = async || {
+        let journal = world.journal(&second).await;
+        let said = |line: &String| line.starts_with("put-off: busy") && line.contains("is not at its end yet");
+        journal.iter().any(said).then_some(())
+    };
+    world.wait_for("the second deploy to be put off", put_off).await;
+    assert_eq!(deployed(&world).len(), 1);
+    set("closed_at = opened_at, outcome = '{\"deployed\": false, \"failed\": \"exit code 3\"}'");
+    world.expect_status(&second, Status::Done).await;
+    assert_eq!(deployed(&world), [landed(&world, &first).await, landed(&world, &second).await]);
+    world.close().await;
 }

@@ -9,7 +9,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
-use orch_domain::task::Status;
+use orch_actors::api::ProofQuery;
+use orch_domain::policy::{DeployMode, LandMode};
+use orch_domain::task::{ApprovalOf, Status};
+use orch_domain::view::TaskView;
 
 use crate::world::{Setup, World};
 
@@ -116,7 +119,7 @@ fn with_image(daemon: &Daemon, build: Option<&str>, inputs: &[&str]) -> Setup {
 
 const BUILD: &str = "test -e good.txt && docker build --label \"$ORCH_IMAGE_LABEL\" -t \"$ORCH_IMAGE\" .";
 
-async fn gate(world: &World, task: &orch_domain::view::TaskView) -> serde_json::Value {
+async fn gate(world: &World, task: &TaskView) -> serde_json::Value {
     let proof = world.proof(task).await;
     let gates = proof["gates"].as_array().expect("gates").clone();
     let found = gates.into_iter().find(|gate| gate["gate"] == "image-freshness");
@@ -196,6 +199,81 @@ async fn a_daemon_that_is_away_blames_nobody_and_the_task_lands_when_it_is_back(
     daemon.comes_back();
     world.retry(&task).await.expect("it goes on");
     world.expect_status(&task, Status::Done).await;
+    world.close().await;
+}
+
+/// Whatever was built since: the deploy takes the image of what has landed, and of nothing that nobody approved.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_that_comes_later_takes_the_image_of_its_own_commit() {
+    let daemon = Daemon::start();
+    let at = format!("tcp://127.0.0.1:{}", daemon.port);
+    let own = "attempts:\n- - run: {cmd: \"echo x > $ORCH_TASK.txt; echo x > good.txt; git add -A; git commit -q -m $ORCH_TASK\"}\n";
+    let world = with_image(&daemon, Some(BUILD), &[]).agent("own", own).config(move |c| {
+        let place = |name: &str| c.data_dir.with_file_name(name).display().to_string();
+        let (bin, taken, fails) = (place("bin"), place("taken"), place("fails"));
+        let look = format!("DOCKER_HOST={at} {bin}/docker image inspect -- shop:latest");
+        for repo in c.repos.values_mut() {
+            repo.land = LandMode::Approval;
+            repo.commands.deploy = Some(format!("test ! -e {fails} || exit 3; {look} >> {taken}"));
+        }
+    });
+    let world = world.open_bare().await;
+    let submit = async |title: &str| {
+        let task = world.submit_for("own", title).await;
+        let waits = world.expect_status(&task, Status::AwaitingPerson).await;
+        (task, waits.task.head.expect("a head").to_string())
+    };
+    let approve = async |task: &TaskView| {
+        world.control().approve(task.id.as_str(), ApprovalOf::Land, None, "ann").await.expect("approved");
+    };
+    world.give("fails");
+    let (first, landed) = submit("Land, and be deployed later").await;
+    approve(&first).await;
+    world.expect_blocked(&first, "landed, deploy failed").await;
+    let (second, unapproved) = submit("Be built meanwhile").await;
+    assert_eq!(daemon.revision("shop:latest"), Some(unapproved.clone()));
+    std::fs::remove_file(world.sign("fails")).expect("removed");
+    world.retry(&first).await.expect("it goes on");
+    world.expect_status(&first, Status::Done).await;
+    let taken = || std::fs::read_to_string(world.sign("taken")).expect("deployed");
+    assert!(taken().contains(&landed) && !taken().contains(&unapproved), "{}", taken());
+    world.expect_journal(&first, &["gate-passed: image-freshness before the deploy"]).await;
+    approve(&second).await;
+    world.expect_status(&second, Status::Done).await;
+    assert!(taken().lines().last().is_some_and(|last| last.contains(&unapproved)), "{}", taken());
+    for task in [&first, &second] {
+        let proofs = world.proof(task).await;
+        assert!(gate(&world, task).await["report_sha256"].is_string(), "{proofs:#}");
+    }
+    let verified = world.control().proofs(ProofQuery { verify: true, ..ProofQuery::default() }).await.expect("proofs");
+    assert!(verified.iter().all(|proof| proof.check.as_ref().is_some_and(|c| c.wrong.is_empty())), "{verified:#?}");
+    world.close().await;
+}
+
+/// Where nobody builds it for us, the deploy is not begun with another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_is_not_begun_with_the_image_of_another_commit() {
+    let daemon = Daemon::start();
+    let world = with_image(&daemon, None, &["src"]).config(|c| {
+        let deploys = c.data_dir.with_file_name("deploys").display().to_string();
+        for repo in c.repos.values_mut() {
+            repo.deploy_mode = DeployMode::Approval;
+            repo.commands.deploy = Some(format!("echo x >> {deploys}"));
+        }
+    });
+    let world = world.open_bare().await;
+    daemon.put("shop:latest", Some(&world.git(&["rev-parse", "main"])));
+    let task = world.submit("Be deployed later").await;
+    let landed = world.expect_status(&task, Status::AwaitingPerson).await.task.landed.expect("landed").sha;
+    daemon.put("shop:latest", Some(&"a".repeat(40)));
+    let approved = world.control().approve(task.id.as_str(), ApprovalOf::Deploy, None, "ann").await;
+    approved.expect("approved");
+    world.expect_blocked(&task, "not begun: image `shop:latest` is unknown-revision").await;
+    assert!(!world.sign("deploys").exists(), "nothing was run");
+    daemon.put("shop:latest", Some(landed.as_str()));
+    world.retry(&task).await.expect("it goes on");
+    world.expect_status(&task, Status::Done).await;
+    assert!(world.sign("deploys").exists());
     world.close().await;
 }
 

@@ -402,7 +402,10 @@ fn landed_meanwhile(task: &Task, end: &LandingEnd, now: Timestamp) -> Decision {
         LandingEnd::Landed { landed, deploy }
             if near
                 && (task.landed.is_none()
-                    || matches!(deploy, DeployEnd::NotConfigured | DeployEnd::Deployed { .. })) =>
+                    || matches!(
+                        deploy,
+                        DeployEnd::NotConfigured | DeployEnd::Deployed { .. } | DeployEnd::Held { .. }
+                    )) =>
         {
             let mut change = Change::of(task);
             change.after_landing(landed, deploy, now);
@@ -548,6 +551,7 @@ impl Change {
         match deploy {
             DeployEnd::NotConfigured => self.close_done(now, "landed; no deploy command is configured"),
             DeployEnd::Deployed { .. } => self.close_done(now, "landed and deployed"),
+            DeployEnd::Held { .. } => self.close_done(now, &format!("landed; {}", moves::deploy_text(deploy))),
             DeployEnd::Failed { why } => self.block(Blocked::LandedDeployFailed { why: why.clone() }, now),
             DeployEnd::AwaitingApproval => {
                 let on = WaitFor::Approval { what: ApprovalOf::Deploy, sha: landed.sha.clone() };

@@ -389,6 +389,7 @@ pub(super) fn deploy_text(deploy: &DeployEnd) -> String {
     match deploy {
         DeployEnd::NotConfigured => "nothing to deploy: no deploy command is configured".to_owned(),
         DeployEnd::Deployed { .. } => "deployed and healthy".to_owned(),
+        DeployEnd::Held { sha, by, .. } => format!("already deployed with {} ({by})", sha.short()),
         DeployEnd::Failed { why } => format!("deploy failed: {why}"),
         DeployEnd::AwaitingApproval => "the deploy waits for approval".to_owned(),
         DeployEnd::CouldNotRun { why } => format!("the deploy could not be carried out now: {why}"),

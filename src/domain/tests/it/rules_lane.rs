@@ -7,7 +7,7 @@ use orch_domain::effect::{Effect, Outgoing, ShownState};
 use orch_domain::event::{CheckEnd, DeployEnd, Event, LandingEnd};
 use orch_domain::landing::{Permit, WorkFault, permit};
 use orch_domain::policy::{DeployMode, LandMode};
-use orch_domain::samples::{NOW, landed, running, sha, waiting};
+use orch_domain::samples::{NOW, key, landed, running, sha, waiting};
 use orch_domain::task::{ApprovalOf, Blocked, State, Status, Step, Task, WaitFor};
 use orch_domain::time::Millis;
 
@@ -29,6 +29,10 @@ fn landed_with(deploy: DeployEnd) -> Event {
 
 fn failed() -> DeployEnd {
     DeployEnd::Failed { why: "health check: 503".to_owned() }
+}
+
+fn held() -> DeployEnd {
+    DeployEnd::Held { sha: sha('d'), by: key("ORC-9"), at: NOW }
 }
 
 fn approve(what: ApprovalOf, digit: char) -> Event {
@@ -75,7 +79,7 @@ fn an_answer_to_an_earlier_request_changes_nothing_and_the_lane_is_asked_again()
 
 #[test]
 fn landed_and_deployed_is_done() {
-    for deploy in [DeployEnd::NotConfigured, DeployEnd::Deployed { at: NOW }] {
+    for deploy in [DeployEnd::NotConfigured, DeployEnd::Deployed { at: NOW }, held()] {
         let after = change(&landing(), &landed_with(deploy));
         assert_eq!(after.task.status(), Status::Done);
         assert_eq!(after.task.landed, Some(landed()));
@@ -294,6 +298,19 @@ fn a_landing_is_not_lost_while_its_task_was_blocked() {
     let owed = change(&blocked, &landed_with(failed())).task;
     assert!(matches!(owed.state, State::Blocked { why: Blocked::LandedDeployFailed { .. }, .. }));
     assert_eq!(unchanged(&owed, &landed_with(failed())).0, Nothing::Stale, "told again, it is no news");
+}
+
+#[test]
+fn what_a_newer_deploy_has_brought_along_is_done_whatever_its_own_deploy_waited_for() {
+    let unknown = LandingEnd::OutcomeUnknown { why: "no exit record".to_owned(), landed: Some(landed()) };
+    let ends = [landed_with(failed()), lane(unknown), landed_with(DeployEnd::AwaitingApproval)];
+    for end in ends {
+        let waits = change(&landing(), &end).task;
+        let done = change(&waits, &landed_with(held()));
+        assert_eq!(done.task.status(), Status::Done, "{:?}", waits.state);
+        let said = done.entries.iter().any(|entry| entry.text == "landed; already deployed with dddddddddd (ORC-9)");
+        assert!(said, "{:?}", done.entries);
+    }
 }
 
 #[test]
