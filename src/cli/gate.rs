@@ -36,6 +36,9 @@ pub struct GateArgs {
     /// For coverage: the shell line that measures, or a preset [default: as the settings or base say]
     #[arg(long, value_name = "CMD")]
     pub coverage_cmd: Option<String>,
+    /// For image-freshness: have the image built from the work first, as a landing does. It takes the image's name
+    #[arg(long)]
+    pub build: bool,
     /// Keep the report in this file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -84,6 +87,10 @@ pub(super) async fn run(context: &Context, args: &GateArgs, out: &mut Output) ->
             return Err(CliError::Usage(what.to_owned()));
         }
         _ => {}
+    }
+    if args.build && args.name != GateName::ImageFreshness {
+        let what = format!("--build is for `orch gate image-freshness`; `{}` builds no image", args.name);
+        return Err(CliError::Usage(what));
     }
     let config = context.config()?;
     if args.name == GateName::Coverage && !out.json {

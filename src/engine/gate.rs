@@ -45,6 +45,10 @@ pub(super) async fn ask(
             repo.commands.coverage = Some(line.clone());
         }
     }
+    if !args.build {
+        // A build gives the image's name to another one, be it in production.
+        config.repos.values_mut().for_each(|repo| repo.commands.build_image = None);
+    }
     let Some((name, repo)) = config.repos.iter().next() else {
         return Err(refused("the settings hold no repository".to_owned()));
     };

@@ -98,4 +98,14 @@ fn by_hand_the_image_gate_looks_at_the_image_that_the_settings_name() {
     std::fs::write(bin.join("label"), git(&desk.repo, &["rev-parse", "HEAD~1"])).expect("written");
     let (code, text) = ask(&config);
     assert!(code == 1 && text.contains("is stale"), "{code}: {text}");
+
+    // Looking builds nothing, and so gives no name away; who wants that says so.
+    let config = settings(&desk, "image: 'shop:latest', commands: {build_image: 'echo it was built; exit 3'}");
+    let (code, text) = ask(&config);
+    assert!(code == 1 && text.contains("is stale"), "{code}: {text}");
+    let built = ["gate", "image-freshness", "--config", &config, "--base", "HEAD~1", "--build"];
+    let (code, text) = desk.orch(&built);
+    assert!(code == 1 && text.contains("it was built"), "{code}: {text}");
+    let (code, text) = desk.orch(&["gate", "merge", "--config", &config, "--base", "HEAD~1", "--build"]);
+    assert!(code == 64 && text.contains("image-freshness"), "{code}: {text}");
 }
