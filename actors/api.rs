@@ -4,7 +4,7 @@
 //! answers are domain views. Reads never wait for an actor's work; commands are durable before they are acknowledged.
 
 use async_trait::async_trait;
-use orch_domain::ids::{CommitSha, Epoch, Generation, JobId, Seq, TaskId};
+use orch_domain::ids::{CommitPrefix, CommitSha, Epoch, Generation, JobId, Seq, TaskId};
 use orch_domain::job::{Containment, Enforced, JobKind, JobStatus};
 use orch_domain::journal::Record;
 use orch_domain::lane::LaneMode;
@@ -546,7 +546,7 @@ pub trait Control: Send + Sync + 'static {
         &self,
         key: &str,
         what: ApprovalOf,
-        sha: Option<CommitSha>,
+        sha: Option<CommitPrefix>,
         by: &str,
     ) -> Result<TaskView, ControlError>;
     /// The state of the whole.

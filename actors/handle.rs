@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use orch_domain::decide::Nothing;
 use orch_domain::event::Event;
-use orch_domain::ids::{CommitSha, Generation, Seq, TaskId};
+use orch_domain::ids::{CommitPrefix, Generation, Seq, TaskId};
 use orch_domain::journal::Record;
 use orch_domain::lane::LaneMode;
 use orch_domain::names::{RepoName, TaskKey};
@@ -376,19 +376,22 @@ impl Control for Handle {
         &self,
         key: &str,
         what: ApprovalOf,
-        sha: Option<CommitSha>,
+        sha: Option<CommitPrefix>,
         by: &str,
     ) -> Result<TaskView, ControlError> {
         let task = self.newest(key).await?;
         let waited = match &task.state {
-            State::Waiting { on: WaitFor::Approval { what: asked, sha }, .. } if *asked == what => Some(sha.clone()),
-            _ => None,
+            State::Waiting { on: WaitFor::Approval { what: asked, sha }, .. } if *asked == what => sha.clone(),
+            _ => {
+                let text = format!("{key} does not wait for an approval to {}; see `orch why {key}`", what.as_str());
+                return Err(ControlError::Conflict(text));
+            }
         };
-        let Some(sha) = sha.or(waited) else {
-            let text = format!("{key} does not wait for an approval to {}; see `orch why {key}`", what.as_str());
+        if let Some(given) = sha.filter(|given| !given.means(&waited)) {
+            let text = format!("{key} waits for the approval of {waited}, not of {given}; see `orch why {key}`");
             return Err(ControlError::Conflict(text));
-        };
-        self.command(&task, Event::Approved { what, sha, by: by.to_owned() }).await
+        }
+        self.command(&task, Event::Approved { what, sha: waited, by: by.to_owned() }).await
     }
 
     async fn queue(&self) -> Result<QueueView, ControlError> {

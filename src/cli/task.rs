@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use orch_actors::api::{StopAnswer, Submit};
-use orch_domain::ids::CommitSha;
+use orch_domain::ids::CommitPrefix;
 use orch_domain::names::{RepoName, TaskKey};
 use orch_domain::stop::Receipt;
 use orch_domain::task::{ApprovalOf, Status};
@@ -123,9 +123,9 @@ pub struct ApproveArgs {
     pub key: String,
     /// What to approve
     pub what: What,
-    /// The commit; the one that is waited for when left out
+    /// The commit, or the beginning of its id; the one that is waited for when left out
     #[arg(long)]
-    pub sha: Option<CommitSha>,
+    pub sha: Option<CommitPrefix>,
 }
 
 /// What can be approved.

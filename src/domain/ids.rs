@@ -151,6 +151,61 @@ impl CommitSha {
     }
 }
 
+/// The beginning of a commit id, as people write it: 7 to 64 lower-case hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CommitPrefix(String);
+
+impl CommitPrefix {
+    /// Whether it may mean this commit.
+    #[must_use]
+    pub fn means(&self, commit: &CommitSha) -> bool {
+        commit.0.starts_with(&self.0)
+    }
+}
+
+impl FromStr for CommitPrefix {
+    type Err = IdError;
+
+    fn from_str(value: &str) -> Result<Self, IdError> {
+        Self::try_from(value.to_owned())
+    }
+}
+
+impl TryFrom<String> for CommitPrefix {
+    type Error = IdError;
+
+    fn try_from(value: String) -> Result<Self, IdError> {
+        let hex = value.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        match hex && (7..=64).contains(&value.len()) {
+            true => Ok(Self(value)),
+            false => Err(IdError {
+                kind: "commit id, or the beginning of one",
+                value: value.chars().take(70).collect(),
+                expected: "7 to 64 lower-case hex digits",
+            }),
+        }
+    }
+}
+
+impl From<CommitPrefix> for String {
+    fn from(prefix: CommitPrefix) -> Self {
+        prefix.0
+    }
+}
+
+impl From<CommitSha> for CommitPrefix {
+    fn from(commit: CommitSha) -> Self {
+        Self(commit.0)
+    }
+}
+
+impl fmt::Display for CommitPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl FromStr for CommitSha {
     type Err = IdError;
 

@@ -365,6 +365,9 @@ pub struct Task {
     pub dependency_note: Option<String>,
     /// Approvals given.
     pub approvals: Vec<Approval>,
+    /// The commit that people were last asked to let land, or to merge: asked about again, it is no news.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<CommitSha>,
     /// Whether it has its turn in a serial repository; kept until terminal.
     pub has_turn: bool,
     /// What has landed.
@@ -477,6 +480,7 @@ impl Task {
             interrupted_note: None,
             dependency_note: None,
             approvals: Vec::new(),
+            asked: None,
             has_turn: false,
             landed: None,
             usage: Usage::default(),

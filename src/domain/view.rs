@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Usage;
 use crate::ids::{CommitSha, Generation, RunId, TaskId};
 use crate::names::{BranchName, RepoName, StageName, TaskKey};
-use crate::task::{Counters, Landed, State, Status, Step, Task, WaitFor};
+use crate::task::{ApprovalOf, Counters, Landed, State, Status, Step, Task, WaitFor};
 use crate::time::{Millis, Timestamp};
 
 /// One task, as listed.
@@ -249,6 +249,12 @@ fn explain(task: &Task, holders: &Holders) -> (String, String, Option<String>) {
     }
 }
 
+/// What a person types to approve what they have read, and nothing else that may wait by then.
+#[must_use]
+pub fn way_to_approve(key: &TaskKey, what: ApprovalOf, sha: &CommitSha) -> String {
+    format!("orch task approve {key} {} --sha {}", what.as_str(), sha.short())
+}
+
 fn explain_wait(task: &Task, on: &WaitFor) -> (String, String, Option<String>) {
     let key = &task.key;
     match on {
@@ -271,7 +277,7 @@ fn explain_wait(task: &Task, on: &WaitFor) -> (String, String, Option<String>) {
         WaitFor::Approval { what, sha } => (
             format!("a person's approval to {} {}", what.as_str(), sha.short()),
             "an approval of exactly this commit".to_owned(),
-            Some(format!("orch task approve {key} {}", what.as_str())),
+            Some(way_to_approve(key, *what, sha)),
         ),
         WaitFor::PersonMerges { sha } => (
             format!("a person to merge {}", sha.short()),

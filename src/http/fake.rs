@@ -17,7 +17,7 @@ use orch_actors::api::{
 use orch_domain::agent::Usage;
 use orch_domain::coverage::{CoverageMode, Format, Step as Moved, Totals};
 use orch_domain::gate::InScope;
-use orch_domain::ids::{CommitSha, Epoch, Generation, Seq};
+use orch_domain::ids::{CommitPrefix, CommitSha, Epoch, Generation, Seq};
 use orch_domain::job::{Containment, Enforced, JobKind, JobStatus};
 use orch_domain::journal::{Entry, Record};
 use orch_domain::lane::LaneMode;
@@ -348,7 +348,7 @@ impl Control for FakeControl {
         &self,
         key: &str,
         what: ApprovalOf,
-        sha: Option<CommitSha>,
+        sha: Option<CommitPrefix>,
         by: &str,
     ) -> Result<TaskView, ControlError> {
         let task = self.find(key)?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use orch_actors::api::{SetBaseline, Submit};
-use orch_domain::ids::CommitSha;
+use orch_domain::ids::CommitPrefix;
 use orch_domain::lane::LaneMode;
 use orch_domain::task::ApprovalOf;
 use serde::{Deserialize, Serialize};
@@ -27,9 +27,9 @@ pub const SETTINGS_HEADER: &str = "x-orch-settings";
 pub struct Approve {
     /// Landing or deploy.
     pub what: ApprovalOf,
-    /// The commit; the one that is waited for when left out.
+    /// The commit, or the beginning of its id; the one that is waited for when left out.
     #[serde(default)]
-    pub sha: Option<CommitSha>,
+    pub sha: Option<CommitPrefix>,
 }
 
 /// The body of `POST /backup`.

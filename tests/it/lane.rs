@@ -17,7 +17,7 @@ fn waits_for_approval(detail: &TaskDetail) -> bool {
 }
 
 async fn approve(world: &World, task: &TaskView, what: ApprovalOf, sha: Option<CommitSha>) -> Result<TaskView, String> {
-    world.control().approve(task.id.as_str(), what, sha, "test").await.map_err(|e| e.to_string())
+    world.control().approve(task.id.as_str(), what, sha.map(Into::into), "test").await.map_err(|e| e.to_string())
 }
 
 fn lines_of(world: &World, sign: &str) -> usize {
@@ -336,16 +336,22 @@ async fn an_approval_to_land_holds_for_the_commit_that_was_seen_and_is_void_when
     let seen = waiting.task.head.expect("a head");
     let other: CommitSha = before.parse().expect("a commit id");
     let refused = approve(&world, &task, ApprovalOf::Land, Some(other)).await.expect_err("another commit");
-    assert!(refused.contains("another commit"), "{refused}");
+    assert!(refused.contains(&format!("waits for the approval of {seen}, not of {before}")), "{refused}");
+    let hint = waiting.why.hint.expect("a hint");
+    assert_eq!(hint, format!("orch task approve {} land --sha {}", task.key, seen.short()));
     assert_eq!(world.git(&["rev-parse", "main"]), before);
     let moved = world.person_pushes("other.txt", "x", "Push before the approval");
-    approve(&world, &task, ApprovalOf::Land, Some(seen.clone())).await.expect("approved");
+    let beginning = seen.short().parse().expect("the beginning of a commit id");
+    let approved = world.control().approve(task.id.as_str(), ApprovalOf::Land, Some(beginning), "ann").await;
+    approved.expect("approved by what people are shown");
     let again = world
         .until(&task, "waiting for another approval", |d| {
             waits_for_approval(d) && d.task.head.as_ref().is_some_and(|head| *head != seen)
         })
         .await;
     assert_eq!(world.git(&["rev-parse", "main"]), moved, "the approval was for another commit");
+    let void = format!("approval-void: the approval of {} by ann is void", seen.short());
+    world.expect_journal(&task, &[&void]).await;
     approve(&world, &task, ApprovalOf::Land, again.task.head.clone()).await.expect("approved");
     let done = world.expect_status(&task, Status::Done).await;
     assert_eq!(done.task.landed.map(|l| l.sha), again.task.head);

@@ -17,7 +17,7 @@ use crate::ids::RunId;
 use crate::journal::Entry;
 use crate::landing::{FailureClass, WorkFault};
 use crate::policy::OnCancelledDependency;
-use crate::task::{Approval, ApprovalOf, Blocked, Landed, State, Step, Task, WaitFor};
+use crate::task::{Approval, Blocked, Landed, State, Step, Task, WaitFor};
 use crate::time::{Millis, Timestamp};
 
 /// How often a person's merge is looked for, in `land: pr-only`.
@@ -375,12 +375,12 @@ fn landing_ended(task: &Task, asked: u32, end: &LandingEnd, now: Timestamp) -> D
         LandingEnd::AwaitingApproval { head } => {
             change.task.head = Some(head.clone());
             change.calm();
-            change.wait(WaitFor::Approval { what: ApprovalOf::Land, sha: head.clone() }, Step::Land, now);
+            change.ask_to_land(head, now);
         }
         LandingEnd::AwaitingMerge { head } => {
             change.task.head = Some(head.clone());
             change.calm();
-            change.wait(WaitFor::PersonMerges { sha: head.clone() }, Step::Land, now);
+            change.ask_to_merge(head, now);
         }
         LandingEnd::OutcomeUnknown { why, landed } => {
             change.keep_landed(landed.as_ref());
@@ -553,10 +553,7 @@ impl Change {
             DeployEnd::Deployed { .. } => self.close_done(now, "landed and deployed"),
             DeployEnd::Held { .. } => self.close_done(now, &format!("landed; {}", moves::deploy_text(deploy))),
             DeployEnd::Failed { why } => self.block(Blocked::LandedDeployFailed { why: why.clone() }, now),
-            DeployEnd::AwaitingApproval => {
-                let on = WaitFor::Approval { what: ApprovalOf::Deploy, sha: landed.sha.clone() };
-                self.wait(on, Step::Deploy, now);
-            }
+            DeployEnd::AwaitingApproval => self.ask_to_deploy(&landed.sha, now),
             DeployEnd::CouldNotRun { why } => self.could_not_run(why, Step::Deploy, now),
         }
     }

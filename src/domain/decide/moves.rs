@@ -8,13 +8,14 @@ use super::{Change, MERGE_POLL};
 use crate::agent::Usage;
 use crate::effect::{Effect, Outgoing, ShownState};
 use crate::event::{DeployEnd, RunFacts};
-use crate::ids::RunId;
+use crate::ids::{CommitSha, RunId};
 use crate::journal::Entry;
 use crate::landing::FailureClass;
 use crate::pipeline::Work;
 use crate::policy::DeployMode;
 use crate::task::{ApprovalOf, Blocked, Landed, State, Step, Task, WaitFor, first_line};
 use crate::time::{Millis, Timestamp};
+use crate::view::way_to_approve;
 
 impl Change {
     pub(super) fn entry(&mut self, entry: Entry) {
@@ -76,6 +77,50 @@ impl Change {
         self.task.state = State::Waiting { on, then, since: now };
     }
 
+    /// Asks people to let a judged commit land; says so where they have approved another one before.
+    pub(super) fn ask_to_land(&mut self, head: &CommitSha, now: Timestamp) {
+        let before = self.task.asked.replace(head.clone()).filter(|before| before != head);
+        let mut void = None;
+        if let Some(before) = before
+            && let Some(by) = self.task.approvals.iter().rfind(|a| a.what == ApprovalOf::Land && a.sha == before)
+        {
+            let text = format!(
+                "the approval of {} by {} is void: {} has moved or the work has changed, and what would land now is {}",
+                before.short(),
+                by.by,
+                self.task.main_name(),
+                head.short()
+            );
+            self.entry(Entry::new("approval-void", text.clone()));
+            void = Some(text);
+        }
+        self.ask_approval(ApprovalOf::Land, head, void, Step::Land, now);
+    }
+
+    /// Asks people to let what has landed be deployed.
+    pub(super) fn ask_to_deploy(&mut self, landed: &CommitSha, now: Timestamp) {
+        self.ask_approval(ApprovalOf::Deploy, landed, None, Step::Deploy, now);
+    }
+
+    fn ask_approval(&mut self, what: ApprovalOf, sha: &CommitSha, first: Option<String>, then: Step, now: Timestamp) {
+        let key = &self.task.key;
+        let title = format!("{key} waits for an approval to {} {}", what.as_str(), sha.short());
+        let way = format!("`{}`", way_to_approve(key, what, sha));
+        let body = first.map_or_else(|| way.clone(), |first| format!("{first}\n{way}"));
+        self.send(Outgoing::Notify { needs_you: true, title, body });
+        self.wait(WaitFor::Approval { what, sha: sha.clone() }, then, now);
+    }
+
+    /// Waits for a person to merge; looked at every minute, and told once.
+    pub(super) fn ask_to_merge(&mut self, head: &CommitSha, now: Timestamp) {
+        if self.task.asked.replace(head.clone()).as_ref() != Some(head) {
+            let title = format!("{} waits for a person to merge {}", self.task.key, head.short());
+            let body = format!("The gates have passed. It is on the branch {}.", self.task.branch());
+            self.send(Outgoing::Notify { needs_you: true, title, body });
+        }
+        self.wait(WaitFor::PersonMerges { sha: head.clone() }, Step::Land, now);
+    }
+
     /// Starts the next agent run.
     pub(super) fn start_run(&mut self, now: Timestamp) {
         self.task.counters.runs += 1;
@@ -102,8 +147,8 @@ impl Change {
             },
             Step::Deploy => match (&self.task.landed, self.task.policy.deploy) {
                 (Some(Landed { sha, .. }), DeployMode::Approval) if !self.task.is_approved(ApprovalOf::Deploy, sha) => {
-                    let on = WaitFor::Approval { what: ApprovalOf::Deploy, sha: sha.clone() };
-                    self.wait(on, Step::Deploy, now);
+                    let sha = sha.clone();
+                    self.ask_to_deploy(&sha, now);
                 }
                 _ => self.ask_lane(Step::Deploy, now),
             },

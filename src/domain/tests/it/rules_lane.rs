@@ -313,6 +313,47 @@ fn what_a_newer_deploy_has_brought_along_is_done_whatever_its_own_deploy_waited_
     }
 }
 
+fn notices(change: &Change) -> Vec<(&str, &str)> {
+    let told = change.outgoing.iter().filter_map(|o| match o {
+        Outgoing::Notify { needs_you: true, title, body } => Some((title.as_str(), body.as_str())),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn people_are_told_what_waits_for_them_and_when_their_approval_is_void() {
+    let asks = |digit| lane(LandingEnd::AwaitingApproval { head: sha(digit) });
+    let first = change(&landing(), &asks('b'));
+    let key = first.task.key.clone();
+    let way = format!("`orch task approve {key} land --sha bbbbbbbbbb`");
+    assert_eq!(notices(&first), [(format!("{key} waits for an approval to land bbbbbbbbbb").as_str(), way.as_str())]);
+    let lands = change(&first.task, &approve(ApprovalOf::Land, 'b')).task;
+    let again = change(&lands, &asks('c'));
+    let void = again.entries.iter().find(|entry| entry.kind == "approval-void").expect("an entry");
+    assert!(void.text.contains("of bbbbbbbbbb by ann is void") && void.text.contains("now is cccccccccc"), "{void:?}");
+    assert!(notices(&again)[0].1.starts_with(&void.text), "{:?}", notices(&again));
+    // Asked about the same commit again, nothing is void.
+    let lands = change(&again.task, &approve(ApprovalOf::Land, 'c')).task;
+    let same = change(&lands, &asks('c'));
+    assert!(!same.entries.iter().any(|entry| entry.kind == "approval-void"));
+
+    let waits = change(&landing(), &landed_with(DeployEnd::AwaitingApproval));
+    assert!(notices(&waits)[0].1.contains(&format!("orch task approve {key} deploy --sha ")), "{:?}", notices(&waits));
+}
+
+#[test]
+fn people_are_told_once_what_they_are_to_merge_however_often_it_is_looked_for() {
+    let asks = |digit| lane(LandingEnd::AwaitingMerge { head: sha(digit) });
+    let first = change(&landing(), &asks('b'));
+    assert!(notices(&first)[0].0.ends_with("waits for a person to merge bbbbbbbbbb"), "{:?}", notices(&first));
+    let looks = change(&first.task, &Event::TimerFired).task;
+    let again = change(&looks, &asks('b'));
+    assert!(notices(&again).is_empty(), "{:?}", notices(&again));
+    let looks = change(&again.task, &Event::TimerFired).task;
+    assert_eq!(notices(&change(&looks, &asks('c'))).len(), 1, "another commit is news");
+}
+
 #[test]
 fn a_person_who_merges_while_we_wait_ends_the_wait() {
     let mut task = landing();
