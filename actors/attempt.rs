@@ -460,7 +460,7 @@ impl Attempt {
         let spec = git.capture_spec(spec).map_err(|e| e.to_string())?;
         let finished = self.ctx.runner.run(spec).await.map_err(|e| e.to_string())?;
         if !finished.exit.end.is_success() {
-            let why = format!("taking the work out ended with {:?}: {}", finished.exit.end, tail(&finished));
+            let why = format!("taking the work out ended ({}): {}", finished.exit.end, tail(&finished));
             return Err(why.into());
         }
         let said = finished.stdout_bytes(1 << 20).map_err(|e| e.to_string())?;

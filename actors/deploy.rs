@@ -219,12 +219,16 @@ impl Deploy<'_> {
 
     async fn judge(&self, window: &WindowId, finished: FinishedJob) -> Outcome {
         let tail = finished.tail(TAIL).unwrap_or_default();
+        let left = left_running(finished.exit.swept);
+        if let Some(left) = &left {
+            self.landing.note("deploy-left", left.clone());
+        }
         match finished.exit.end {
-            JobEnd::Exited { code: 0 } => self.health(window).await,
+            JobEnd::Exited { code: 0 } => self.health(window, left.as_deref()).await,
             JobEnd::Exited { code } => self.roll_back(window, format!("exit code {code}\n{tail}")).await,
             JobEnd::CouldNotStart { why } => Outcome::NotBegun(why),
             JobEnd::TimedOut => self.roll_back(window, format!("its time was over\n{tail}")).await,
-            other => self.ask_status(window, &format!("it ended with {other:?}")).await,
+            other => self.ask_status(window, &format!("it ended: {other}")).await,
         }
     }
 
@@ -316,7 +320,7 @@ impl Deploy<'_> {
 
     /// The health command, until it is content or the time is over. The last word counts: whether it was content, or was
     /// kept from saying anything by trouble of ours, and is asked anew later.
-    async fn health(&self, window: &WindowId) -> Outcome {
+    async fn health(&self, window: &WindowId, survivors: Option<&str>) -> Outcome {
         let Some(command) = self.landing.repo.settings.commands.health.clone() else { return Outcome::Deployed };
         self.landing.say("checking the health of the deploy");
         let (began, limit) = (Instant::now(), Duration::from(self.landing.repo.settings.limits.health));
@@ -340,7 +344,9 @@ impl Deploy<'_> {
             if left.is_zero() {
                 return match said {
                     Ok(tail) => {
-                        self.roll_back(window, format!("the health check was not content in time\n{tail}")).await
+                        let survivors = survivors.map_or_else(String::new, |survivors| format!("\n{survivors}"));
+                        let why = format!("the health check was not content in time{survivors}\n{tail}");
+                        self.roll_back(window, why).await
                     }
                     Err(why) => Outcome::NotNow(format!("the health check could not run: {why}")),
                 };
@@ -401,10 +407,10 @@ impl Deploy<'_> {
         self.landing.say("asking whether the deploy took effect");
         match self.command(window, mint("j"), JobKind::DeployAid, &command, AID).await {
             Ok(finished) => match finished.exit.end {
-                JobEnd::Exited { code: 0 } => self.health(window).await,
+                JobEnd::Exited { code: 0 } => self.health(window, None).await,
                 JobEnd::Exited { code: 1 } => Outcome::NeverBegan,
                 JobEnd::CouldNotStart { why: how } => Outcome::NotNow(format!("{why}; no deploy_status yet: {how}")),
-                end => Outcome::Unknown(format!("{why}; deploy_status ended with {end:?}")),
+                end => Outcome::Unknown(format!("{why}; deploy_status ended: {end}")),
             },
             Err(JobError::NotStarted { why: how, .. } | JobError::Refused { why: how, .. }) => {
                 Outcome::NotNow(format!("{why}; no deploy_status yet: {how}"))
@@ -499,6 +505,17 @@ impl Deploy<'_> {
     }
 }
 
+/// What to say of processes that a deploy command had left running: with its job they are ended.
+fn left_running(swept: u32) -> Option<String> {
+    let (processes, were) = if swept == 1 { ("process", "was") } else { ("processes", "were") };
+    (swept > 0).then(|| {
+        format!(
+            "{swept} {processes} that the deploy command left running {were} ended with it; have what is to stay started \
+             by a service manager or a container daemon"
+        )
+    })
+}
+
 fn rolled_back(finished: &FinishedJob, why: String) -> Outcome {
     match &finished.exit.end {
         end if end.is_success() => Outcome::Failed(format!("{why}\nrolled back")),
@@ -506,7 +523,7 @@ fn rolled_back(finished: &FinishedJob, why: String) -> Outcome {
         JobEnd::Lost => Outcome::Unknown(format!("{why}\nthe rollback's end was not seen: its guard was lost")),
         end => {
             let tail = finished.tail(TAIL).unwrap_or_default();
-            Outcome::Failed(format!("{why}\nthe rollback failed too ({end:?})\n{tail}"))
+            Outcome::Failed(format!("{why}\nthe rollback failed too ({end})\n{tail}"))
         }
     }
 }

@@ -226,7 +226,7 @@ impl<'c> Site<'c> {
             NoAnswer::NotFound => {
                 "; install it where the supervisor runs and put it on PATH, or have `setup` bring it".to_owned()
             }
-            NoAnswer::TimedOut => format!(" of {}; make it faster or raise the limit", line.limit),
+            NoAnswer::TimedOut => format!(" ({}); make it faster or raise the limit", line.limit),
             NoAnswer::NotStarted | NoAnswer::Killed => String::new(),
         };
         let text = format!("{} (`{}`): {why}{way_out}\n{}", line.what, line.line, hint(tail));

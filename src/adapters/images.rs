@@ -130,7 +130,7 @@ impl Images for DockerCli {
                     Err(why) => Seen::Unreachable { why: format!("the docker daemon does not answer: {why}") },
                 }
             }
-            end => Seen::Unreachable { why: format!("`docker image inspect` ended with {end:?}") },
+            end => Seen::Unreachable { why: format!("`docker image inspect` ended: {end}") },
         }
     }
 
@@ -157,7 +157,7 @@ fn words(finished: &FinishedJob) -> String {
     let said = finished.stderr(MOST).unwrap_or_default();
     let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.is_empty() {
-        true => format!("{:?}", finished.exit.end),
+        true => format!("it said nothing ({})", finished.exit.end),
         false => line.chars().filter(|c| !c.is_control()).take(QUOTED).collect(),
     }
 }

@@ -54,6 +54,15 @@ impl From<ClientError> for CliError {
 /// Who answers where nobody runs.
 const THE_FOLDER: &str = "the data folder";
 
+/// Who runs this, by the user database; by number where that has no name.
+fn own_name() -> String {
+    let uid = nix::unistd::geteuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => format!("uid-{uid}"),
+    }
+}
+
 /// A supervisor somewhere, or the data of one that does not run.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -166,7 +175,7 @@ impl Client {
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(|e| could_not(format!("no HTTP client: {e}")))?;
-        let user = env.get("USER").map_or("unknown", String::as_str);
+        let user = env.get("USER").filter(|user| !user.is_empty()).cloned().unwrap_or_else(own_name);
         let by = format!("cli:{}", user.chars().filter(char::is_ascii_graphic).take(60).collect::<String>());
         let base = url.trim_end_matches('/').to_owned();
         Ok(Self { way: Way::There(Remote { base, token, by, settings: None, http }) })

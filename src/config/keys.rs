@@ -157,7 +157,7 @@ pub const KEYS: &[Key] = &[
     key("repos.<name>.commands.coverage_runs_tests", Switch, "Whether that command runs the whole test suite, so that it stands for `test` where coverage is measured: one run instead of two. Absent: only where no `test` is named and the same runner would run the detected one."),
     key("repos.<name>.commands.staging", Text, "Shell line that deploys a task's head to a staging place."),
     key("repos.<name>.commands.build_image", Text, "Shell line that builds the image from what is about to land, labelled with `--label \"$ORCH_IMAGE_LABEL\"` and named `$ORCH_IMAGE`. It runs confined, like the tests. Absent: the image is only looked at."),
-    key("repos.<name>.commands.deploy", Text, "Shell line that deploys what has landed. Absent: landing is the end."),
+    key("repos.<name>.commands.deploy", Text, "Shell line that deploys what has landed. It runs unconfined; what it leaves running is ended with it, so have services started by a service manager or a container daemon. Absent: landing is the end."),
     key("repos.<name>.commands.health", Text, "Shell line that tells by its exit code whether the deploy is healthy."),
     key("repos.<name>.commands.rollback", Text, "Shell line that takes a failed deploy back."),
     key("repos.<name>.commands.deploy_status", Text, "Shell line that tells whether a deploy took effect, asked when its outcome is unknown."),

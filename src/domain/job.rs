@@ -244,6 +244,23 @@ pub enum JobEnd {
     Lost,
 }
 
+/// As people read it, behind "it ended: ".
+impl fmt::Display for JobEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { code } => write!(f, "exit code {code}"),
+            Self::Signalled { signal } => write!(f, "killed by signal {signal}"),
+            Self::Cancelled => f.write_str("ended by the supervisor"),
+            Self::TimedOut => f.write_str("its time was over"),
+            Self::Stalled => f.write_str("silent for longer than allowed"),
+            Self::OverLimit { what } => write!(f, "over a limit: {what}"),
+            Self::Orphaned => f.write_str("its supervisor was gone"),
+            Self::CouldNotStart { why } => write!(f, "not started: {why}"),
+            Self::Lost => f.write_str("its guard was lost, so nobody saw its end"),
+        }
+    }
+}
+
 impl JobEnd {
     /// Whether the program ran to its own exit with code 0.
     #[must_use]

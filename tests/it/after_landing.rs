@@ -76,6 +76,19 @@ async fn a_deploy_that_never_gets_healthy_is_rolled_back_when_its_time_is_over()
     }
 }
 
+/// A service belongs to a service manager: what a deploy command leaves behind ends with it, and that is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_deploy_command_leaves_running_is_ended_and_named() {
+    let world = deploying(Some("exit 1")).config(|c| {
+        c.repos.values_mut().for_each(|repo| repo.commands.deploy = Some("nohup setsid sleep 600 &".to_owned()));
+    });
+    let world = world.open().await;
+    let task = world.submit("Leave a service").await;
+    world.expect_blocked(&task, "1 process that the deploy command left running was ended with it").await;
+    world.expect_journal(&task, &["deploy-left: 1 process", "service manager"]).await;
+    world.close().await;
+}
+
 /// The health command is a program of the host's that cannot be run for a while: nothing is known about the deploy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_health_check_that_cannot_run_takes_no_good_deploy_back() {

@@ -228,7 +228,7 @@ impl PipAudit {
             JobEnd::Exited { .. } => Ok(output),
             JobEnd::CouldNotStart { why } => Err(format!("it could not be started: {why}")),
             JobEnd::TimedOut => Err("it did not end in time".to_owned()),
-            other => Err(format!("it did not end by itself: {other:?}")),
+            other => Err(format!("it did not end by itself: {other}")),
         }
     }
 }

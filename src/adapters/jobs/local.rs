@@ -392,7 +392,7 @@ impl Placement for LocalPlacement {
             Err(error) => match Self::recorded(job) {
                 // A short job may be over before its `go` was answered.
                 Some(exit) if exit.started.is_some() => Ok(()),
-                Some(exit) => Err(not_started(format!("{:?}", exit.end))),
+                Some(exit) => Err(not_started(exit.end.to_string())),
                 None => Err(JobError::Unreachable { job: job.job.clone(), why: error.to_string() }),
             },
         }

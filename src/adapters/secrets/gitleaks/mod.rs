@@ -174,7 +174,7 @@ fn arguments(root: &Path) -> Vec<String> {
 fn ended(end: &JobEnd) -> String {
     match end {
         JobEnd::Exited { code } => format!("ended with exit code {code}"),
-        other => format!("did not end by itself: {other:?}"),
+        other => format!("did not end by itself: {other}"),
     }
 }
 
