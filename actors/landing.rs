@@ -475,7 +475,8 @@ impl Landing {
         futures::join!(closed, self.bring_main()).0?;
         self.turn.landed(&at);
         if let Some(note) = self.repo.forge.landing_note(expected, &window.sha).await {
-            self.note("landing-note", note);
+            let data = json!({"left_behind": note.left_behind});
+            self.notes.say(Entry::new("landing-note", note.text).with(data), self.ctx.now());
         }
         Ok(Some(Landed { sha: window.sha.clone(), tree, at: self.landed_at().await? }))
     }

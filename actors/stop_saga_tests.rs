@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orch_adapters::git::{Owner, ProtectedBranches};
-use orch_adapters::ports::{Advance, Forge, ForgeError, Remote};
+use orch_adapters::ports::{Advance, Forge, ForgeError, LandingNote, Remote};
 use orch_domain::ids::CommitSha;
 use orch_domain::names::BranchName;
 use orch_domain::stop::{Level, Receipt, StepResult, StopStep};
@@ -42,7 +42,7 @@ impl Forge for Breaks {
         self.0.advance_main(owner, main, expected, to).await
     }
 
-    async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<String> {
+    async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<LandingNote> {
         self.0.landing_note(from, to).await
     }
 }

@@ -294,8 +294,27 @@ pub trait Forge: Send + Sync + 'static {
     /// Moves `main` from `expected` to `to`, which descends from it, or not at all. Never forced. Repeating is safe.
     /// What is sent is sent for `owner`, whose epoch fences it.
     async fn advance_main(&self, owner: &Owner, main: &BranchName, expected: &CommitSha, to: &CommitSha) -> Advance;
-    /// A sentence for people about side effects of landing here (a checked-out main), if there is something to say.
-    async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<String>;
+    /// What people have to know about side effects of landing here (a checked-out main), if there is something to say.
+    async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<LandingNote>;
+}
+
+/// What a landing left for people to do: files of theirs that did not move with `main`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LandingNote {
+    /// The whole in sentences.
+    #[serde(skip)]
+    pub text: String,
+    /// Each folder whose files stayed behind.
+    pub left_behind: Vec<LeftBehind>,
+}
+
+/// A folder that has `main` checked out and the files of an earlier commit.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LeftBehind {
+    /// Where.
+    pub folder: String,
+    /// The shell line that brings its files along and loses no local change.
+    pub command: String,
 }
 
 // ---------------------------------------------------------------------------------------------------------- notices

@@ -127,12 +127,19 @@ pub(super) struct Following {
     /// `KEY/LIFE`: a later life is another task.
     pub(super) key: String,
     pub(super) seen: Seq,
+    /// What its landing left for a person to do: folder and shell line.
+    pub(super) left_behind: Vec<(String, String)>,
     began: Instant,
 }
 
 impl Following {
     pub(super) fn new(task: &TaskView) -> Self {
-        Self { key: format!("{}/{}", task.key, task.generation), seen: Seq(0), began: Instant::now() }
+        Self {
+            key: format!("{}/{}", task.key, task.generation),
+            seen: Seq(0),
+            left_behind: Vec::new(),
+            began: Instant::now(),
+        }
     }
 
     /// The task's key, without its life.
@@ -173,7 +180,8 @@ impl Following {
         }
     }
 
-    async fn show_records(&mut self, source: &Source, out: &mut Output) -> Result<(), FollowEnd> {
+    /// Shows what was journaled since it was last shown.
+    pub(super) async fn show_records(&mut self, source: &Source, out: &mut Output) -> Result<(), FollowEnd> {
         loop {
             let records = source.records(&self.key, self.seen).await?;
             if records.is_empty() {
@@ -181,6 +189,7 @@ impl Following {
             }
             for record in &records {
                 self.seen = self.seen.max(record.seq);
+                self.left_behind.extend(left_behind(record));
                 match out.json {
                     true => out.json_line(record)?,
                     false => out.line(&line_of(record))?,
@@ -213,6 +222,13 @@ fn line_of(record: &Record) -> String {
     let clock = at.get(11..19).unwrap_or(&at);
     let stage = record.stage.as_ref().map_or("-", |s| s.as_str());
     format!("{clock}  {stage:<14}  {}", orch_domain::task::first_line(&record.entry.text))
+}
+
+/// The folders whose files did not move with `main`, as a landing noted them.
+fn left_behind(record: &Record) -> Vec<(String, String)> {
+    let folders = record.entry.data["left_behind"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    folders.iter().filter_map(|left| Some((text(&left["folder"])?, text(&left["command"])?))).collect()
 }
 
 /// Why following ended without the task being settled.

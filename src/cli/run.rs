@@ -243,10 +243,15 @@ impl OneRun<'_> {
             // Tasks that others handed over go on with them: they take the folder when we are gone.
             engine.shutdown(Level::Cancel, LAST).await;
         }
+        let said = match went {
+            Ok(Went::Over(130)) => self.say_where_it_is_left(&source, out).await,
+            _ => Ok(()),
+        };
         if let Some(door) = door {
             door.close().await;
         }
         engine.shutdown(Level::Kill, LAST).await;
+        said?;
         match went? {
             Went::Again => Err(CliError::CouldNot("the engine has ended; see its log".to_owned())),
             over @ Went::Over(_) => Ok(over),
@@ -284,7 +289,42 @@ impl OneRun<'_> {
         };
         let client = client.asking_for(&self.config);
         let note = format!("another orch works on this repository; the task is handed to it ({url})");
-        self.follow(&Source::There(client), Some(&note), out).await
+        let source = Source::There(client);
+        let went = self.follow(&source, Some(&note), out).await?;
+        if matches!(went, Went::Over(130)) {
+            self.say_where_it_is_left(&source, out).await?;
+        }
+        Ok(went)
+    }
+
+    /// After an interruption: what became of the task meanwhile, where it is, and how it goes on or ends.
+    async fn say_where_it_is_left(&mut self, source: &Source, out: &mut Output) -> Result<(), CliError> {
+        let Some(following) = self.following.as_mut() else { return Ok(()) };
+        if let Err(FollowEnd::Output(error)) = following.show_records(source, out).await {
+            return Err(error);
+        }
+        // An owner that has gone meanwhile cannot say it, and there is nothing to be done about that here.
+        let Ok(detail) = source.detail(&following.key).await else { return Ok(()) };
+        let (key, task) = (&detail.task.key, &detail.task);
+        if is_settled(task.status) || out.json {
+            let (data, left_behind) = (self.config.data_dir.as_path(), following.left_behind.as_slice());
+            return summary(&detail, &LastWords { stop: self.stop, data, left_behind, exit: Some(130) }, out).map(drop);
+        }
+        let is = format!("in {} ({})", task.stage, task.status.as_str());
+        out.note(&match (source, self.stop) {
+            (Source::Here(_), true) => {
+                format!("{key} is left {is}: its STOP is recorded, and the same command goes on with that")
+            }
+            (Source::Here(_), false) => format!(
+                "{key} is left {is}; the same command with --key {key} goes on with it, --key {key} --stop stops it"
+            ),
+            (Source::There(_), true) => format!("{key} is {is}: its STOP is recorded, and goes on without this command"),
+            (Source::There(_), false) => format!(
+                "{key} goes on without this command, {is}; the same command with --key {key} follows it again, --key {key} \
+                 --stop stops it"
+            ),
+        });
+        Ok(())
     }
 
     /// Hands the task in, if that was not done yet, says `taken`, and follows.
@@ -307,7 +347,10 @@ impl OneRun<'_> {
         };
         match ended {
             None => Ok(Went::Over(130)),
-            Some(Ok(detail)) => summary(&detail, self.stop, &self.config.data_dir, out).map(Went::Over),
+            Some(Ok(detail)) => {
+                let (data, left_behind) = (self.config.data_dir.as_path(), following.left_behind.as_slice());
+                summary(&detail, &LastWords { stop: self.stop, data, left_behind, exit: None }, out).map(Went::Over)
+            }
             Some(Err(FollowEnd::Lost(Lost::Gone))) => Ok(Went::Again),
             Some(Err(FollowEnd::Lost(Lost::Said(_, text)))) => Err(CliError::CouldNot(text)),
             Some(Err(FollowEnd::Output(error))) => Err(error),
@@ -355,14 +398,25 @@ impl OneRun<'_> {
     }
 }
 
-/// The last words: what became of it, where, how long, at what price; and the exit code.
-fn summary(detail: &TaskDetail, stop: bool, data: &Path, out: &mut Output) -> Result<u8, CliError> {
-    debug_assert!(is_settled(detail.task.status), "only settled tasks are summed up");
+/// What the last words need besides the task.
+struct LastWords<'a> {
+    /// Whether it was to be stopped.
+    stop: bool,
+    /// The data folder.
+    data: &'a Path,
+    /// Folders whose files did not move with main, each with the line that brings them along.
+    left_behind: &'a [(String, String)],
+    /// The exit code, where an interruption has set it already.
+    exit: Option<u8>,
+}
+
+/// The last words: what became of it, where, how long, at what price, what a person has to do now; and the exit code.
+fn summary(detail: &TaskDetail, words: &LastWords<'_>, out: &mut Output) -> Result<u8, CliError> {
     let task = &detail.task;
-    let wanted = if stop { Status::Cancelled } else { Status::Done };
-    let code = u8::from(task.status != wanted);
+    let wanted = if words.stop { Status::Cancelled } else { Status::Done };
+    let code = words.exit.unwrap_or_else(|| u8::from(task.status != wanted));
     if out.json {
-        out.json_line(&serde_json::json!({"kind": "summary", "exit": code, "data": data, "task": detail}))?;
+        out.json_line(&serde_json::json!({"kind": "summary", "exit": code, "data": words.data, "task": detail}))?;
         return Ok(code);
     }
     out.line("")?;
@@ -391,6 +445,10 @@ fn summary(detail: &TaskDetail, stop: bool, data: &Path, out: &mut Output) -> Re
     // Nobody serves this folder once we are gone, so the domain's hint (a client verb) would find nobody.
     if task.status == Status::Blocked {
         out.line(&format!("you can  repeat the command with --key {}: it goes on where it is", task.key))?;
+    }
+    for (folder, command) in words.left_behind {
+        out.line(&format!("then     bring the files of {folder} along, before anything is committed there:"))?;
+        out.line(&format!("         {command}"))?;
     }
     Ok(code)
 }

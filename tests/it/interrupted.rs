@@ -85,6 +85,12 @@ fn interrupted_twice(desk: &Desk, key: &str, more: &[&str]) {
     until(desk, "the first word", || log(desk).contains("once more to interrupt it too"));
     interrupt(&run);
     assert_eq!(ended(desk, run).code(), Some(130), "{}", log(desk));
+    let told = format!("; the same command with --key {key} goes on with it, --key {key} --stop stops it");
+    assert!(
+        log(desk).contains(&format!("{key} is left in development (")) && log(desk).contains(&told),
+        "{}",
+        log(desk)
+    );
     desk.nothing_is_left();
     assert_eq!(count(desk, "SELECT count(*) FROM tasks WHERE done_at IS NULL AND cancelled_at IS NULL"), 1);
 }

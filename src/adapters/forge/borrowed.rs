@@ -12,7 +12,7 @@ use orch_domain::names::{BranchName, RepoName};
 use super::advance::forge_error;
 use super::local::{ForgeSetupError, Probe, find};
 use crate::git::{GitError, GitRooms, Owner, ProtectedBranches, RepoGit, utf8, write_alternates};
-use crate::ports::{Advance, Forge, ForgeError, Remote};
+use crate::ports::{Advance, Forge, ForgeError, LandingNote, Remote};
 
 /// Why nothing lands here.
 const ONLY_LOOKED_AT: &str = "this repository is only looked at";
@@ -89,7 +89,7 @@ impl Forge for BorrowedForge {
         Advance::Refused { why: ONLY_LOOKED_AT.to_owned() }
     }
 
-    async fn landing_note(&self, _: &CommitSha, _: &CommitSha) -> Option<String> {
+    async fn landing_note(&self, _: &CommitSha, _: &CommitSha) -> Option<LandingNote> {
         None
     }
 }

@@ -14,7 +14,7 @@ use orch_domain::names::{BranchName, RepoName};
 
 use super::local::{ForgeSetupError, LocalForge};
 use crate::git::{GitRooms, Owner, ProtectedBranches, RepoGit};
-use crate::ports::{Advance, Forge, ForgeError, Remote};
+use crate::ports::{Advance, Forge, ForgeError, LandingNote, Remote};
 
 /// What goes wrong at the next request to move `main`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Forge for FakeForge {
         }
     }
 
-    async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<String> {
+    async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<LandingNote> {
         self.inner.landing_note(from, to).await
     }
 }

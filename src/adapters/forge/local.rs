@@ -17,7 +17,7 @@ use super::note;
 use crate::git::{
     Git, GitCommand, GitError, GitRooms, Owner, Place, ProtectedBranches, RepoGit, find_repository, utf8,
 };
-use crate::ports::{Advance, Forge, ForgeError, Remote};
+use crate::ports::{Advance, Forge, ForgeError, LandingNote, Remote};
 
 /// Why a path or an address cannot be a forge. Each says the way out.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,14 @@ pub enum ForgeSetupError {
         path: PathBuf,
         /// Where it is.
         at: String,
+    },
+    /// Task branches cannot be made beside it.
+    #[error(
+        "repository `{path}` has a branch `orch`, so that no branch of a task (`orch/KEY/LIFE`) can be made there; give it another name: `git -C {path} branch -m orch NEW-NAME`"
+    )]
+    BranchInTheWay {
+        /// The path as given.
+        path: PathBuf,
     },
     /// Part of the history is missing.
     #[error(
@@ -195,7 +203,7 @@ impl Forge for LocalForge {
         advance_by_push(&self.git, owner, main, expected, to).await
     }
 
-    async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<String> {
+    async fn landing_note(&self, from: &CommitSha, to: &CommitSha) -> Option<LandingNote> {
         note::for_checked_out_main(&self.git, &self.place, &self.main, from, to).await
     }
 }
@@ -300,6 +308,9 @@ impl Probe<'_> {
         let have: Vec<&str> = listed.lines().filter_map(|name| name.strip_prefix("refs/heads/")).collect();
         if have.is_empty() {
             return Err(ForgeSetupError::NoCommits { path: path() });
+        }
+        if have.contains(&"orch") {
+            return Err(ForgeSetupError::BranchInTheWay { path: path() });
         }
         let no_main = |wanted: &str| {
             let mut shown: Vec<&str> = have.iter().copied().take(8).collect();

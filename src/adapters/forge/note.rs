@@ -10,6 +10,7 @@ use orch_domain::ids::CommitSha;
 use orch_domain::names::BranchName;
 
 use crate::git::{GitCommand, Place, RepoGit, commit_of, find_repository, shell_quote, utf8};
+use crate::ports::{LandingNote, LeftBehind};
 
 /// How far back it is looked for the commit that somebody's files are at.
 const FAR: usize = 200;
@@ -21,14 +22,14 @@ pub(super) async fn for_checked_out_main(
     main: &BranchName,
     from: &CommitSha,
     to: &CommitSha,
-) -> Option<String> {
+) -> Option<LandingNote> {
     let (looked, name) = (place.clone(), main.as_ref_name());
     if let Ok(false) = tokio::task::spawn_blocking(move || may_be_checked_out(&looked, &name)).await {
         return None;
     }
     let command = GitCommand::inside(&place.git_dir, ["worktree", "list", "--porcelain", "-z"]);
     let out = git.git().run(command.env("GIT_DIR", utf8(&place.git_dir).ok()?)).await.ok()?;
-    let mut notes = Vec::new();
+    let (mut texts, mut left_behind) = (Vec::new(), Vec::new());
     for tree in checked_out(&String::from_utf8_lossy(&out.stdout), main) {
         let (tree, ours, start, end) = (tree, git.work(), from.clone(), to.clone());
         let found = tokio::task::spawn_blocking(move || {
@@ -36,9 +37,13 @@ pub(super) async fn for_checked_out_main(
             (tree, old)
         });
         let (tree, old) = found.await.ok()?;
-        notes.extend(old.map(|old| note(&tree, main, &old, to)));
+        if let Some(old) = old {
+            let command = bring_along(&tree, &old, to);
+            texts.push(note(&tree, main, &old, to, &command));
+            left_behind.push(LeftBehind { folder: tree.display().to_string(), command });
+        }
     }
-    (!notes.is_empty()).then(|| notes.join("\n"))
+    (!texts.is_empty()).then(|| LandingNote { text: texts.join("\n"), left_behind })
 }
 
 /// Whether any working tree may have the branch checked out. A look at files, which spares most landings a process; in doubt
@@ -98,13 +103,17 @@ fn files_are_at(ours: &Path, tree: &Path, from: &CommitSha, to: &CommitSha) -> O
     Some(best.1)
 }
 
-fn note(tree: &Path, main: &BranchName, old: &CommitSha, to: &CommitSha) -> String {
+/// The one line that brings files and index of a working tree along.
+fn bring_along(tree: &Path, old: &CommitSha, to: &CommitSha) -> String {
     let folder = shell_quote(&tree.to_string_lossy());
+    format!("git -C {folder} update-index -q --refresh; git -C {folder} read-tree -m -u {old} {to}")
+}
+
+fn note(tree: &Path, main: &BranchName, old: &CommitSha, to: &CommitSha, command: &str) -> String {
     format!(
         "`{main}` is checked out in {shown} and has moved from {from} to {onto}; its files and index were left as they \
          are, so `git status` there shows the landed change backwards, and a commit made there now would undo it. First \
-         bring the files along: \
-         git -C {folder} update-index -q --refresh; git -C {folder} read-tree -m -u {old} {to} \
+         bring the files along: {command} \
          (local changes are kept; where they overlap with what has landed it refuses and changes nothing)",
         shown = tree.display(),
         from = old.short(),

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use super::advance::{advance_by_push, forge_error};
 use super::local::ForgeSetupError;
 use crate::git::{GitError, GitRooms, Owner, ProtectedBranches, RepoGit};
-use crate::ports::{Advance, Forge, ForgeError, Remote};
+use crate::ports::{Advance, Forge, ForgeError, LandingNote, Remote};
 
 /// A git repository by its address. Cheap to clone; clones share what was learned.
 #[derive(Clone, Debug)]
@@ -128,7 +128,7 @@ impl Forge for RemoteForge {
         advance_by_push(&self.git, owner, main, expected, to).await
     }
 
-    async fn landing_note(&self, _: &CommitSha, _: &CommitSha) -> Option<String> {
+    async fn landing_note(&self, _: &CommitSha, _: &CommitSha) -> Option<LandingNote> {
         // Nobody has its main checked out where we could see it.
         None
     }

@@ -330,7 +330,20 @@ async fn a_repository_of_another_user_and_a_linked_working_tree_will_do() {
     let two = work_on(forge.git(), &one, dir.path(), "two.txt", "2").await;
     assert_eq!(forge.advance_main(&Owner::default(), &branch("master"), &one, &two).await, Advance::Moved);
     let note = forge.landing_note(&one, &two).await.expect("master is checked out in the clone");
-    assert!(note.contains(path.to_str().expect("text")) && !note.contains("linked"), "{note}");
+    let folders: Vec<&str> = note.left_behind.iter().map(|left| left.folder.as_str()).collect();
+    assert_eq!(folders, [path.to_str().expect("text")]);
+    assert!(note.text.contains(folders[0]) && !note.text.contains("linked"), "{}", note.text);
+}
+
+#[tokio::test]
+async fn a_branch_in_the_place_of_all_task_branches_is_found_at_the_start() {
+    let dir = folder();
+    let path = clone_with_commit(dir.path(), "main");
+    sh(&path, &["branch", "orch"]);
+    let refused = LocalForge::open(&path, None, &git_rooms(dir.path()), &name()).await.expect_err("no task could land");
+    assert!(refused.to_string().contains("branch -m orch NEW-NAME"), "{refused}");
+    sh(&path, &["branch", "-m", "orch", "orchard"]);
+    LocalForge::open(&path, None, &git_rooms(dir.path()), &name()).await.expect("it is out of the way");
 }
 
 // -------------------------------------------------------------------------------------------- a person's files
@@ -387,8 +400,9 @@ async fn a_dirty_checked_out_main_is_untouched_and_the_note_brings_its_files_alo
 
     // Two landings were missed: the command starts from where the files are, not from the last landing.
     let note = forge.landing_note(&one, &two).await.expect("a note");
-    assert!(note.contains(&format!("read-tree -m -u {base} {two}")), "{note}");
-    let command = note.split("along: ").nth(1).and_then(|rest| rest.split(" (local").next()).expect("a command");
+    assert!(note.text.contains(&format!("read-tree -m -u {base} {two}")), "{}", note.text);
+    assert!(note.text.contains(&note.left_behind[0].command), "{}", note.text);
+    let command = note.left_behind[0].command.as_str();
     let run = |command: &str| {
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", command]).env("GIT_CONFIG_GLOBAL", "/dev/null").output().expect("sh runs")
@@ -404,7 +418,7 @@ async fn a_dirty_checked_out_main_is_untouched_and_the_note_brings_its_files_alo
     let three = work_on(forge.git(), &two, dir.path(), "b.txt", "landed too\n").await;
     assert_eq!(forge.advance_main(&Owner::default(), &main, &two, &three).await, Advance::Moved);
     let note = forge.landing_note(&two, &three).await.expect("a note");
-    let command = note.split("along: ").nth(1).and_then(|rest| rest.split(" (local").next()).expect("a command");
+    let command = note.left_behind[0].command.as_str();
     assert!(!run(command).status.success());
     assert_eq!(read("b.txt"), "being changed\n");
 }
