@@ -30,6 +30,12 @@ pub struct TaskView {
     pub status: Status,
     /// What it waits for or does, in words.
     pub doing: String,
+    /// What a person can do about that, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The approval that it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<WantedApproval>,
     /// Since when.
     pub since: Timestamp,
     /// When it was accepted.
@@ -62,6 +68,15 @@ pub struct TaskView {
     pub stop_requested: Option<Timestamp>,
 }
 
+/// An approval that a task waits for: of exactly this commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedApproval {
+    /// Landing or deploy.
+    pub what: ApprovalOf,
+    /// The commit.
+    pub sha: CommitSha,
+}
+
 /// One run of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunView {
@@ -71,7 +86,7 @@ pub struct RunView {
     pub stage: StageName,
     /// `agent`, `check`, `command`.
     pub kind: String,
-    /// Its number.
+    /// Which try at its stage it was, from 1.
     pub attempt: u32,
     /// When it began.
     pub started: Timestamp,
@@ -140,6 +155,13 @@ impl TaskView {
     /// The view of a task at a time.
     #[must_use]
     pub fn of(task: &Task) -> Self {
+        let why = why(task, &Holders::default());
+        let approval = match &task.state {
+            State::Waiting { on: WaitFor::Approval { what, sha }, .. } if task.stop.is_none() => {
+                Some(WantedApproval { what: *what, sha: sha.clone() })
+            }
+            _ => None,
+        };
         Self {
             key: task.key.clone(),
             generation: task.generation,
@@ -148,7 +170,9 @@ impl TaskView {
             title: task.title.clone(),
             stage: task.stage.clone(),
             status: task.status(),
-            doing: why(task, &Holders::default()).waits_for,
+            doing: why.waits_for,
+            hint: why.hint,
+            approval,
             since: task.state.since(),
             created: task.created,
             priority: task.priority,

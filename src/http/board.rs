@@ -1,7 +1,9 @@
-//! The board at `/`: one page, made on the server, readable without scripts, live with them.
+//! The board at `/` and a page for each task: made on the server, readable without scripts, live with them.
 //!
 //! Owns the HTML, the login form and the cookie. Text of tasks is untrusted and is always escaped; the content policy
 //! allows our own two files and nothing in the page itself. Refuses to show anything before the token was given.
+
+mod task;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use warp::reply::{Reply as _, Response};
 use super::Shared;
 use super::guard::COOKIE;
 use super::reply::{Answer, ApiError, form_field, media_type, percent_encode};
+
+pub(super) use task::task;
 
 const STYLE: &str = include_str!("board.css");
 const SCRIPT: &str = include_str!("board.js");
@@ -186,30 +190,54 @@ fn lane_row(out: &mut String, lane: &LaneView) {
 fn row(out: &mut String, task: &TaskView) {
     let link = percent_encode(task.key.as_str());
     let status = task.status.as_str();
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<tr class=\"{status}\"><th scope=\"row\"><a href=\"/tasks/{link}\">{}</a></th><td>{}</td><td>{}</td><td>{}</td>\
-         <td><span class=\"status\">{status}</span></td><td>{}</td><td>{}</td><td>",
+        "<tr class=\"{status}\"><th scope=\"row\"><a href=\"/board/{link}\">{}</a></th><td>{}</td><td>{}</td><td>{}</td>\
+         <td><span class=\"status\">{status}</span></td><td>{}{}</td><td>{}</td><td>{}</td></tr>",
         escape(task.key.as_str()),
         escape(&task.title),
         escape(task.repo.as_str()),
         escape(task.stage.as_str()),
         escape(&task.doing),
+        waiting_for_a_person(task),
         minutes(task.since),
+        acts(task),
     );
-    let button = |verb: &str, label: &str| {
+}
+
+/// What a person who is waited for can do, on a line of its own.
+fn waiting_for_a_person(task: &TaskView) -> String {
+    match &task.hint {
+        Some(hint) if matches!(task.status, Status::Blocked | Status::AwaitingPerson) => {
+            format!("<div class=\"hint\">you can: <code>{}</code></div>", escape(hint))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The buttons of a task. An approval names the commit that is shown: another one that waits by then is not approved.
+fn acts(task: &TaskView) -> String {
+    let (link, key) = (percent_encode(task.key.as_str()), escape(task.key.as_str()));
+    let button = |verb: &str, label: &str, fields: &str| {
         format!(
-            "<form method=\"post\" action=\"/tasks/{link}/{verb}\"><button aria-label=\"{label} {}\">{label}</button></form>",
-            escape(task.key.as_str())
+            "<form method=\"post\" action=\"/tasks/{link}/{verb}\">{fields}<button aria-label=\"{label} {key}\">{label}\
+             </button></form>"
         )
     };
+    let mut out = String::new();
+    if let Some(wanted) = &task.approval {
+        let field = |name: &str, value: &str| format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">");
+        let fields = field("what", wanted.what.as_str()) + &field("sha", wanted.sha.as_str());
+        let label = format!("Approve to {} {}", wanted.what.as_str(), wanted.sha.short());
+        out.push_str(&button("approve", &label, &fields));
+    }
     if task.status == Status::Blocked {
-        out.push_str(&button("retry", "Retry"));
+        out.push_str(&button("retry", "Retry", ""));
     }
     if !matches!(task.status, Status::Done | Status::Cancelled | Status::Stopping) {
-        out.push_str(&button("stop", "Stop"));
+        out.push_str(&button("stop", "Stop", ""));
     }
-    out.push_str("</td></tr>\n");
+    out
 }
 
 fn minutes(at: Timestamp) -> String {

@@ -73,7 +73,7 @@ fn lane(lease: LeaseView) -> LaneView {
 
 #[derive(Default)]
 pub(crate) struct Desk {
-    tasks: Vec<Task>,
+    pub(crate) tasks: Vec<Task>,
     records: Vec<Record>,
     /// What was asked, in words, for assertions.
     pub(crate) asked: Vec<String>,

@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::{HeaderValue, StatusCode, header};
+use warp::http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
 
 pub use files::{Token, TokenError, read_address, write_address};
@@ -200,6 +200,7 @@ fn finished(path: warp::path::FullPath, mut response: Response) -> Response {
 
 fn allowed_methods(path: &str) -> &'static str {
     match path.rsplit('/').next() {
+        Some("healthz" | "readyz") => "GET, HEAD",
         Some("tasks") => "GET, POST",
         Some("stop" | "retry" | "approve" | "pause" | "resume" | "login" | "logout") => "POST",
         Some("backup" | "handover" | "restore" | "baseline") => "POST",
@@ -226,11 +227,21 @@ fn body() -> impl Filter<Extract = (Result<Vec<u8>, reply::ApiError>,), Error = 
     warp::body::stream().then(reply::body)
 }
 
-/// Answered to anybody, on any Host: probes know neither names nor secrets.
+/// Answered to anybody, on any Host: probes know neither names nor secrets. Many of them ask with HEAD. Other methods are
+/// refused here, since the door behind would ask them for a token that is not needed.
 fn health(shared: &Arc<Shared>) -> Route {
-    let alive = warp::path!("healthz").and(warp::get()).map(|| send(read::healthz()));
-    let ready = warp::path!("readyz").and(warp::get()).and(with(shared));
-    let ready = ready.then(|s| async move { send(read::readyz(s).await) });
+    let asks = |method: &Method| matches!(*method, Method::GET | Method::HEAD);
+    let alive = warp::path!("healthz").and(warp::method()).map(move |method| match asks(&method) {
+        true => send(read::healthz()),
+        false => reply::no_such_method().response(),
+    });
+    let ready = warp::path!("readyz").and(warp::method()).and(with(shared));
+    let ready = ready.then(move |method, shared| async move {
+        match asks(&method) {
+            true => send(read::readyz(shared).await),
+            false => reply::no_such_method().response(),
+        }
+    });
     alive.or(ready).unify().boxed()
 }
 
@@ -240,6 +251,8 @@ fn public(shared: &Arc<Shared>) -> Route {
     let headers = warp::header::headers_cloned;
     let page = warp::path::end().and(warp::get()).and(host()).and(with(shared)).and(headers());
     let page = page.then(|s, h| async move { send(board::board(s, h).await) });
+    let task = warp::path!("board" / String).and(warp::get()).and(host()).and(with(shared)).and(headers()).and(query());
+    let task = task.then(|k, s, h, q| async move { send(board::task(s, h, k, q).await) });
     let style = warp::path!("board.css").and(warp::get()).and(host()).map(board::style);
     let script = warp::path!("board.js").and(warp::get()).and(host()).map(board::script);
     let login = warp::path!("login").and(warp::post()).and(host()).and(with(shared)).and(headers()).and(body());
@@ -251,7 +264,7 @@ fn public(shared: &Arc<Shared>) -> Route {
     });
     let logout = warp::path!("logout").and(warp::post()).and(host()).and(with(shared)).and(headers());
     let logout = logout.map(|s: Arc<Shared>, h| send(board::logout(&s, &h)));
-    page.or(style).unify().or(script).unify().or(login).unify().or(logout).unify().boxed()
+    page.or(task).unify().or(style).unify().or(script).unify().or(login).unify().or(logout).unify().boxed()
 }
 
 /// Read-only paths behind the token.

@@ -91,14 +91,19 @@ pub(super) fn refusal(rejection: &Rejection) -> ApiError {
         return refused.clone();
     }
     if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
-        let message = "this path does not take that method; the Allow header says which";
-        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+        return no_such_method();
     }
     if rejection.is_not_found() {
         return ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is no such path; docs/http.md lists them");
     }
     // What is left are the routes' own reads of headers; their words name the header.
     ApiError::bad(format!("{rejection:?}"))
+}
+
+/// The refusal of a method that a path does not take.
+pub(super) fn no_such_method() -> ApiError {
+    let message = "this path does not take that method; the Allow header says which";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
 /// Reads a body up to its limit; the rest of a larger one is read and thrown away (up to a bound), so that the client
@@ -158,6 +163,12 @@ fn from_json<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T
             let message = format!("the content type is {}; send application/json", printable(found));
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
         }
+    }
+    // A list of the members' values in their order would be taken too, and mean something else with the next member.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::bad(
+            "the JSON does not fit (line 1, column 1): a list; send an object with named members",
+        ));
     }
     serde_json::from_slice(bytes).map_err(|e| {
         let words = e.to_string();

@@ -1,6 +1,8 @@
 //! Tests of the routes: every answer as a snapshot, the door from every side, bad input, the event stream.
 
 use futures::StreamExt as _;
+use orch_domain::task::{ApprovalOf, State, Step, WaitFor};
+use orch_domain::time::Timestamp;
 use serde_json::Value;
 use warp::http::Response as Reply;
 use warp::hyper::body::Bytes;
@@ -172,7 +174,6 @@ async fn without_the_token_nothing_is_told_not_even_which_paths_exist() {
         ("POST", "/salvages/shop/x/restore"),
         ("GET", "/no/such/path"),
         ("DELETE", "/tasks"),
-        ("POST", "/healthz"),
     ];
     for (method, path) in closed {
         let without = ask(method, path).reply(&app).await;
@@ -186,7 +187,12 @@ async fn without_the_token_nothing_is_told_not_even_which_paths_exist() {
         }
     }
     for open in ["/healthz", "/readyz"] {
-        assert_eq!(ask("GET", open).reply(&app).await.status(), 200, "{open}");
+        for method in ["GET", "HEAD"] {
+            assert_eq!(ask(method, open).reply(&app).await.status(), 200, "{method} {open}");
+        }
+        let other = ask("POST", open).reply(&app).await;
+        refused(&other, 405, "method_not_allowed");
+        assert_eq!(other.headers()["allow"], "GET, HEAD");
     }
     assert!(control.asked().is_empty(), "{:?}", control.asked());
 }
@@ -270,6 +276,67 @@ async fn the_board_shows_nothing_before_the_login_and_escapes_everything_after()
 }
 
 #[tokio::test]
+async fn an_approval_is_given_on_the_board_for_the_commit_that_is_shown() {
+    let control = FakeControl::with_tasks();
+    let sha = "e".repeat(40);
+    {
+        let mut desk = control.desk.lock().expect("sound");
+        let on = WaitFor::Approval { what: ApprovalOf::Land, sha: sha.parse().expect("hex") };
+        desk.tasks[0].state = State::Waiting { on, then: Step::Land, since: Timestamp(0) };
+    }
+    let app = app(control.clone());
+    let cookie = cookie(&app).await;
+    let shown = ask("GET", "/").header("cookie", &cookie).reply(&app).await;
+    let text = String::from_utf8_lossy(shown.body()).into_owned();
+    let form = format!(
+        "<form method=\"post\" action=\"/tasks/ORC-1/approve\"><input type=\"hidden\" name=\"what\" value=\"land\">\
+         <input type=\"hidden\" name=\"sha\" value=\"{sha}\"><button aria-label=\"Approve to land eeeeeeeeee ORC-1\">"
+    );
+    assert!(text.contains(&form) && text.contains("you can: <code>orch task approve ORC-1 land"), "{text}");
+    assert_eq!(text.matches("/approve\"").count(), 1, "nobody else waits for one: {text}");
+
+    let send = |body: String| {
+        let form = ask("POST", "/tasks/ORC-1/approve").header("content-type", "application/x-www-form-urlencoded");
+        form.header("cookie", &cookie).header("origin", "http://localhost:7717").body(body)
+    };
+    assert_eq!(send(format!("what=land&sha={sha}")).reply(&app).await.status(), 303);
+    assert_eq!(control.asked(), [format!("approve land of ORC-1 at {sha} by board")]);
+    for wrong in ["what=lunch", "what=land&sha=short"] {
+        refused(&send(wrong.to_owned()).reply(&app).await, 400, "invalid");
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_a_task_tells_what_it_waits_for_and_escapes_everything() {
+    let app = app(FakeControl::with_tasks());
+    let without = ask("GET", "/board/ORC-3").reply(&app).await;
+    let text = String::from_utf8_lossy(without.body()).into_owned();
+    assert!(text.contains("action=\"/login\"") && !text.contains("ORC-3"), "{text}");
+    let cookie = cookie(&app).await;
+    let get = async |path: &str| {
+        let reply = ask("GET", path).header("cookie", &cookie).reply(&app).await;
+        (reply.status().as_u16(), String::from_utf8_lossy(reply.body()).into_owned())
+    };
+    let (status, text) = get("/board/ORC-3").await;
+    assert_eq!(status, 200);
+    for told in [
+        "<dd><code>orch task retry ORC-3",
+        "<pre>test_a failed\nat line 3</pre>",
+        "<pre>one\ntwo</pre>",
+        "/tasks/ORC-3/retry",
+    ] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+    assert!(get("/board/ORC-1").await.1.contains("<h2>Add a &lt;b&gt;button&lt;/b&gt; [31m</h2>"));
+    let agents = get("/board/ORC-3?run=1").await.1;
+    assert!(agents.contains("<pre>the agent&#39;s</pre>") && agents.contains("?run=2\">2 (gate of it)"), "{agents}");
+    let (_, further) = get("/board/ORC-3?log=4").await;
+    assert!(further.contains("<pre>two</pre>") && text.contains("href=\"/board/ORC-3?log=8\""), "{further}");
+    assert_eq!(get("/board/ORC-99").await.0, 404);
+    assert_eq!(get("/board/ORC-3?wombat=1").await.0, 400);
+}
+
+#[tokio::test]
 async fn bad_input_is_refused_in_the_one_shape() {
     let control = FakeControl::with_tasks();
     let app = app(control.clone());
@@ -278,6 +345,7 @@ async fn bad_input_is_refused_in_the_one_shape() {
     let broken = [
         ("{\n  \"title\": \"x\",\n}", "(line 3, column 1)"),
         ("", "no valid JSON (line 1, column 0)"),
+        (" [\"t\",\"\",\"shop\",null,null,\"fast\",0,[],null]", "a list; send an object"),
         ("{\"title\": 3}", "does not fit (line 1, column 11): invalid type"),
         ("{\"titel\": \"x\"}", "unknown field `titel`, expected one of `title`"),
         ("{\"title\": \"  \"}", "the title is empty"),

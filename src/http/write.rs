@@ -139,8 +139,15 @@ pub(super) async fn retry(shared: Arc<Shared>, caller: Caller, part: String) -> 
 /// `POST /tasks/{key}/approve`.
 pub(super) async fn approve(shared: Arc<Shared>, caller: Caller, part: String, sent: Sent) -> Answer {
     let key = task_key(&part)?;
-    let approve: Approve = sent.json()?;
-    ok(&shared.control.approve(&key, approve.what, approve.sha, &caller.by).await?)
+    let approve: Approve = match sent.field("what").filter(|_| caller.board) {
+        Some(what) => {
+            let form = json!({"what": what, "sha": sent.field("sha")});
+            serde_json::from_value(form).map_err(|error| ApiError::bad(format!("the form does not fit: {error}")))?
+        }
+        None => sent.json()?,
+    };
+    let task = shared.control.approve(&key, approve.what, approve.sha, &caller.by).await?;
+    after(&caller, ok(&task)?)
 }
 
 /// `POST /repos/{name}/pause`.
@@ -174,6 +181,11 @@ pub(super) async fn backup(shared: Arc<Shared>, sent: Sent) -> Answer {
     let BackupTo { to } = sent.json()?;
     if !to.is_absolute() {
         return Err(ApiError::bad(format!("`{}` is no absolute path", to.display())));
+    }
+    // Not made: a disk for backups that is not mounted would go unnoticed, and the backup would lie on the store's own.
+    if let Some(folder) = to.parent().filter(|folder| !folder.is_dir()) {
+        let text = format!("there is no folder `{}`; make it, mount its disk, or name another file", folder.display());
+        return Err(ApiError::bad(text));
     }
     if to.exists() {
         let text = format!("`{}` exists already; name a new file", to.display());
