@@ -6,7 +6,7 @@
 use orch_domain::event::{CheckEnd, Event};
 use orch_domain::ids::RunId;
 use orch_domain::job::JobEnd;
-use orch_domain::task::first_line;
+use orch_domain::task::{Task, first_line};
 use orch_store::{NewRun, RunRow};
 
 use crate::context::Context;
@@ -26,6 +26,18 @@ pub(crate) async fn interrupted(ctx: &Context, run: &RunId) {
     if let Err(error) = ctx.store.end_run(run, outcome.into(), None, ctx.now()).await {
         tracing::warn!(run.id = %run, %error, "the end of run {run} could not be recorded");
     }
+}
+
+/// Which of the runs at its task's stage a check or command is, from 1: what the number of an attempt says of agents, too.
+pub(crate) async fn nth(ctx: &Context, task: &Task, run: &RunId) -> u32 {
+    let before = match ctx.store.runs(&task.id).await {
+        Ok(rows) => rows.iter().filter(|row| row.run.stage == task.stage && row.run.id != *run).count(),
+        Err(error) => {
+            tracing::warn!(run.id = %run, %error, "the runs before run {run} could not be counted");
+            0
+        }
+    };
+    u32::try_from(before + 1).unwrap_or(u32::MAX)
 }
 
 /// Records that a run begins.

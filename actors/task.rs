@@ -437,6 +437,7 @@ impl TaskState {
                     Step::Security => "gate",
                     _ => "command",
                 };
+                let attempt = run_rows::nth(&self.ctx, task, &run).await;
                 // The check of an agent stage belongs to the agent's run; its row is there already.
                 run_rows::start(
                     &self.ctx,
@@ -444,7 +445,7 @@ impl TaskState {
                         id: run.clone(),
                         task: id,
                         stage: task.stage.clone(),
-                        attempt: task.counters.runs,
+                        attempt,
                         kind: kind.to_owned(),
                         log_dir: None,
                         started: self.ctx.now(),

@@ -7,6 +7,7 @@
 
 mod check;
 mod coverage;
+mod doubts;
 mod embedded;
 mod gates;
 mod jobs;

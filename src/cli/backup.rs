@@ -54,6 +54,10 @@ pub(super) async fn run(context: &Context, args: &BackupArgs, out: &mut Output) 
             )));
         }
         let said = context.starter.restore(&config, &from).await.map_err(stopped_first)?;
+        if !out.json {
+            out.line(&format!("{} {said}", from.display()))?;
+            return Ok(0);
+        }
         return answer(out, &said, &from);
     }
     let known = context.global.url.is_some()
@@ -71,7 +75,11 @@ pub(super) async fn run(context: &Context, args: &BackupArgs, out: &mut Output) 
             let folder = config.data_dir.join("backups");
             std::fs::create_dir_all(&folder)
                 .map_err(|e| CliError::CouldNot(format!("{}: {e}; name a file to write to", folder.display())))?;
-            folder.join(format!("orch-{}.sqlite", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
+            let stem = format!("orch-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+            // More than one in a second is no reason to have none.
+            let more = (2_u32..).map(|n| folder.join(format!("{stem}-{n}.sqlite")));
+            let mut names = std::iter::once(folder.join(format!("{stem}.sqlite"))).chain(more);
+            names.find(|name| !name.exists()).expect("some number is free")
         }
     };
     if to.exists() {
@@ -85,6 +93,13 @@ pub(super) async fn run(context: &Context, args: &BackupArgs, out: &mut Output) 
             Err(ClientError::Unreachable(_)) if context.global.url.is_none() => {}
             Err(error) => return Err(error.into()),
         }
+    }
+    // Not made: a disk for backups that is not mounted would go unnoticed, and the backup would lie on the store's own.
+    if let Some(folder) = to.parent().filter(|folder| !folder.is_dir()) {
+        return Err(CliError::CouldNot(format!(
+            "there is no folder {}; make it, mount its disk, or name another file",
+            folder.display()
+        )));
     }
     let said = context.starter.backup(&config, &to).await.map_err(stopped_first)?;
     answer(out, &said, &to)

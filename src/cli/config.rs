@@ -1,9 +1,11 @@
 //! `orch config check|show`: the settings judged, or as they are in effect. Needs no supervisor.
 
+use std::collections::BTreeSet;
+
 use clap::Subcommand;
 
-use super::Context;
 use super::output::{CliError, Output};
+use super::{Context, doctor};
 
 /// What to do with the settings.
 #[derive(Subcommand, Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +19,13 @@ pub enum ConfigVerb {
 pub(super) fn run(context: &Context, verb: ConfigVerb, out: &mut Output) -> Result<u8, CliError> {
     let config = context.config()?;
     if verb == ConfigVerb::Check {
-        for (name, repo) in &config.repos {
-            if let Some(path) = repo.path.as_ref().filter(|path| !path.is_dir()) {
-                out.note(&format!(
-                    "repos.{name}.path: there is no folder {}; `orch serve` will refuse it",
-                    path.display()
-                ));
+        config.doubts().iter().for_each(|doubt| out.note(doubt));
+        // Of agents only those that are used: the built-in ones need not be installed.
+        let used = config.repos.values().map(|repo| repo.agent.as_ref().unwrap_or(&config.default_agent));
+        for name in used.collect::<BTreeSet<_>>() {
+            let missing = config.agents.get(name).and_then(|agent| doctor::missing_program(agent, &context.env));
+            if let Some(program) = missing {
+                out.note(&format!("agents.{name}: its program `{program}` is not found in PATH; its runs will fail"));
             }
         }
     }

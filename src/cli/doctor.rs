@@ -25,7 +25,9 @@ pub(super) async fn run(context: &Context, out: &mut Output) -> Result<u8, CliEr
     match context.config() {
         Err(error) => probes.push(probe("settings", Health::Fail, error.to_string())),
         Ok(config) => {
-            let text = format!("{} repositories, {} pipelines", config.repos.len(), config.pipeline_names().len());
+            let (repos, pipelines) = (config.repos.len(), config.pipeline_names().len());
+            let text =
+                format!("{repos} {}, {pipelines} pipelines", if repos == 1 { "repository" } else { "repositories" });
             probes.push(probe("settings", Health::Ok, text));
             probes.extend(config.remarks().into_iter().map(|remark| probe("settings", Health::Warn, remark)));
             probes.extend(data_folder(&config));

@@ -3,6 +3,7 @@
 //! Owns the layout only; what is said comes from the domain's views. Times are UTC, unknown numbers are shown as unknown.
 
 use orch_domain::agent::Usage;
+use orch_domain::ids::RunId;
 use orch_domain::stop::{Receipt, StepResult};
 use orch_domain::time::Timestamp;
 use orch_domain::view::{TaskDetail, TaskView, Why};
@@ -149,6 +150,7 @@ pub(super) fn task(detail: &TaskDetail) -> String {
                 let ended = r.ended.map_or_else(|| "-".to_owned(), |at| at.since(r.started).to_string());
                 let outcome = r.outcome.clone().unwrap_or_else(|| "running".to_owned());
                 vec![
+                    number_of(&r.run),
                     r.attempt.to_string(),
                     r.stage.to_string(),
                     r.kind.clone(),
@@ -159,9 +161,14 @@ pub(super) fn task(detail: &TaskDetail) -> String {
             })
             .collect();
         out.push('\n');
-        out.push_str(&table(&["RUN", "STAGE", "KIND", "STARTED", "TOOK", "OUTCOME"], &rows));
+        out.push_str(&table(&["RUN", "TRY", "STAGE", "KIND", "STARTED", "TOOK", "OUTCOME"], &rows));
     }
     out
+}
+
+/// The number at the end of a run's id, as logs and the journal have it: `r3`.
+fn number_of(run: &RunId) -> String {
+    run.as_str().rfind('r').map_or_else(|| run.to_string(), |at| run.as_str()[at..].to_owned())
 }
 
 /// The proof of a STOP.

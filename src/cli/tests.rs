@@ -81,6 +81,7 @@ impl EngineStarter for FakeStarter {
 
     async fn backup(&self, _: &Config, to: &Path) -> Result<String, StartError> {
         let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        std::fs::write(to, "").expect("a new file in a folder that there is");
         self.told.lock().expect("sound").push(format!("backup {name}"));
         Ok("verified".to_owned())
     }
@@ -386,7 +387,7 @@ fn bad_input_is_refused_for_an_ordinary_user_as_it_is_for_root() {
         "cli::tests::usage",
         "cli::tests::refusals",
         "cli::tests::run_refuses",
-        "cli::tests::serve_ends",
+        "cli::tests::serve_begins",
         "config::tests::",
         "http::tests::bad_input",
         "http::tests::an_oversized",
@@ -643,11 +644,13 @@ async fn backup_asks_the_supervisor_and_else_the_store() {
     let (code, out, _) = place.orch(&["backup", &to]).await;
     assert!(code == 0 && out.contains("verified"), "{out}");
     assert_eq!(place.told(), ["backup one.sqlite"]);
+    std::fs::remove_file(&to).expect("it was written");
     // An address that a killed supervisor left behind is no reason to fail.
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     write_address(&place.data().join("http.addr"), free.local_addr().expect("bound")).expect("written");
     drop(free);
     assert_eq!(place.orch(&["backup", &to]).await.0, 0);
+    std::fs::remove_file(&to).expect("it was written");
     place.serve_in(&place.data()).await;
     let (code, out, _) = place.orch(&["backup", &to]).await;
     assert!(code == 0 && out.contains("verified: 4 tasks"), "{out}");
@@ -657,6 +660,20 @@ async fn backup_asks_the_supervisor_and_else_the_store() {
     one_line(code, &err, 2, "exists already");
     let (code, _, err) = place.orch(&["backup", "restore", &to]).await;
     one_line(code, &err, 2, "stop the supervisor first");
+}
+
+#[tokio::test]
+async fn a_backup_goes_into_a_folder_that_there_is_and_never_over_another() {
+    let place = Place::new();
+    std::fs::write(place.data().join("orch.db"), "").expect("written");
+    let unmounted = place.dir.path().join("disk/two.sqlite").to_string_lossy().into_owned();
+    let (code, _, err) = place.orch(&["backup", &unmounted]).await;
+    one_line(code, &err, 2, "make it, mount its disk");
+    for _ in 0..3 {
+        let (code, _, err) = place.orch(&["backup"]).await;
+        assert_eq!((code, err.as_str()), (0, ""), "in the same second, too");
+    }
+    assert_eq!(std::fs::read_dir(place.data().join("backups")).expect("made").count(), 3);
 }
 
 #[tokio::test]

@@ -55,6 +55,16 @@ pub(super) fn finish(mut config: Config, source: &Source<'_>) -> Result<Config, 
     let security = &mut config.gates.security;
     security.rules = security.rules.as_deref().map(|path| source.path(path));
     security.dep_audit_offline = security.dep_audit_offline.as_deref().map(|path| source.path(path));
+    if let Some(word) = no_level(&config.telemetry.level) {
+        let near = closest(&word.to_ascii_lowercase(), LEVELS.into_iter());
+        let hint = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        let what = format!(
+            "`{word}` is no level, and would switch everything else off: {hint}Write {}, or name a level \
+             for a part of the program, as in `info,orch_store=debug`",
+            LEVELS.join(", ")
+        );
+        return Err(source.wrong("telemetry.level", &what));
+    }
     limits(&config, source)?;
     agents(&mut config, source)?;
     for name in config.pipelines.keys() {
@@ -79,6 +89,17 @@ pub(super) fn finish(mut config: Config, source: &Source<'_>) -> Result<Config, 
     no_path_twice(&config, source)?;
     gate_scopes(&config, source)?;
     Ok(config)
+}
+
+/// The words that set how much is logged.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A word alone among log directives that is no level. The filter would take it for the name of a part of the program,
+/// show that part alone, and log nothing at all where there is none.
+fn no_level(directives: &str) -> Option<&str> {
+    let parts = directives.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let mut alone = parts.filter(|part| !part.contains(['=', '[', ':']));
+    alone.find(|word| !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)))
 }
 
 /// Two names for one repository would be two lanes onto one branch.
@@ -369,7 +390,11 @@ pub(super) fn pipeline(config: &Config, name: &str) -> Result<Pipeline, ConfigEr
         Some(PipelineSource::File(PipelineFile { file })) => {
             let place = file.display().to_string();
             let text = std::fs::read_to_string(file).map_err(|e| invalid(place.clone(), e.to_string()))?;
-            Pipeline::parse(&place, &text).map_err(|e| invalid(place, e.to_string()))
+            let pipeline = Pipeline::parse(&place, &text).map_err(|e| invalid(place.clone(), e.to_string()))?;
+            match Pipeline::built_in(&pipeline.name) {
+                Some(_) => Err(invalid(place, format!("its name `{}` is built in; choose another", pipeline.name))),
+                None => Ok(pipeline),
+            }
         }
         Some(PipelineSource::Inline(PipelineInline { stages })) => {
             let mut whole = serde_yaml::Mapping::new();

@@ -207,6 +207,13 @@ fn repository_at(path: &Path) -> Result<PathBuf, ConfigError> {
         .canonicalize()
         .map_err(|e| refuse("--repo", format!("`{shown}`: {e}; name a folder with a git repository")))?;
     let is_bare = |p: &Path| p.join("HEAD").is_file() && p.join("objects").is_dir() && p.join("refs").is_dir();
+    let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
+    if let Some(error) = std::fs::symlink_metadata(real.join(".git")).err().filter(closed) {
+        let what = format!(
+            "`{shown}` may not be looked into by this user ({error}); run this as its owner, or give access to it"
+        );
+        return Err(refuse("--repo", what));
+    }
     let found = real.ancestors().find(|p| p.join(".git").exists() || is_bare(p));
     match found {
         // Inside `.git` itself the nearest hit is that folder; the repository is the one around it.

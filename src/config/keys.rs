@@ -176,7 +176,7 @@ pub const KEYS: &[Key] = &[
     key("repos.<name>.health_timeout", Duration, "How long a deploy may take to become healthy. Absent: `limits.health_time`."),
     key("repos.<name>.image", Text, "Image that is deployed, for the image-freshness gate. Absent: the gate does not apply."),
     key("repos.<name>.image_inputs", List, "Files and folders that go into the image: one built from an earlier commit is as good while they are the same. Empty: everything."),
-    key("pipelines.<name>", Other, "`{file: PATH}`, or `{stages: [...]}` in the form of a pipeline file. A stage may have `limit_minutes`, the longest run of its agent or command, and `silence_minutes`, its longest silence."),
+    key("pipelines.<name>", Other, "`{file: PATH}`, or `{stages: [...]}` in the form of a pipeline file: docs/pipelines.md has every key."),
     key("job_limits.<kind>.memory", Size, "For one kind of job, `agent`, `capture`, `gate` or `deploy`, instead of `limits.job_memory`. `deploy` has no limits but these."),
     key("job_limits.<kind>.processes", Number, "Instead of `limits.job_processes`."),
     key("job_limits.<kind>.cpus", Text, "Instead of `limits.job_cpus`."),

@@ -49,6 +49,10 @@ impl Config {
         if plain.is_null() {
             return Ok(Self::default());
         }
+        if !plain.is_mapping() {
+            let what = "the settings are keys with values, one below the other, as `orch init` writes them, not a list or a text";
+            return Err(ConfigError::Invalid { place: file.display().to_string(), what: what.to_owned() });
+        }
         serde_yaml::from_str(text).map_err(|e| problem::from_yaml(file, &e))
     }
 }

@@ -42,6 +42,22 @@ fn shared_dir(root: &Path) -> Option<PathBuf> {
     Some(read(&own.join("commondir")).map_or_else(|| own.clone(), |path| own.join(path.trim())))
 }
 
+/// Whether a repository has a branch; `None`: not to be told by a look.
+pub(super) fn has_branch(root: &Path, branch: &BranchName) -> Option<bool> {
+    let own = git_dir(root)?;
+    let shared = read(&own.join("commondir")).map_or_else(|| own.clone(), |path| own.join(path.trim()));
+    if shared.join("reftable").exists() {
+        return None;
+    }
+    let name = branch.as_ref_name();
+    if shared.join(&name).is_file() {
+        return Some(true);
+    }
+    let packed = shared.join("packed-refs");
+    let listed = if packed.exists() { read(&packed)? } else { String::new() };
+    Some(listed.lines().any(|line| line.split_once(' ').is_some_and(|(_, listed)| listed == name)))
+}
+
 fn git_dir(root: &Path) -> Option<PathBuf> {
     let git = root.join(".git");
     if git.is_file() {

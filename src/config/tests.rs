@@ -158,6 +158,7 @@ fn every_environment_name_reaches_its_key() {
             Kind::Path => "/x/y",
             Kind::Text if key.path == "http.bind" => "127.0.0.1:1",
             Kind::Text if key.path == "default_agent" => "codex",
+            Kind::Text if key.path == "telemetry.level" => "debug,orch=trace",
             Kind::Text if key.path.ends_with("endpoint") => "http://127.0.0.1:9",
             Kind::Text | Kind::Other => "text",
         };
@@ -198,6 +199,8 @@ fn wrong_settings_are_refused_in_one_line_with_place_value_and_way_out() {
         ("limits:\n  log_size: 64MB\n", "`64MB` is not a size"),
         ("http:\n  bind: localhost\n", "orch.yaml:2:9: http.bind: `localhost` is not an address: write IP:PORT"),
         ("limits: [", "orch.yaml:"),
+        ("- limits\n", "orch.yaml: the settings are keys with values"),
+        ("telemetry:\n  level: wran\n", "orch.yaml:2: telemetry.level: `wran`"),
         ("a: b: c", "orch.yaml:1:5"),
         ("limits:\n\tx: 1", "orch.yaml:2"),
         ("repos:\n  a: {path: x}\n  a: {path: y}\n", "duplicate entry with key \"a\""),
@@ -272,6 +275,8 @@ fn wrong_environment_is_refused_with_its_name_and_value() {
         ("ORCH_STOP_STATUS_ENABLED", "maybe", "`maybe` is neither true nor false"),
         ("ORCH_AGENT_TIME", "5", "`5` is not a duration"),
         ("ORCH_LOG_FORMAT", "xml", "unknown value `xml`"),
+        ("ORCH_LOG", "inof", "`inof` is no level, and would switch everything else off: did you mean `info`?"),
+        ("ORCH_LOG", "orch=debug,quiet", "`quiet` is no level"),
         ("ORCH_HTTP_ADDR", "here", "`here` is not an address"),
         (
             "ORCH_COVERAGE_GATE_REPOS",

@@ -188,8 +188,14 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError`] with line and column, or the rule that is broken.
     pub fn parse(source_name: &str, yaml: &str) -> Result<Self, PipelineError> {
-        let raw: RawPipeline = serde_yaml::from_str(yaml)
-            .map_err(|e| PipelineError::Unreadable { source_name: source_name.to_owned(), detail: e.to_string() })?;
+        let raw: RawPipeline = serde_yaml::from_str(yaml).map_err(|e| {
+            let mut detail = e.to_string();
+            // Of the file itself the parser names no place.
+            if detail == "missing field `name`" {
+                detail.push_str(": begin it with `name: NAME`, above `stages:`");
+            }
+            PipelineError::Unreadable { source_name: source_name.to_owned(), detail }
+        })?;
         let broken = |rule: String| PipelineError::BrokenRule { pipeline: raw.name.clone(), rule };
         if raw.name.is_empty() || raw.name.len() > 40 {
             return Err(broken("its name must have 1 to 40 characters".to_owned()));
@@ -369,6 +375,33 @@ mod tests {
     }
 
     #[test]
+    fn the_page_has_every_key_and_word_and_an_example_that_reads() {
+        let page = include_str!("../../docs/pipelines.md");
+        let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+        assert_eq!(
+            names(&Pipeline::parse("the page", example).expect("valid")),
+            ["plan", "development", "testing", "landing"]
+        );
+        // The parser names what it knows where it meets what it does not.
+        let known = |yaml: &str| -> Vec<String> {
+            let err = Pipeline::parse("p.yaml", yaml).expect_err(yaml).to_string();
+            let (_, known) = err.split_once("expected ").expect(yaml);
+            known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        };
+        let keys = [known("wombat: 1"), known("name: x\nstages: [{wombat: 1}]")].concat();
+        assert!(keys.len() > 10, "{keys:?}");
+        for key in keys {
+            assert!(page.contains(&format!("\n| `{key}` |")), "`{key}` has no row");
+        }
+        for words in [
+            known("name: x\nstages: [{name: a, agent: wombat}]"),
+            known("name: x\nstages: [{name: a, command: wombat}]"),
+        ] {
+            assert!(words.len() > 2 && words.iter().all(|word| page.contains(&format!("`{word}`"))), "{words:?}");
+        }
+    }
+
+    #[test]
     fn custom_order_by_next() {
         let yaml = "name: odd\nstages:\n- {name: dev, agent: developer, next: test}\n- {name: ship, land: true}\n- {name: test, command: test, next: ship}\n";
         assert_eq!(names(&Pipeline::parse("odd.yaml", yaml).expect("valid")), ["dev", "test", "ship"]);
@@ -402,6 +435,7 @@ mod tests {
             ("name: x\nstages:\n- {name: a, agnet: developer}", "unknown field `agnet`"),
             ("name: x\nstages:\n- {name: ../a, agent: developer}", "stage name `../a` is refused"),
             ("name: [", "not valid"),
+            ("stages:\n- {name: a, agent: developer}\n- {name: d, land: true}", "begin it with `name: NAME`"),
         ];
         for (yaml, expected) in cases {
             let err = Pipeline::parse("p.yaml", yaml).expect_err(yaml).to_string();

@@ -96,8 +96,8 @@ impl EngineStarter for Starter {
     async fn restore(&self, config: &Config, from: &Path) -> Result<String, cli::StartError> {
         let kept = Store::restore(from, &config.data_dir, SystemClock.now()).map_err(|e| refused(config, e))?;
         Ok(match kept {
-            Some(path) => format!("{} is in place; the file before it is kept at {}", from.display(), path.display()),
-            None => format!("{} is in place; there was no store before", from.display()),
+            Some(path) => format!("is the store now; the file before it is kept at {}", path.display()),
+            None => "is the store now; there was none before".to_owned(),
         })
     }
 

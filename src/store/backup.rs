@@ -181,7 +181,14 @@ fn restore(from: &Path, dir: &Path, now: Timestamp) -> Result<Option<PathBuf>, O
     };
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unwritable(dir))?;
     let _lock = lock(dir)?;
-    let (schema, _) = verify(from).map_err(|err| OpenError::Corrupt { file: from.to_owned(), why: err.to_string() })?;
+    let (schema, _) = verify(from).map_err(|err| {
+        // Of the backup, not of the store: what is to be done about a damaged store is no answer here.
+        let why = match err {
+            StoreError::Corrupt { why } => why,
+            other => other.to_string(),
+        };
+        OpenError::BadBackup { file: from.to_owned(), why }
+    })?;
     if schema > migrate::NEWEST {
         return Err(OpenError::Newer { file: from.to_owned(), found: schema, known: migrate::NEWEST });
     }

@@ -89,6 +89,14 @@ pub enum OpenError {
         /// The newest known here.
         known: u32,
     },
+    /// A file that is to be put back, and holds no whole store.
+    #[error("{file} is no whole backup of a store: {why}; nothing was changed: name another backup")]
+    BadBackup {
+        /// The file.
+        file: PathBuf,
+        /// What the check said.
+        why: String,
+    },
     /// Damaged, or not ours.
     #[error(
         "{file} is damaged or no store: {why}; it was left as it is: move it aside and restore the newest backup with \

@@ -260,8 +260,27 @@ fn a_supervisor_that_refuses_its_repositories_says_one_line_and_makes_nothing() 
     refused(&desk.orch(&["serve"]), 2, &["repository `gone`", "/no/such/folder", "no such folder"]);
     let checked = desk.orch(&["config", "check"]);
     assert_eq!(checked.status.code(), Some(0));
-    assert!(text(&checked.stderr).contains("repos.gone.path: there is no folder /no/such/folder"));
+    let said = text(&checked.stderr);
+    assert!(said.contains("repos.gone.path: repository `/no/such/folder`: there is no such folder"), "{said}");
     assert!(text(&checked.stdout).contains("settings are valid: 1 repository, "), "{}", text(&checked.stdout));
+    // What else is named and not there is said, too, before a task finds out.
+    let plain = desk.path("plain").display().to_string();
+    std::fs::create_dir(&plain).expect("a folder");
+    settings(&format!(
+        "plain: {{path: {plain}}}, demo: {{path: {}, main: nope, agent: mine}}}}\nagents: {{mine: {{command: [no-such-program]}}, \
+         play: {{script: nope.yaml}}",
+        desk.repo.display()
+    ));
+    let said = text(&desk.orch(&["config", "check"]).stderr);
+    for told in [
+        "repos.plain.path: repository `",
+        "is not a git repository",
+        "repos.demo.main: there is no branch `nope`",
+        "`no-such-program`",
+        "agents.play.script",
+    ] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
     settings(&format!("one: {{path: {0}}}, two: {{path: {0}/../repo}}", desk.repo.display()));
     for verb in [&["serve"][..], &["config", "check"]] {
         refused(&desk.orch(verb), 2, &["repos.two.path", "is the repository `one` already"]);

@@ -1,5 +1,6 @@
 //! The verbs as a person types them: the real program, its exit codes, its one line on standard error, and what it leaves.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -189,6 +190,12 @@ fn the_last_words_name_the_branch_that_there_is() {
     let said = text(&output.stdout) + &text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("where    master of "), "{said}");
+    // What a person has to do now is the very last of it, as a line that can be run as it is.
+    let words: Vec<&str> = said.lines().collect();
+    let then =
+        words.iter().position(|line| line.starts_with("then     bring the files of ")).expect("what is to be done");
+    let done = Command::new("sh").args(["-c", words[then + 1].trim()]).status().expect("sh runs");
+    assert!(done.success() && git(&desk.repo, &["status", "--porcelain"]).is_empty(), "{said}");
     assert!(!said.split(|c: char| !c.is_alphanumeric()).any(|word| word == "main"), "{said}");
     desk.nothing_is_left();
 }
@@ -201,6 +208,16 @@ fn what_cannot_run_says_so_in_one_line_and_ends_with_two() {
     std::fs::create_dir(desk.path("plain")).expect("a folder");
     refused(&orch(&["--repo", "plain"]), 2, &["`plain` is no git repository", "git init"]);
     refused(&orch(&["--repo", "repo", "--main", "trunk"]), 2, &["trunk"]);
+    // Whether there is a repository cannot be told where one may not look; root may everywhere.
+    if !nix::unistd::geteuid().is_root() {
+        let mode = |bits| std::fs::set_permissions(desk.path("plain"), std::fs::Permissions::from_mode(bits));
+        mode(0o000).expect("the mode is set");
+        refused(&orch(&["--repo", "plain"]), 2, &["`plain` may not be looked into by this user"]);
+        mode(0o755).expect("the mode is set");
+    }
+    let stages = "name: full\nstages: [{name: dev, agent: developer}, {name: ship, land: true}]\n";
+    std::fs::write(desk.path("mine.yaml"), stages).expect("written");
+    refused(&orch(&["--repo", "repo", "--pipeline", "mine.yaml"]), 2, &["mine.yaml", "`full` is built in"]);
     git(&desk.repo, &["checkout", "--quiet", "--detach"]);
     refused(&orch(&["--repo", "repo"]), 2, &["detached", "main"]);
     git(&desk.repo, &["checkout", "--quiet", "main"]);

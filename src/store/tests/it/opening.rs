@@ -250,5 +250,5 @@ async fn a_backup_is_complete_verified_and_restorable() {
     assert_eq!((row.version, row.task), (Version(1), first.task), "as it was when the backup was made");
     let junk = dir.path().join("junk.db");
     fs::write(&junk, "junk").unwrap();
-    assert!(matches!(Store::restore(&junk, &dir.path().join("other"), at(9)), Err(OpenError::Corrupt { .. })));
+    assert!(matches!(Store::restore(&junk, &dir.path().join("other"), at(9)), Err(OpenError::BadBackup { .. })));
 }
