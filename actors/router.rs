@@ -330,16 +330,6 @@ impl RouterState {
         self.spawn(myself, task, restarts).await
     }
 
-    /// The same for a STOP, which is carried out until the very end: its actor has only these steps to do, and ends with
-    /// them.
-    async fn start_to_stop(&mut self, myself: &ActorRef<RouterMsg>, task: &TaskId) -> Option<ActorRef<TaskMsg>> {
-        let ends_now = self.stopping.is_none_or(|level| level == Level::Kill);
-        if ends_now || self.children.contains_key(task) || self.leaves_alone(task).await {
-            return self.start(myself, task, 0).await;
-        }
-        self.spawn(myself, task, 0).await
-    }
-
     async fn spawn(&mut self, myself: &ActorRef<RouterMsg>, task: &TaskId, restarts: u32) -> Option<ActorRef<TaskMsg>> {
         let args = TaskArgs {
             task: task.clone(),
@@ -393,8 +383,10 @@ impl RouterState {
         event: Box<Event>,
         reply: Option<oneshot::Sender<Answer>>,
     ) {
+        // A STOP is carried out until the very end: an actor for it has only these steps to do, and ends with them.
+        let ends = self.stopping.is_some_and(|level| level < Level::Kill) && !self.children.contains_key(task);
         let child = match *event {
-            Event::StopRequested { .. } => self.start_to_stop(myself, task).await,
+            Event::StopRequested { .. } if ends && !self.leaves_alone(task).await => self.spawn(myself, task, 0).await,
             _ => self.start(myself, task, 0).await,
         };
         if let Some(child) = child
