@@ -25,6 +25,7 @@ use orch_domain::agent::{AgentClaim, AgentReport};
 use orch_domain::event::{ArtefactFact, RunFacts};
 use orch_domain::ids::{Epoch, JobId, RunId};
 use orch_domain::job::{JobEnd, JobKind};
+use orch_domain::left::Left;
 use orch_domain::pipeline::{Role, Work};
 use orch_domain::stop::Level;
 use orch_domain::task::Task;
@@ -39,10 +40,12 @@ use crate::ids::{mint, nonce};
 use crate::snapshots::Snapshots;
 use attach::RunNotes;
 use footing::Footing;
-use words::{left_behind, one_line, tail};
+use words::{left_behind, not_taken, one_line, tail};
 
 /// Longest time for taking the work out of a workspace.
 const CAPTURE: Millis = Millis::from_mins(5);
+/// Bytes of what it complains about that are read.
+const CAPTURE_SAID: u64 = 64 << 10;
 /// Longest wait for a job that was killed because it could not be followed any more.
 const LAST_WAIT: Duration = Duration::from_secs(60);
 /// How many foreign paths are named.
@@ -112,6 +115,8 @@ pub(crate) fn trouble(why: String) -> RunFacts {
         base: None,
         start: None,
         head: None,
+        unusable: None,
+        left: Left::default(),
         foreign_paths: Vec::new(),
         artefact: ArtefactFact::NotAsked,
         output_tail: String::new(),
@@ -135,8 +140,8 @@ impl From<String> for Untaken {
 /// What was taken out of a workspace.
 struct Taken {
     imported: Imported,
-    /// What is in the workspace and not in the commits, in words.
-    left: Option<String>,
+    /// What is in the workspace and not in the commits.
+    left: Left,
 }
 
 /// Where a run's folders are.
@@ -164,8 +169,7 @@ impl Attempt {
         let folders = Folders::of(&self.ctx, &self.run);
         let mut facts = trouble(String::new());
         facts.trouble = None;
-        let mut left = None;
-        match self.steps(&folders, &mut facts, &mut left).await {
+        match self.steps(&folders, &mut facts).await {
             Ok(()) => {}
             Err(Halt::Left) => {
                 tracing::info!(run.id = %self.run, "run {} is left to the next start", self.run);
@@ -176,18 +180,18 @@ impl Attempt {
                 facts.trouble = Some(why);
             }
         }
-        self.clear_away(&folders, &facts, left).await;
+        self.clear_away(&folders, &facts).await;
         self.snapshots.clear_activity(&self.task.id);
         Some(facts)
     }
 
-    async fn steps(&mut self, folders: &Folders, facts: &mut RunFacts, left: &mut Option<String>) -> Result<(), Halt> {
+    async fn steps(&mut self, folders: &Folders, facts: &mut RunFacts) -> Result<(), Halt> {
         let begun = match self.attached.take() {
             Some(attached) => Some(self.attach(attached, facts).await?),
             None => self.begin(folders, facts).await?,
         };
         match begun {
-            Some(begun) => self.see_through(&begun, folders, facts, left).await,
+            Some(begun) => self.see_through(&begun, folders, facts).await,
             None => Ok(()),
         }
     }
@@ -227,13 +231,7 @@ impl Attempt {
     }
 
     /// From a job that was begun to all that can be known of it.
-    async fn see_through(
-        &mut self,
-        begun: &Begun,
-        folders: &Folders,
-        facts: &mut RunFacts,
-        left: &mut Option<String>,
-    ) -> Result<(), Halt> {
+    async fn see_through(&mut self, begun: &Begun, folders: &Folders, facts: &mut RunFacts) -> Result<(), Halt> {
         let Begun { job, setup, git, footing, .. } = begun;
         let mut parser = setup.agent.parser(begun.model.as_deref());
         let since = Instant::now();
@@ -277,12 +275,12 @@ impl Attempt {
         };
         match taken {
             Ok(taken) => {
-                *left = taken.left;
+                facts.left = taken.left;
                 Ok(self.look_at_work(git, footing, taken.imported, facts).await?)
             }
             // What it left cannot be taken: told to it as a finding, since trying the same again would not help.
             Err(Untaken::Agents(why)) if ended_well => {
-                facts.report.claim = Some(AgentClaim::Error { text: why });
+                facts.unusable = Some(why);
                 Ok(())
             }
             Err(Untaken::Ours(why)) if ended_well => Err(why.into()),
@@ -460,8 +458,8 @@ impl Attempt {
         let spec = git.capture_spec(spec).map_err(|e| e.to_string())?;
         let finished = self.ctx.runner.run(spec).await.map_err(|e| e.to_string())?;
         if !finished.exit.end.is_success() {
-            let why = format!("taking the work out ended ({}): {}", finished.exit.end, tail(&finished));
-            return Err(why.into());
+            let said = finished.stderr(CAPTURE_SAID).unwrap_or_else(|e| format!("(its output cannot be read: {e})"));
+            return Err(not_taken(&finished.exit.end, &said));
         }
         let said = finished.stdout_bytes(1 << 20).map_err(|e| e.to_string())?;
         let said = read_capture(&said)?;
@@ -495,9 +493,12 @@ impl Attempt {
         facts: &mut RunFacts,
     ) -> Result<(), String> {
         if !imported.descends {
-            facts.report.claim = Some(AgentClaim::Error {
-                text: format!("the branch was rewritten and no longer comes after {}", footing.base.short()),
-            });
+            facts.unusable = Some(format!(
+                "The branch was rewritten: it no longer comes after {}, the commit that this task begins at, so nothing of the \
+                 previous run could be taken over.\nDo the work again in this fresh workspace, in commits on top of what is \
+                 checked out, and do not reset or rebase below that.",
+                footing.base.short()
+            ));
             return Ok(());
         }
         let start = facts.start.clone().unwrap_or_else(|| footing.base.clone());
@@ -512,12 +513,12 @@ impl Attempt {
 
     /// Removes the workspace, unless it holds work that could not be taken out: then it stays for the next run, which
     /// takes it over, or for the STOP, which salvages it.
-    async fn clear_away(&self, folders: &Folders, facts: &RunFacts, left: Option<String>) {
+    async fn clear_away(&self, folders: &Folders, facts: &RunFacts) {
         let worked = facts.end.is_some() && !matches!(facts.end, Some(JobEnd::CouldNotStart { .. }));
         if facts.head.is_none() && worked {
             return;
         }
-        match (left, self.repo()) {
+        match (facts.left.in_short(), self.repo()) {
             (Some(why), Ok(repo)) => {
                 self.leave(&repo.git.for_owner(self.owner()), &self.run, folders, Some(why)).await;
             }

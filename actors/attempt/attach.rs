@@ -13,6 +13,7 @@ use orch_domain::event::RunFacts;
 use orch_domain::ids::{CommitSha, RunId};
 use orch_domain::job::{JobIdentity, JobKind, JobStatus};
 use orch_domain::journal::Entry;
+use orch_domain::left::Left;
 use orch_domain::task::Task;
 use orch_store::{JobRow, Subject};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use serde_json::json;
 
 use super::footing::Footing;
 use super::{Attempt, Begun, Folders, Taken, Untaken};
+use crate::artefacts;
 use crate::context::{AgentSetup, Context};
 
 /// What a run must know to be gone on with, recorded with its job before that begins.
@@ -140,7 +142,13 @@ impl Attempt {
         };
         let gone = || format!("its workspace {} is gone", Folders::of(&self.ctx, &self.run).tree.display());
         match git.taken_in(&spec).await {
-            Ok(Some(imported)) => Ok(Taken { imported, left: None }),
+            Ok(Some(imported)) => {
+                // Whatever was salvaged of it was in no commit.
+                let salvaged = git.list_salvage().await.map_err(|error| format!("{}: {error}", gone()))?;
+                let unknown = salvaged.iter().any(|salvage| salvage.run() == self.run.as_str())
+                    || artefacts::quarantined(&self.ctx, &self.run).is_some();
+                Ok(Taken { imported, left: Left { unknown, ..Left::default() } })
+            }
             Ok(None) => Err(Untaken::Ours(gone())),
             Err(error) => Err(Untaken::Ours(format!("{}: {error}", gone()))),
         }

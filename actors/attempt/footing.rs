@@ -61,7 +61,7 @@ impl Attempt {
                     if fits {
                         start = imported.head;
                     }
-                    self.leave(git, &run, &left, more.or(refused)).await;
+                    self.leave(git, &run, &left, more.in_short().or(refused)).await;
                 }
                 Err(Untaken::Agents(why) | Untaken::Ours(why)) => {
                     artefacts::salvage_or_quarantine(&self.ctx, git, &self.task, &run, &left.root, &why).await;

@@ -9,6 +9,7 @@ use crate::agent::AgentReport;
 use crate::ids::{CommitSha, RunId};
 use crate::job::JobEnd;
 use crate::landing::WorkFault;
+use crate::left::Left;
 use crate::names::{BranchName, TaskKey};
 use crate::task::{ApprovalOf, Landed};
 use crate::time::Timestamp;
@@ -107,6 +108,12 @@ pub struct RunFacts {
     pub start: Option<CommitSha>,
     /// The newest commit taken out of the workspace; `None`: nothing could be taken.
     pub head: Option<CommitSha>,
+    /// Why its commits cannot be gone on from, by the agent's own doing: what it is told about that.
+    #[serde(default)]
+    pub unusable: Option<String>,
+    /// What it left besides those commits.
+    #[serde(default)]
+    pub left: Left,
     /// Changed paths outside the artefact folder, when the role may not change code (at most 20 named).
     pub foreign_paths: Vec<String>,
     /// The artefact this run had to write.

@@ -11,6 +11,7 @@ use crate::event::{ArtefactFact, CheckEnd, DeployEnd, Event, LandingEnd, RunFact
 use crate::ids::{CommitSha, Generation};
 use crate::job::JobEnd;
 use crate::landing::WorkFault;
+use crate::left::Left;
 use crate::names::{StageName, TaskKey};
 use crate::pipeline::{Pipeline, Role, Work};
 use crate::policy::{DeployMode, GatePlan, LandMode, Policy};
@@ -265,6 +266,8 @@ pub fn good_facts(task: &Task) -> RunFacts {
         main: Some("main".parse().expect("a branch")),
         base: Some(sha('a')),
         head: Some(if start == Some(sha('e')) { sha('f') } else { sha('e') }),
+        unusable: None,
+        left: Left::default(),
         foreign_paths: Vec::new(),
         artefact: match role {
             Role::Developer => ArtefactFact::NotAsked,

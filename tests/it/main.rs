@@ -36,6 +36,7 @@ mod stop_losses;
 mod stop_moments;
 mod stop_verbs;
 mod stop_ways;
+mod unfinished;
 mod unreadable;
 mod upkeep;
 mod users;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use orch_domain::ids::CommitSha;
 use orch_domain::job::JobKind;
+use orch_domain::left::{NAMED, Several};
 use orch_domain::names::BranchName;
 use orch_domain::time::Millis;
 
@@ -21,6 +22,9 @@ const SCRIPT: &str = include_str!("capture.sh");
 
 /// Name of the bundle in the folder that a capture is given.
 pub(crate) const BUNDLE: &str = "work.bundle";
+
+/// Longest name that is taken from a workspace, in characters.
+const NAME: usize = 120;
 
 /// What a capture needs.
 #[derive(Clone, Debug)]
@@ -63,7 +67,7 @@ pub enum Leftovers {
 /// What a capture said about a workspace. Claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureFacts {
-    /// The commit that is checked out.
+    /// The commit that is handed over: what is checked out where that goes on from the task branch, else the task branch.
     pub head: CommitSha,
     /// The branch that is checked out, as the agent named it; `None` when detached.
     pub on: Option<String>,
@@ -73,15 +77,22 @@ pub struct CaptureFacts {
     pub unfinished: Option<String>,
     /// What became of leftovers.
     pub leftovers: Leftovers,
-    /// How many repositories inside the tree were left out of the leftovers.
-    pub nested: usize,
-    /// How many commits `base..HEAD` has; the bundle is there if there is one.
+    /// Files with conflicts that were not resolved.
+    pub unmerged: Option<Several>,
+    /// Files that git refused to commit.
+    pub refused: Option<Several>,
+    /// Repositories inside the tree that were left out of the leftovers.
+    pub nested: Option<Several>,
+    /// Commits that are checked out and neither on the task branch nor on main, by their subjects.
+    pub beside: Option<Several>,
+    /// How many commits `base..head` has; the bundle is there if there is one.
     pub commits: usize,
 }
 
 impl RepoGit {
     /// The job that takes an agent's work out. Its standard output goes to [`read_capture`]; exit code 3 means that the
-    /// workspace is no repository any more, 4 that no bundle could be made of it (over the cap, or objects missing).
+    /// workspace is no repository any more, 4 that no bundle could be made of it (over the cap, or objects missing), 5 that
+    /// git itself could not look.
     ///
     /// # Errors
     /// [`GitError::Invalid`] when a path cannot be an argument.
@@ -158,13 +169,27 @@ pub fn read_capture(stdout: &[u8]) -> Result<CaptureFacts, String> {
         "failed" => Leftovers::Failed,
         other => return Err(bad("leftovers", other)),
     };
+    // Whatever else the names hold, each stays a short line.
+    let short = |name: &str| name.chars().map(|c| if c.is_control() { '?' } else { c }).take(NAME).collect::<String>();
+    let several = |name: &str| -> Result<Option<Several>, String> {
+        let total = all.get(name).map_or(Ok(0), |value| count(name, value))?;
+        let named = (1..=NAMED).map_while(|n| all.get(format!("{name}.{n}").as_str()));
+        Ok(Several::of(total, named.map(|line| short(line)).collect()))
+    };
+    let nested = [several("nested")?, several("linked")?].into_iter().flatten().reduce(|a, b| Several {
+        count: a.count.saturating_add(b.count),
+        named: a.named.into_iter().chain(b.named).take(NAMED).collect(),
+    });
     Ok(CaptureFacts {
         head: head.parse().map_err(|_| bad("head", head))?,
         on: Some(get("on")?).filter(|on| *on != "(detached)").map(str::to_owned),
         task_branch: get("task")?.parse().ok(),
         unfinished: Some(get("operation")?).filter(|operation| *operation != "none").map(str::to_owned),
         leftovers,
-        nested: all.get("nested").map_or(Ok(0), |value| count("nested", value))?,
+        unmerged: several("unmerged")?,
+        refused: several("refused")?,
+        nested,
+        beside: several("beside")?,
         commits: count("commits", get("commits")?)?,
     })
 }
@@ -176,10 +201,18 @@ mod tests {
     #[test]
     fn facts_are_read_and_a_cut_off_capture_is_none() {
         let sha = "b".repeat(40);
-        let text =
-            format!("head {sha}\non orch/x/1\ntask none\noperation rebase\nleftovers failed\ncommits 3\nend capture\n");
+        let text = format!(
+            "nested 7\nnested.1 in ner\nnested.2 \u{1b}[31m{}\nlinked 1\nlinked.1 sub\nhead {sha}\non orch/x/1\ntask none\n\
+             operation rebase\nleftovers failed\ncommits 3\nend capture\n",
+            "x".repeat(300)
+        );
         let facts = read_capture(text.as_bytes()).expect("facts");
-        assert_eq!((facts.commits, facts.nested, facts.leftovers), (3, 0, Leftovers::Failed));
+        assert_eq!((facts.commits, facts.leftovers), (3, Leftovers::Failed));
+        let nested = facts.nested.expect("some");
+        assert_eq!((nested.count, nested.named.len(), nested.named[0].as_str()), (8, 3, "in ner"));
+        assert!(nested.named[1].starts_with("?[31mx") && nested.named[1].chars().count() == NAME, "{nested:?}");
+        assert_eq!((facts.unmerged, facts.beside), (None, None));
+        assert!(read_capture(text.replace("nested 7", "nested all").as_bytes()).is_err());
         assert_eq!(facts.unfinished.as_deref(), Some("rebase"));
         assert_eq!(facts.task_branch, None);
         assert!(read_capture(format!("head {sha}\n").as_bytes()).is_err());

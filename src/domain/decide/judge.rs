@@ -6,6 +6,7 @@
 use crate::agent::AgentClaim;
 use crate::event::{ArtefactFact, RunFacts};
 use crate::job::JobEnd;
+use crate::left::UNFINISHED;
 use crate::pipeline::{Role, Work};
 use crate::task::{Blocked, Task};
 
@@ -54,8 +55,12 @@ pub fn judge_run(task: &Task, facts: &RunFacts) -> RunVerdict {
     let Work::Agent { role, .. } = &task.current().work else {
         return RunVerdict::CouldNotRun { why: format!("stage `{}` has no agent", task.stage) };
     };
+    let left = || facts.left.findings(&task.branch(), has_moved(task, facts));
     if let Some(verdict) = cut_off(facts) {
-        return verdict;
+        return with_left(verdict, left());
+    }
+    if let Some(why) = &facts.unusable {
+        return RunVerdict::SendBack { findings: why.clone(), to_developer: false, keep_head: false };
     }
     if facts.head.is_none() {
         return RunVerdict::CouldNotRun { why: "its commits could not be taken out of the workspace".to_owned() };
@@ -70,9 +75,27 @@ pub fn judge_run(task: &Task, facts: &RunFacts) -> RunVerdict {
     }
     match role {
         Role::Developer => judge_developer(task, facts),
-        Role::Analyst | Role::Architect => judge_note(facts),
-        Role::Reviewer => judge_review(facts),
+        // What these roles are asked for is one file: where it is there, nothing of the rest is missing.
+        Role::Analyst | Role::Architect => with_left(judge_note(facts), left()),
+        Role::Reviewer => with_left(judge_review(facts), left()),
     }
+}
+
+/// What was left besides the commits explains why something is missing: said to whoever is to do the stage again.
+fn with_left(verdict: RunVerdict, left: Option<String>) -> RunVerdict {
+    match (verdict, left) {
+        (RunVerdict::SendBack { findings, to_developer: false, keep_head }, Some(left)) => {
+            let findings = format!("{}\n\n{left}", findings.trim_end());
+            RunVerdict::SendBack { findings, to_developer: false, keep_head }
+        }
+        (verdict, _) => verdict,
+    }
+}
+
+/// Whether the branch has commits that it had not when the stage began or the work was sent back.
+fn has_moved(task: &Task, facts: &RunFacts) -> bool {
+    let from = task.stage_head.as_ref().or(facts.start.as_ref());
+    facts.head.as_ref().is_some_and(|head| Some(head) != from)
 }
 
 /// Whether the run was cut off, could not begin, or gave up: everything before its work is looked at.
@@ -120,15 +143,36 @@ fn judge_developer(task: &Task, facts: &RunFacts) -> RunVerdict {
     let Some(stage_head) = task.stage_head.as_ref().or(facts.start.as_ref()) else {
         return RunVerdict::CouldNotRun { why: "the commit that its workspace began at is not known".to_owned() };
     };
-    if facts.head.as_ref() == Some(stage_head) {
-        let mut findings = "The previous run ended without any commit on the branch. Commit your work.".to_owned();
-        if let Some(earlier) = &task.findings {
-            findings.push_str("\nWhat was to be mended still is:\n\n");
-            findings.push_str(earlier);
-        }
+    let moved = facts.head.as_ref() != Some(stage_head);
+    // Commits alone are no work where a part of it is known to lie elsewhere: only the agent can say whether that matters.
+    if let Some(findings) = facts.left.findings(&task.branch(), moved) {
+        let findings = still_to_mend(findings, task.findings.as_deref(), &[NO_COMMIT, UNFINISHED]);
+        return RunVerdict::SendBack { findings, to_developer: false, keep_head: true };
+    }
+    if !moved {
+        let findings = still_to_mend(NO_COMMIT.to_owned(), task.findings.as_deref(), &[NO_COMMIT]);
         return RunVerdict::SendBack { findings, to_developer: false, keep_head: false };
     }
     RunVerdict::Accepted { note: "the branch has new commits".to_owned() }
+}
+
+/// What a run is told that has left no commit.
+const NO_COMMIT: &str = "The previous run ended without any commit on the branch. Commit your work.";
+/// Between what a run is told about itself and what it was to mend.
+const STILL: &str = "\nWhat was to be mended still is:\n\n";
+
+/// New findings about a run, and below them what it had been told to mend. Earlier findings that begin with one of `over`
+/// were about a run alone, which the new ones replace: of them only what that run was to mend is carried on.
+fn still_to_mend(mut findings: String, earlier: Option<&str>, over: &[&str]) -> String {
+    let mut open = earlier;
+    while let Some(text) = open.filter(|text| over.iter().any(|heading| text.starts_with(heading))) {
+        open = text.split_once(STILL).map(|(_, rest)| rest);
+    }
+    if let Some(open) = open {
+        findings.push_str(STILL);
+        findings.push_str(open);
+    }
+    findings
 }
 
 fn judge_note(facts: &RunFacts) -> RunVerdict {

@@ -1,5 +1,7 @@
 //! What comes out of a workspace: commits and leftovers as a bundle, checked before they come in.
 
+use orch_domain::left::Several;
+
 use super::*;
 
 #[tokio::test]
@@ -15,7 +17,8 @@ async fn a_capture_takes_commits_and_leftovers_and_respects_ignore_rules() {
     write(&workspace.dir.join(".git/index.lock"), "left by a killed git");
     let (facts, imported) = world.take(&workspace, "w").await;
     let imported = imported.expect("taken");
-    assert_eq!((facts.leftovers, facts.commits, facts.nested), (Leftovers::Committed, 2, 0));
+    assert_eq!((facts.leftovers, facts.commits, &facts.nested), (Leftovers::Committed, 2, &None));
+    assert_eq!((&facts.beside, &facts.refused, &facts.unfinished), (&None, &None, &None));
     assert_eq!(facts.on.as_deref(), Some("orch/orc-1/1"));
     assert_eq!((imported.commits, imported.new, imported.descends, imported.continues), (2, true, true, true));
     assert_eq!(world.git.files_at(&imported.head, None).await.expect("files"), [".gitignore", "done.txt", "half.txt"]);
@@ -52,7 +55,10 @@ async fn a_detached_head_an_unfinished_merge_and_a_nested_repository_are_told() 
     write(&dir.join("nested/x"), "x");
     commit_all(&dir.join("nested"), "Nested");
     let (facts, imported) = world.take(&workspace, "one").await;
-    assert_eq!((facts.on, facts.nested, facts.leftovers), (None, 1, Leftovers::Committed));
+    assert_eq!(
+        (facts.on, facts.nested, facts.leftovers),
+        (None, Several::of(1, names(&["nested"])), Leftovers::Committed)
+    );
     assert_eq!(facts.task_branch, Some(base.clone()));
     let head = imported.expect("taken").head;
     assert!(!world.git.files_at(&head, None).await.expect("files").contains(&"nested".to_owned()));
@@ -68,7 +74,186 @@ async fn a_detached_head_an_unfinished_merge_and_a_nested_repository_are_told() 
     assert!(!person(dir, &["merge", "side"]).status.success());
     let (facts, imported) = world.take(&second, "two").await;
     assert_eq!((facts.unfinished.as_deref(), facts.leftovers), (Some("merge"), Leftovers::Unmerged));
+    assert_eq!(facts.unmerged, Several::of(1, names(&["a.txt"])));
     assert_eq!(imported.expect("the commits are taken").commits, 1);
+    // Resolved and added, it only was not committed: that is done for it, and ends the merge.
+    write(&dir.join("a.txt"), "both");
+    sh(dir, &["add", "a.txt"]);
+    let (facts, imported) = world.take(&second, "three").await;
+    assert_eq!((facts.unfinished, facts.leftovers), (None, Leftovers::Committed));
+    assert_eq!(imported.expect("the merge is taken").commits, 3);
+}
+
+fn names(all: &[&str]) -> Vec<String> {
+    all.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// What is done in a workspace.
+type Work<'w> = &'w dyn Fn(&Path);
+/// The last subject that is handed over, and what is told of the rest.
+type Told = (&'static str, Option<&'static str>, Option<Several>);
+
+#[tokio::test]
+async fn the_task_branch_is_handed_over_unless_what_is_checked_out_goes_on_from_it() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let three = |dir: &Path| {
+        for name in ["n1", "n2", "n3"] {
+            write(&dir.join("a.txt"), name);
+            commit_all(dir, name);
+        }
+    };
+    let stray = |dir: &Path, name: &str| {
+        write(&dir.join("a.txt"), name);
+        commit_all(dir, name);
+    };
+    let one = |name: &str| Several::of(1, names(&[name]));
+    let table: [(&str, Work<'_>, Told); 9] = [
+        ("looks back", &|dir| drop(sh(dir, &["checkout", "--quiet", "HEAD~2"])), ("n3", None, None)),
+        ("looks at main", &|dir| drop(sh(dir, &["checkout", "--quiet", "origin/main"])), ("n3", None, None)),
+        (
+            "goes on detached",
+            &|dir| {
+                sh(dir, &["checkout", "--quiet", "--detach"]);
+                stray(dir, "q");
+            },
+            ("q", None, None),
+        ),
+        (
+            "goes on elsewhere",
+            &|dir| {
+                sh(dir, &["checkout", "--quiet", "-b", "o"]);
+                stray(dir, "q");
+            },
+            ("q", None, None),
+        ),
+        (
+            "works beside",
+            &|dir| {
+                sh(dir, &["checkout", "--quiet", "-b", "o", "HEAD~3"]);
+                stray(dir, "q");
+            },
+            ("n3", None, one("q")),
+        ),
+        (
+            "writes where it looks back",
+            &|dir| {
+                sh(dir, &["checkout", "--quiet", "HEAD~2"]);
+                write(&dir.join("z"), "z");
+            },
+            ("n3", None, one("Leftovers of \"run\" $(touch pwned); `x`")),
+        ),
+        (
+            "has brought over what it did beside",
+            &|dir| {
+                sh(dir, &["checkout", "--quiet", "-b", "o", "HEAD~3"]);
+                write(&dir.join("other"), "o");
+                commit_all(dir, "o");
+                sh(dir, &["checkout", "--quiet", "-"]);
+                sh(dir, &["cherry-pick", "o"]);
+                sh(dir, &["checkout", "--quiet", "o"]);
+            },
+            ("o", None, None),
+        ),
+        (
+            "a rebase in conflict",
+            &|dir| {
+                let here = sh(dir, &["symbolic-ref", "--short", "HEAD"]);
+                sh(dir, &["checkout", "--quiet", "-b", "o", "HEAD~3"]);
+                stray(dir, "q");
+                sh(dir, &["checkout", "--quiet", &here]);
+                assert!(!person(dir, &["rebase", "--quiet", "o"]).status.success());
+            },
+            ("n3", Some("rebase"), one("q")),
+        ),
+        (
+            "a cherry-pick of two in conflict",
+            &|dir| {
+                let here = sh(dir, &["symbolic-ref", "--short", "HEAD"]);
+                sh(dir, &["checkout", "--quiet", "-b", "o", "HEAD~3"]);
+                stray(dir, "q");
+                stray(dir, "r");
+                sh(dir, &["checkout", "--quiet", &here]);
+                assert!(!person(dir, &["cherry-pick", "o~1", "o"]).status.success());
+                // The first is resolved, the second is not begun.
+                write(&dir.join("a.txt"), "both");
+                sh(dir, &["add", "a.txt"]);
+            },
+            ("Leftovers of \"run\" $(touch pwned); `x`", Some("cherry-pick"), None),
+        ),
+    ];
+    for (name, work, (last, unfinished, beside)) in table {
+        let workspace = world.workspace(name, &base, &base).await;
+        three(&workspace.dir);
+        work(&workspace.dir);
+        let (facts, imported) = world.take(&workspace, name).await;
+        let head = imported.unwrap_or_else(|e| panic!("{name}: {e}")).head;
+        let lines = world.git.commits_between(&base, &head).await.expect("commits");
+        assert_eq!(lines.last().map(|line| line.subject.as_str()), Some(last), "{name}: {lines:?}");
+        assert!(lines.iter().any(|line| line.subject == "n3"), "{name}: nothing of the branch is lost: {lines:?}");
+        assert_eq!(facts.unfinished.as_deref(), unfinished, "{name}");
+        assert_eq!(facts.beside, beside, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn repositories_inside_are_named_and_everything_around_them_is_taken() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let workspace = world.workspace("w", &base, &base).await;
+    let dir = &workspace.dir;
+    for inner in ["inner", "deep/in ner", "target/ignored", ":(top)odd"] {
+        sh(dir, &["init", "--quiet", inner]);
+        write(&dir.join(inner).join("x"), "x");
+    }
+    commit_all(&dir.join("deep/in ner"), "Nested");
+    write(&dir.join("deep/y"), "y");
+    // One that the agent has added by itself, without committing it.
+    sh(dir, &["init", "--quiet", "linked"]);
+    commit_all(&dir.join("linked"), "Linked");
+    sh(dir, &["add", "linked"]);
+    let (facts, imported) = world.take(&workspace, "w").await;
+    assert_eq!(facts.leftovers, Leftovers::Committed);
+    assert_eq!(facts.nested, Several::of(4, names(&[":(top)odd", "deep/in ner", "inner", "linked"])));
+    let head = imported.expect("taken").head;
+    assert_eq!(world.git.files_at(&head, None).await.expect("files"), [".gitignore", "a.txt", "deep/y"]);
+    // Alone it is no commit.
+    let alone = world.workspace("alone", &base, &base).await;
+    sh(&alone.dir, &["init", "--quiet", "inner"]);
+    write(&alone.dir.join("inner/x"), "x");
+    let (facts, _) = world.take(&alone, "alone").await;
+    assert_eq!((facts.leftovers, facts.commits, facts.nested), (Leftovers::None, 0, Several::of(1, names(&["inner"]))));
+}
+
+#[tokio::test]
+async fn a_damaged_repository_and_a_git_that_is_not_there_are_told_apart() {
+    let world = World::new().await;
+    let base = world.base().await;
+    let damages: [(&str, Work<'_>, i32); 3] = [
+        ("gone", &|dir| std::fs::remove_dir_all(dir.join(".git")).expect("removed"), 3),
+        ("no head", &|dir| write(&dir.join(".git/HEAD"), "nonsense"), 3),
+        (
+            "begun anew",
+            &|dir| {
+                std::fs::remove_dir_all(dir.join(".git")).expect("removed");
+                sh(dir, &["init", "--quiet"]);
+                commit_all(dir, "A world of its own");
+            },
+            4,
+        ),
+    ];
+    for (name, damage, code) in damages {
+        let workspace = world.workspace(name, &base, &base).await;
+        damage(&workspace.dir);
+        let done = DirectExec.run(world.capture(&workspace, &world.at(&format!("out {name}")))).await.expect("runs");
+        assert_eq!(done.exit.end, orch_domain::job::JobEnd::Exited { code }, "{name}");
+        assert!(String::from_utf8_lossy(&done.stderr).contains("fatal: "), "{name}");
+    }
+    let workspace = world.workspace("no git", &base, &base).await;
+    let mut spec = world.capture(&workspace, &world.at("out no git"));
+    spec.env.insert("PATH".to_owned(), world.at("nowhere").display().to_string());
+    let done = DirectExec.run(spec).await.expect("runs");
+    assert_eq!(done.exit.end, orch_domain::job::JobEnd::Exited { code: 5 });
 }
 
 #[tokio::test]
@@ -91,7 +276,11 @@ async fn rewritten_and_unrelated_work_is_told_as_facts() {
     let third = world.workspace("third", &base, &base).await;
     sh(&third.dir, &["checkout", "--quiet", "--orphan", "fresh"]);
     commit_all(&third.dir, "A world of its own");
-    let imported = world.take(&third, "third").await.1.expect("taken");
+    let (facts, imported) = world.take(&third, "third").await;
+    assert_eq!(facts.beside, Several::of(1, names(&["A world of its own"])));
+    assert_eq!(imported.expect("the branch is taken").head, base);
+    sh(&third.dir, &["checkout", "--quiet", "-B", "orch/orc-1/1"]);
+    let imported = world.take(&third, "third again").await.1.expect("taken");
     assert_eq!((imported.descends, imported.commits), (false, 1));
     let err = world.git.catch_up(&imported.head, &base, &catch_up_spec()).await.expect_err("unrelated");
     assert!(matches!(err, GitError::Unrelated { .. }), "{err}");
@@ -109,6 +298,7 @@ async fn an_oversized_bundle_is_refused_on_either_side() {
     // As a leftover it cannot even be committed under the cap; the rest goes on.
     let (facts, imported) = world.take(&workspace, "nothing else").await;
     assert_eq!((facts.leftovers, facts.commits), (Leftovers::Failed, 0));
+    assert_eq!(facts.refused, Several::of(1, names(&["noise.bin"])));
     assert_eq!(imported.expect("nothing").head, base);
     write(&workspace.dir.join("small.txt"), "small");
     let (facts, imported) = world.take(&workspace, "something else").await;
@@ -241,7 +431,7 @@ async fn nothing_of_an_evil_workspace_runs_outside_the_capture_job() {
     sh(dir, &["config", "--unset", "filter.evil.clean"]);
     sh(dir, &["config", "--unset", "filter.evil.process"]);
     let (facts, imported) = world.take(&workspace, "w").await;
-    assert_eq!(facts.leftovers, Leftovers::Partly);
+    assert_eq!((facts.leftovers, facts.nested), (Leftovers::Committed, Several::of(2, names(&["elsewhere", "empty"]))));
     let head = imported.expect("taken").head;
     assert!(!canary.exists(), "hooks or fsmonitor ran in the capture");
     // From here on only our own repositories are opened; the attributes came along, the programs did not.

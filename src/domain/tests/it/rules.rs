@@ -7,6 +7,7 @@ use orch_domain::decide::{Nothing, RunVerdict, judge_run};
 use orch_domain::effect::{Effect, Outgoing, ShownState};
 use orch_domain::event::{ArtefactFact, CheckEnd, Event};
 use orch_domain::job::JobEnd;
+use orch_domain::left::{Left, Several};
 use orch_domain::policy::{Budget, OnCancelledDependency, Policy};
 use orch_domain::samples::{NOW, good_facts, key, new_task, running, sha, waiting};
 use orch_domain::task::{Blocked, State, Step, Task, WaitFor};
@@ -567,4 +568,103 @@ fn a_crash_loop_ends_in_blocked_and_a_notice() {
     assert!(matches!(&after.task.state, State::Blocked { why: Blocked::CrashLoop { why }, .. } if why == "index 7"));
     assert!(after.effects.contains(&Effect::GiveSlotBack), "blocked holds no slot");
     assert!(after.outgoing.iter().any(|o| matches!(o, Outgoing::Notify { needs_you: true, .. })));
+}
+
+fn rebasing() -> Left {
+    Left { operation: Some("rebase".to_owned()), ..Left::default() }
+}
+
+/// The findings of a run that is sent back.
+#[track_caller]
+fn sent_back(task: &Task, differ: impl FnOnce(&mut orch_domain::event::RunFacts)) -> Task {
+    let after = change(task, &run_ended(task, differ)).task;
+    assert_eq!(after.counters.developer_retries, task.counters.developer_retries + 1, "it is the agent's matter");
+    assert_eq!(after.counters.infrastructure, 0);
+    Task { state: running(Step::Agent), ..after }
+}
+
+#[test]
+fn unfinished_work_is_no_work_although_there_are_commits_and_its_commits_are_kept() {
+    let nested = || Left { nested: Several::of(1, vec!["inner".to_owned()]), ..Left::default() };
+    let beside = || Left { beside: Several::of(1, vec!["q".to_owned()]), ..Left::default() };
+    for (left, says) in
+        [(rebasing(), "a rebase unfinished"), (nested(), "`inner` is a repo"), (beside(), "`q`, is not")]
+    {
+        let after = sent_back(&developing(), |f| f.left = left.clone());
+        assert_eq!((after.head.clone(), after.stage.as_str()), (Some(sha('e')), "development"));
+        let findings = after.findings.clone().expect("it is told");
+        assert!(
+            findings.starts_with("The previous run ended with its work unfinished") && findings.contains(says),
+            "{findings}"
+        );
+        assert!(findings.contains("is kept") && findings.contains("--allow-empty"), "{findings}");
+        // What it is told is not lost by a run that does nothing, and any commit at all is an answer.
+        let idle = sent_back(&after, |f| f.head.clone_from(&f.start));
+        assert!(idle.findings.as_deref().is_some_and(|f| f.contains("without any commit") && f.contains(says)));
+        let done = change(&idle, &run_ended(&idle, |_| {})).task;
+        assert!(matches!(done.state, State::Running { step: Step::Check, .. }) && done.findings.is_none());
+    }
+    let lost = sent_back(&developing(), |f| (f.left, f.head) = (nested(), f.start.clone()));
+    let findings = lost.findings.expect("it is told");
+    assert!(findings.contains("Nothing of that run") && !findings.contains("without any commit"), "{findings}");
+}
+
+#[test]
+fn findings_about_a_run_replace_those_about_the_run_before_and_carry_what_was_to_be_mended() {
+    let mut task = Task { findings: Some("2 tests failed".to_owned()), ..developing() };
+    for n in 0..3 {
+        let unfinished = n == 1;
+        task = sent_back(&task, |f| {
+            f.head.clone_from(&f.start);
+            if unfinished {
+                f.left = rebasing();
+            }
+        });
+        let findings = task.findings.clone().expect("it is told");
+        for (text, times) in [
+            ("2 tests failed", 1),
+            ("ended without any commit", usize::from(!unfinished)),
+            ("its work unfinished", usize::from(n >= 1)),
+        ] {
+            assert_eq!(findings.matches(text).count(), times, "{n}: {text}: {findings}");
+        }
+        task.counters.developer_retries = 0;
+    }
+    let mut nothing = developing();
+    for _ in 0..3 {
+        nothing = sent_back(&nothing, |f| f.head.clone_from(&f.start));
+        let findings = nothing.findings.clone().expect("it is told");
+        assert_eq!(findings, "The previous run ended without any commit on the branch. Commit your work.");
+    }
+}
+
+#[test]
+fn commits_that_cannot_be_gone_on_from_are_the_agents_matter_and_are_not_kept() {
+    let task = developing();
+    let after = sent_back(&task, |f| {
+        f.head = None;
+        f.unusable = Some("Its repository is gone.".to_owned());
+    });
+    assert_eq!((after.head, after.findings.as_deref()), (task.head, Some("Its repository is gone.")));
+}
+
+#[test]
+fn a_note_that_is_there_stands_whatever_else_was_left_and_one_that_is_missing_has_its_reason() {
+    for stage in ["analysis", "architecture", "review"] {
+        let task = sample(stage, running(Step::Agent));
+        let facts = orch_domain::event::RunFacts { left: rebasing(), ..good_facts(&task) };
+        assert!(matches!(judge_run(&task, &facts), RunVerdict::Accepted { .. }), "{stage}");
+        let after = sent_back(&task, |f| {
+            f.left = rebasing();
+            f.artefact = ArtefactFact::Missing { path: "note.md".to_owned() };
+        });
+        let findings = after.findings.expect("it is told");
+        assert!(findings.contains("did not write `note.md`") && findings.contains("a rebase unfinished"), "{findings}");
+    }
+    // So has an error, and a run that was cut off is resumed all the same.
+    let error = sent_back(&developing(), |f| (f.end, f.left) = (Some(JobEnd::Exited { code: 1 }), rebasing()));
+    assert!(error.findings.is_some_and(|f| f.contains("exited with code 1") && f.contains("a rebase unfinished")));
+    let facts =
+        orch_domain::event::RunFacts { end: Some(JobEnd::TimedOut), left: rebasing(), ..good_facts(&developing()) };
+    assert!(matches!(judge_run(&developing(), &facts), RunVerdict::Interrupted { .. }));
 }
