@@ -520,6 +520,8 @@ fn facts(task: &Task, seed: u64) -> RunFacts {
         2 => facts.trouble = Some("disk".to_owned()),
         3 => facts.foreign_paths = vec!["src/lib.rs".to_owned()],
         4 => facts.start = None,
+        5 => facts.left.operation = Some("rebase".to_owned()),
+        6 => (facts.head, facts.unusable) = (None, Some("its repository is gone".to_owned())),
         _ => {}
     }
     facts.artefact = match part(32, 6) {
