@@ -20,7 +20,7 @@ use orch_domain::gate::Verdict;
 use orch_domain::ids::{CommitSha, Epoch, Generation};
 use orch_domain::names::RepoPath;
 use orch_domain::pipeline::RepoCommand;
-use orch_domain::testcount::{Judged, judge_command, judge_tests};
+use orch_domain::testcount::{Judged, NoAnswer, judge_command, judge_tests};
 use orch_domain::testnames;
 use orch_domain::time::{Millis, Timestamp};
 
@@ -270,6 +270,11 @@ impl Check<'_> {
             RepoCommand::Check | RepoCommand::Staging => judge_command(&end),
         };
         let line = ran.line;
+        if counts.is_none()
+            && let Some(why) = self.site.absent(line, &end, &tail)
+        {
+            return Err(self.site.no_answer(ran, NoAnswer::NotFound, &why, ""));
+        }
         let judged = match (judged, junit_trouble) {
             (Judged::Passed { .. }, Some(why)) if counts.is_none() => {
                 Judged::Failed { why: format!("exit code 0, but {why}, so that nothing shows that a test ran") }

@@ -14,7 +14,7 @@ use orch_adapters::ports::{Confinement, JobError, JobLimits, JobSpec};
 use orch_domain::gate::GateName;
 use orch_domain::ids::{CommitSha, JobId};
 use orch_domain::job::{JobEnd, JobKind, OnLoss};
-use orch_domain::testcount::{Judged, NoAnswer, judge_command};
+use orch_domain::testcount::{Judged, NoAnswer, absent_runner, judge_command};
 use orch_domain::time::Millis;
 use orch_domain::variables;
 
@@ -217,6 +217,12 @@ impl<'c> Site<'c> {
             // What a gate without a supervisor finds, nobody would read.
             on_loss: OnLoss::End,
         }
+    }
+
+    /// Why the runner of a line is not there, through nobody's change: what `setup` brings, a branch may take away, so there
+    /// it is a finding like any other.
+    pub(super) fn absent(&self, line: &str, end: &JobEnd, tail: &str) -> Option<String> {
+        self.repo.settings.commands.setup.is_none().then(|| absent_runner(line, end, tail)).flatten()
     }
 
     /// A command without an answer, in words, with the way out.

@@ -165,6 +165,26 @@ pub fn judge_command(end: &JobEnd) -> Judged {
     }
 }
 
+/// Why the runner that a shell line asks for is not there, where that shows: `python3 -m pytest` tells it with the exit code
+/// of failing tests. `None`: it ran, or nothing shows that it did not.
+///
+/// Only for the line's own `-m MODULE`, and only where it is the last that was said: a test that misses a module of its own
+/// says so in other words, and goes on.
+#[must_use]
+pub fn absent_runner(line: &str, end: &JobEnd, tail: &str) -> Option<String> {
+    if *end != (JobEnd::Exited { code: 1 }) {
+        return None;
+    }
+    let said = tail.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    let (python, module) = said.split_once(": No module named ")?;
+    let interpreter = python.rsplit('/').next().is_some_and(|name| name.starts_with("python"));
+    // By its path, which may hold anything, or by its name; not at the end of somebody's sentence.
+    let named = python.starts_with('/') || !python.contains(char::is_whitespace);
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let asked = words.windows(2).any(|pair| pair[0] == "-m" && pair[1] == module);
+    (interpreter && named && asked).then(|| said.to_owned())
+}
+
 // -------------------------------------------------------------------------------------------------- reading output
 
 /// The counts that the closing lines of known runners tell, summed over all runners and runs in the output; `None`

@@ -49,6 +49,29 @@ async fn where_no_test_command_is_found_a_person_is_told_what_was_looked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_test_runner_that_is_not_installed_is_no_fault_of_the_developer() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = Setup::default()
+        .agent("good", GOOD)
+        .repo(|r| r.commands.test = None)
+        .open_over("repo", |repo| {
+            git_init(repo);
+            commit_file(repo, "pytest.ini", "[pytest]\n", "Begin");
+            // As the interpreter of a machine says it whose pytest lies in the project's own environment.
+            let python = repo.with_file_name("bin").join("python3");
+            std::fs::create_dir(repo.with_file_name("bin")).expect("a folder");
+            std::fs::write(&python, "#!/bin/sh\necho \"$0: No module named pytest\" >&2\nexit 1\n").expect("written");
+            std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        })
+        .await;
+    let task = world.submit("Do it").await;
+    let blocked = world.expect_blocked(&task, "No module named pytest; install it where the supervisor runs").await;
+    assert_eq!(blocked.task.attempts.developer_retries, 0);
+    assert_eq!(world.jobs_of(&task, JobKind::Agent).await.len(), 1, "it works once");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn zero_tests_are_no_pass() {
     let world = Setup::default()
         .agent("good", GOOD)

@@ -152,3 +152,30 @@ fn what_showed_nothing_is_never_a_verdict_on_the_work() {
         }
     }
 }
+
+#[test]
+fn a_runner_that_is_not_there_is_told_from_tests_that_fail() {
+    let said = "/usr/bin/python3: No module named pytest";
+    let end = JobEnd::Exited { code: 1 };
+    let line = "python3 -m pytest -q";
+    assert_eq!(absent_runner(line, &end, said).as_deref(), Some(said));
+    assert_eq!(
+        absent_runner("cd sub && python -m pytest", &end, &format!("setting up\n{said}\n\n")).as_deref(),
+        Some(said)
+    );
+    let others = [
+        (line, JobEnd::Exited { code: 2 }, said),
+        (line, JobEnd::Exited { code: 0 }, said),
+        ("make test", end.clone(), said),
+        ("python3 -m unittest", end.clone(), said),
+        (line, end.clone(), "/usr/bin/python3: No module named pytest\n1 failed"),
+        (line, end.clone(), "ModuleNotFoundError: No module named 'pytest'"),
+        (line, end.clone(), "E   a test said /usr/bin/python3: No module named pytest"),
+        (line, end.clone(), "/usr/bin/python3: No module named requests"),
+        (line, end.clone(), "runner: No module named pytest"),
+        (line, end, ""),
+    ];
+    for (line, end, tail) in others {
+        assert_eq!(absent_runner(line, &end, tail), None, "{line}: {end:?}: {tail}");
+    }
+}
