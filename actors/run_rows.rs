@@ -6,7 +6,7 @@
 use orch_domain::event::{CheckEnd, Event};
 use orch_domain::ids::RunId;
 use orch_domain::job::JobEnd;
-use orch_domain::task::{Task, first_line};
+use orch_domain::task::{Task, headline};
 use orch_store::{NewRun, RunRow};
 
 use crate::context::Context;
@@ -62,7 +62,7 @@ pub(crate) async fn end(ctx: &Context, event: &Event) {
         Event::CheckEnded { run, end } => {
             let outcome = match end {
                 CheckEnd::Passed { note, .. } => format!("passed: {note}"),
-                CheckEnd::Failed { findings } => format!("failed: {}", first_line(findings)),
+                CheckEnd::Failed { findings } => format!("failed: {}", headline(findings)),
                 CheckEnd::CouldNotRun { why } | CheckEnd::NotConfigured { why } => format!("could not run: {why}"),
             };
             (run, outcome, None)

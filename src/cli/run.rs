@@ -423,7 +423,20 @@ fn summary(detail: &TaskDetail, words: &LastWords<'_>, out: &mut Output) -> Resu
     match (&task.landed, task.status) {
         (Some(landed), Status::Done) => out.line(&format!("done     {}: {} landed", task.key, landed.sha))?,
         (None, Status::Done) => out.line(&format!("done     {}: nothing had to land", task.key))?,
-        _ => out.line(&format!("{:8} {}: {}", task.status.as_str(), task.key, detail.why.waits_for))?,
+        _ => {
+            let mut why = detail.why.waits_for.lines();
+            let first = why.next().unwrap_or_default();
+            out.line(&format!("{:8} {}: {first}", task.status.as_str(), task.key))?;
+            for line in why.take(show::FINDINGS_IN_SHORT) {
+                out.line(&format!("         {line}"))?;
+            }
+        }
+    }
+    if let (Status::Blocked, Some(findings)) = (task.status, &detail.findings) {
+        // Whoever reads these words has the cause before them, and need not look for the place where it is kept.
+        for (n, line) in show::findings(findings, show::FINDINGS_IN_SHORT).iter().enumerate() {
+            out.line(&format!("{:8} {line}", if n == 0 { "findings" } else { "" }))?;
+        }
     }
     if let Some(landed) = &task.landed {
         out.line(&format!(

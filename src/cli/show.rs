@@ -138,7 +138,7 @@ pub(super) fn task(detail: &TaskDetail) -> String {
     let mut out = facts(&pairs);
     if let Some(findings) = &detail.findings {
         out.push_str("\nlast findings\n");
-        for line in findings.lines().take(40) {
+        for line in self::findings(findings, FINDINGS) {
             out.push_str(&format!("  {line}\n"));
         }
     }
@@ -169,6 +169,24 @@ pub(super) fn task(detail: &TaskDetail) -> String {
 /// The number at the end of a run's id, as logs and the journal have it: `r3`.
 fn number_of(run: &RunId) -> String {
     run.as_str().rfind('r').map_or_else(|| run.to_string(), |at| run.as_str()[at..].to_owned())
+}
+
+/// Lines of findings that are shown of a task.
+const FINDINGS: usize = 40;
+/// Lines of them in the last words of a run.
+pub(super) const FINDINGS_IN_SHORT: usize = 20;
+
+/// Findings in at most so many lines, and one that counts what is left out between: what they are about stands at their
+/// beginning, why at their end.
+pub(super) fn findings(text: &str, most: usize) -> Vec<String> {
+    let all: Vec<&str> = text.trim_end().lines().collect();
+    let own = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    if all.len() <= most {
+        return own(&all);
+    }
+    let (head, tail) = (most / 3, most - most / 3);
+    let left_out = format!("({} lines are left out)", all.len() - most);
+    [own(&all[..head]), vec![left_out], own(&all[all.len() - tail..])].concat()
 }
 
 /// The proof of a STOP.

@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::decide::STILL;
 use crate::names::TaskKey;
-use crate::task::first_line;
+use crate::task::headline;
 
 /// Why a task cannot go on without a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,12 +109,12 @@ impl Blocked {
     pub fn text(&self) -> String {
         match self {
             Self::RetriesSpent { findings } => {
-                format!("sent back as often as allowed; last findings: {}", first_line(findings))
+                format!("sent back as often as allowed; last findings: {}", in_short(findings))
             }
             Self::ConflictedTooOften { findings } => {
-                format!("conflicted with the main branch as often as allowed; last findings: {}", first_line(findings))
+                format!("conflicted with the main branch as often as allowed; last findings: {}", in_short(findings))
             }
-            Self::MainIsRed { why } => format!("the main branch itself is red: {}", first_line(why)),
+            Self::MainIsRed { why } => format!("the main branch itself is red: {}", headline(why)),
             Self::InterruptedTooOften => "its runs were interrupted as often as allowed".to_owned(),
             Self::Infrastructure { why } => format!("could not run: {why}"),
             Self::DeferredTooOften { why } => format!("deferred as often as allowed: {why}"),
@@ -123,8 +124,44 @@ impl Blocked {
             Self::LandedDeployFailed { why } => format!("landed, deploy failed: {why}"),
             Self::OutcomeUnknown { why } => format!("outcome unknown: {why}"),
             Self::CrashLoop { why } => format!("its actor failed again and again: {why}"),
-            Self::AgentGaveUp { why } => format!("the agent gave up: {}", first_line(why)),
-            Self::Unreadable { why } => format!("its stored row cannot be read: {}", first_line(why)),
+            Self::AgentGaveUp { why } => format!("the agent gave up: {}", headline(why)),
+            Self::Unreadable { why } => format!("its stored row cannot be read: {}", headline(why)),
         }
+    }
+}
+
+/// Findings in one line. Below those about the last run stands what it was to mend, which is why it was sent back at all.
+fn in_short(findings: &str) -> String {
+    match findings.split_once(STILL) {
+        Some((about, open)) => format!("{}; still to be mended: {}", headline(about), headline(open)),
+        None => headline(findings),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_says_what_was_found_and_not_only_that_something_was() {
+        let table = [
+            ("make test failed: exit code 2\n\nmore", "make test failed: exit code 2"),
+            (
+                "1 secret in what this branch brings on top of c01d96731a:\n\n- a.txt:1 aws-key",
+                "1 secret in what this branch brings on top of c01d96731a: a.txt:1 aws-key",
+            ),
+            ("Refused, since it cannot be looked into:", "Refused, since it cannot be looked into:"),
+            ("", ""),
+            (
+                "No commit. Commit.\nWhat was to be mended still is:\n\nmake test failed: exit code 2\nmore",
+                "No commit. Commit.; still to be mended: make test failed: exit code 2",
+            ),
+        ];
+        for (findings, shown) in table {
+            let text = Blocked::RetriesSpent { findings: findings.to_owned() }.text();
+            assert_eq!(text, format!("sent back as often as allowed; last findings: {shown}"));
+        }
+        let long = Blocked::AgentGaveUp { why: format!("because:\n{}", "x".repeat(500)) }.text();
+        assert!(long.len() < 250 && long.ends_with("x..."), "{long}");
     }
 }

@@ -96,6 +96,25 @@ pub fn first_line(text: &str) -> &str {
     text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("")
 }
 
+/// What a text is about, in one line: its first, and the next along with it where the first only announces it.
+#[must_use]
+pub fn headline(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    match lines.next().filter(|_| first.ends_with(':')) {
+        Some(next) => {
+            let next = next.trim_start_matches("- ");
+            let short: String = next.chars().take(HEADLINE).collect();
+            let more = if short.len() < next.len() { "..." } else { "" };
+            format!("{first} {short}{more}")
+        }
+        None => first.to_owned(),
+    }
+}
+
+/// Characters of the line that is taken along.
+const HEADLINE: usize = 160;
+
 /// Where a task is within its stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]

@@ -289,3 +289,19 @@ fn a_supervisor_that_refuses_its_repositories_says_one_line_and_makes_nothing() 
     refused(&desk.orch(&["backup"]), 2, &["nothing to back up", "--data"]);
     assert!(!desk.path("data").exists(), "nothing was made for it");
 }
+
+#[test]
+fn the_last_words_of_a_blocked_run_tell_what_was_found() {
+    let desk = Desk::new();
+    let agent = "date +%N >> made.txt; git add -A; git commit -q -m 'Try it'";
+    let red = "echo '1 passed, 1 failed'; seq -f 'line %g' 1 60; echo this is the cause; exit 1";
+    let ended = desk.run(&["--agent-cmd", agent, "--test-cmd", red]);
+    let told = text(&ended.stdout);
+    assert_eq!(ended.status.code(), Some(1), "{told}{}", text(&ended.stderr));
+    let last = told.split_once("\nblocked  ").expect("its last words").1;
+    let words: Vec<&str> = last.lines().skip_while(|line| !line.starts_with("findings ")).collect();
+    assert!(words[0].contains("failed on") && words.iter().any(|line| line.ends_with("this is the cause")), "{last}");
+    assert!(words.iter().any(|line| line.ends_with("lines are left out)")) && words.len() < 30, "{last}");
+    assert!(!last.contains("\\u{a}"), "{last}");
+    desk.nothing_is_left();
+}

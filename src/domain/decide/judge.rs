@@ -159,7 +159,7 @@ fn judge_developer(task: &Task, facts: &RunFacts) -> RunVerdict {
 /// What a run is told that has left no commit.
 const NO_COMMIT: &str = "The previous run ended without any commit on the branch. Commit your work.";
 /// Between what a run is told about itself and what it was to mend.
-const STILL: &str = "\nWhat was to be mended still is:\n\n";
+pub(crate) const STILL: &str = "\nWhat was to be mended still is:\n\n";
 
 /// New findings about a run, and below them what it had been told to mend. Earlier findings that begin with one of `over`
 /// were about a run alone, which the new ones replace: of them only what that run was to mend is carried on.

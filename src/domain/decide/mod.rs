@@ -9,6 +9,7 @@ mod moves;
 
 use serde_json::json;
 
+pub(crate) use judge::STILL;
 pub use judge::{RunVerdict, judge_run};
 
 use crate::effect::{Effect, Outgoing, ShownState};
@@ -272,7 +273,7 @@ fn run_ended(task: &Task, run: &RunId, facts: &RunFacts, now: Timestamp) -> Deci
                 change.take_own_head(facts);
             }
             change.task.interrupted_note = None;
-            let text = format!("attempt ended without what it had to leave: {}", crate::task::first_line(&findings));
+            let text = format!("attempt ended without what it had to leave: {}", crate::task::headline(&findings));
             change.entry(Entry::new("run-ended", text).with(moves::run_data(task, run, facts)));
             change.send_back(&findings, to_developer, now);
         }
@@ -322,14 +323,14 @@ fn check_ended(task: &Task, run: &RunId, end: &CheckEnd, now: Timestamp) -> Deci
             }
         }
         CheckEnd::Failed { findings } if step == Step::Security => {
-            let text = format!("the security gate failed: {}", crate::task::first_line(findings));
+            let text = format!("the security gate failed: {}", crate::task::headline(findings));
             change.entry(Entry::new("gate-failed", text.clone()).with(json!({"run": run, "head": task.head})));
             let title = format!("{}: the security gate failed", task.key);
             change.send(Outgoing::Notify { needs_you: false, title, body: text });
             change.send_back(findings, true, now);
         }
         CheckEnd::Failed { findings } => {
-            let text = format!("{} failed: {}", task.stage, crate::task::first_line(findings));
+            let text = format!("{} failed: {}", task.stage, crate::task::headline(findings));
             change.entry(Entry::new("check-failed", text).with(json!({"run": run, "head": task.head})));
             change.send_back(findings, true, now);
         }

@@ -13,7 +13,7 @@ use crate::journal::Entry;
 use crate::landing::FailureClass;
 use crate::pipeline::Work;
 use crate::policy::DeployMode;
-use crate::task::{ApprovalOf, Blocked, Landed, State, Step, Task, WaitFor, first_line};
+use crate::task::{ApprovalOf, Blocked, Landed, State, Step, Task, WaitFor, first_line, headline};
 use crate::time::{Millis, Timestamp};
 use crate::view::way_to_approve;
 
@@ -264,7 +264,7 @@ impl Change {
         self.calm();
         self.go_back(to_developer);
         self.task.findings = Some(findings.to_owned());
-        let text = format!("sent back from {from} to {} ({n} of {most}): {}", self.task.stage, first_line(findings));
+        let text = format!("sent back from {from} to {} ({n} of {most}): {}", self.task.stage, headline(findings));
         self.entry(Entry::new("sent-back", text).with(json!({"from": from, "findings": findings})));
         self.send(Outgoing::Comment { text: format!("Sent back from {from} ({n} of {most}):\n\n{findings}") });
         self.begin(Step::Agent, now);
@@ -334,7 +334,7 @@ impl Change {
         };
         *counter = n;
         let most = self.task.policy.lane.tries;
-        let text = format!("{class} ({n} of {most}): {}", first_line(why));
+        let text = format!("{class} ({n} of {most}): {}", headline(why));
         self.entry(Entry::new("put-off", text).with(json!({"class": class, "why": why})));
         if class == FailureClass::MainRed && n == 1 {
             let title = format!("{} of {} is red: {} waits", self.task.main_name(), self.task.repo, self.task.key);
