@@ -101,7 +101,7 @@ async fn ask_pool(
     let alone = what == RepoCommand::Staging;
     let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false, alone };
     let context = ctx.clone();
-    asked.of(check.subject.clone(), what.as_str(), async move { run_check(&context, &check).await }).await.end
+    asked.of(check.subject.clone(), what.as_str(), async move { run_check(&context, &check).await }).await.told()
 }
 
 async fn ask_security(ctx: &Arc<Context>, directory: &Directory, snapshots: &Snapshots, request: &Request) -> CheckEnd {
@@ -112,7 +112,7 @@ async fn ask_security(ctx: &Arc<Context>, directory: &Directory, snapshots: &Sna
     let subject = subject_of(task, request.run.clone(), request.epoch, task.base.clone(), request.head.clone());
     let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false, alone: false };
     let (context, of) = (ctx.clone(), subject.clone());
-    asked.of(subject, GateName::Security.as_str(), async move { security::run(&context, &of, &[]).await }).await.end
+    asked.of(subject, GateName::Security.as_str(), async move { security::run(&context, &of, &[]).await }).await.told()
 }
 
 /// One commit of a task as a gate is asked about it.

@@ -2,7 +2,8 @@
 //!
 //! Owns the subject of a gate run (one exact commit, for one run of one task) and the answer with a reference to the
 //! report that it was read back from. Invariants: an answer that says passed or failed about a commit refers to its
-//! report; nothing here runs or judges anything.
+//! report; what a gate said is the same words however often it is asked, so that two failures can be compared: that it was
+//! found and not made stands beside it. Nothing here runs or judges anything.
 
 use std::path::PathBuf;
 
@@ -79,6 +80,8 @@ pub struct GateAnswer {
     pub report: Option<ReportRef>,
     /// Why it is not good, where more is known than it says.
     pub cause: Cause,
+    /// The earlier run that made it, or made the tests' answer that it rests on; `None`: made just now.
+    pub earlier: Option<RunId>,
 }
 
 impl GateAnswer {
@@ -105,10 +108,37 @@ impl GateAnswer {
         };
         Self { cause: if fits { cause } else { Cause::None }, ..self }
     }
+
+    /// The same answer, resting on what an earlier run found.
+    #[must_use]
+    pub fn resting_on(self, earlier: Option<RunId>) -> Self {
+        Self { earlier, ..self }
+    }
+
+    /// Whether it rests on an earlier run.
+    #[must_use]
+    pub const fn was_known(&self) -> bool {
+        self.earlier.is_some()
+    }
+
+    /// What it says, for people: with the remark that it was not made now, where that is so.
+    #[must_use]
+    pub fn told(self) -> CheckEnd {
+        let Some(run) = self.earlier else { return self.end };
+        match self.end {
+            CheckEnd::Passed { note, warnings } => {
+                CheckEnd::Passed { note: format!("{note} (judged before, by run {run})"), warnings }
+            }
+            CheckEnd::Failed { findings } => {
+                CheckEnd::Failed { findings: format!("{findings}\n(judged before, by run {run})") }
+            }
+            other @ (CheckEnd::CouldNotRun { .. } | CheckEnd::NotConfigured { .. }) => other,
+        }
+    }
 }
 
 impl From<CheckEnd> for GateAnswer {
     fn from(end: CheckEnd) -> Self {
-        Self { end, report: None, cause: Cause::None }
+        Self { end, report: None, cause: Cause::None, earlier: None }
     }
 }

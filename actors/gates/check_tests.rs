@@ -273,7 +273,7 @@ async fn run_check(ctx: &Context, request: &CheckRequest) -> CheckEnd {
     if matches!(answer.end, CheckEnd::Failed { .. }) {
         assert!(answer.report.is_some(), "what failed has a report: {answer:?}");
     }
-    answer.end
+    answer.told()
 }
 
 pub(super) fn test_command(line: &str) -> Commands {

@@ -22,9 +22,6 @@ use crate::context::{Context, RepoRuntime};
 /// changes with time.
 pub(crate) const EVIDENCE_LIFE: Millis = Millis::from_mins(24 * 60);
 
-/// How an answer says that it was found and not made.
-const AGAIN: &str = "judged before, by run ";
-
 /// Most notes that a header holds.
 const MOST_NOTES: usize = 20;
 
@@ -113,21 +110,12 @@ pub(crate) async fn known(ctx: &Context, subject: &GateSubject, evidence: &Evide
         .inspect_err(|error| tracing::warn!(task.id = %subject.task, %error, "an earlier verdict does not count"))
         .ok()?;
     let text = row.verdict.findings.unwrap_or_default();
-    let again = format!("{AGAIN}{}", read.header.run);
     let end = match read.verdict {
-        Verdict::Passed => CheckEnd::passed(format!("{text} ({again})")),
-        Verdict::Failed => CheckEnd::Failed { findings: format!("{text}\n({again})") },
+        Verdict::Passed => CheckEnd::passed(text),
+        Verdict::Failed => CheckEnd::Failed { findings: text },
         Verdict::CouldNotRun => return None,
     };
-    Some(GateAnswer { end, report: Some(report), cause: Cause::None })
-}
-
-/// Whether an answer rests on an earlier run, its own or that of the tests which it asked for.
-pub(crate) fn was_known(answer: &GateAnswer) -> bool {
-    match &answer.end {
-        CheckEnd::Passed { note: text, .. } | CheckEnd::Failed { findings: text } => text.contains(AGAIN),
-        CheckEnd::CouldNotRun { .. } | CheckEnd::NotConfigured { .. } => false,
-    }
+    Some(GateAnswer { end, report: Some(report), cause: Cause::None, earlier: Some(read.header.run) })
 }
 
 /// Reads a report again and compares all of it: what every decision on an older verdict rests on.
@@ -187,7 +175,7 @@ pub(crate) async fn conclude(ctx: &Context, subject: &GateSubject, evidence: &Ev
         Verdict::Failed => CheckEnd::Failed { findings: found.text },
         Verdict::CouldNotRun => CheckEnd::CouldNotRun { why: found.text },
     };
-    GateAnswer { end, report: Some(report), cause: Cause::None }
+    GateAnswer { end, report: Some(report), cause: Cause::None, earlier: None }
 }
 
 fn reference(subject: &GateSubject, gate: GateName, path: PathBuf, sha256: String) -> ReportRef {

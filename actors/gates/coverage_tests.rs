@@ -89,7 +89,7 @@ impl World {
         let slot = Slot::default();
         let answer = bounded(coverage::run(&self.context(), &subject, false, &slot)).await;
         assert!(self.nothing_left(), "the checkouts are gone afterwards");
-        let report = answer.report.map(|report| {
+        let report = answer.report.clone().map(|report| {
             let expect = Expect {
                 gate: GateName::Coverage,
                 head: head.clone(),
@@ -99,7 +99,7 @@ impl World {
             };
             read_report(&report.path, &expect).expect("it reads back")
         });
-        Answer { end: answer.end, landed: slot.get().cloned(), report }
+        Answer { end: answer.told(), landed: slot.get().cloned(), report }
     }
 
     pub(super) async fn tests(&self, base: &CommitSha, head: &CommitSha, run: &str) -> CheckEnd {

@@ -113,7 +113,7 @@ impl Gate<'_, '_> {
         env.insert(variables::IMAGE_LABEL.to_owned(), format!("{REVISION_LABEL}={head}"));
         let line = Line { what: "image build", line: command, limit: site.limit(), silence: None, env };
         let finished = site.job(scratch, &line).await?;
-        let tail = tail_of(&finished).unwrap_or_default();
+        let tail = tail_of(&finished, &scratch.tree()).unwrap_or_default();
         match judge_command(&finished.exit.end) {
             Judged::Passed { .. } => Ok(None),
             Judged::CouldNotRun { reason, why } => Err(site.no_answer(&line, reason, &why, &tail)),

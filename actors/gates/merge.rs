@@ -21,7 +21,7 @@ use orch_domain::time::Timestamp;
 
 use super::answer::{Cause, GateAnswer, GateSubject};
 use super::checks::{CheckRequest, run_check, tree_of};
-use super::conclude::{Evidence, Found, conclude, count, fenced, surroundings, was_known};
+use super::conclude::{Evidence, Found, conclude, count, fenced, surroundings};
 use crate::context::{Context, RepoRuntime};
 
 /// A commit that contains `main`, and how it came to be.
@@ -190,7 +190,9 @@ impl<'g> Gate<'g> {
         let mut tested = self.tests_on(self.subject.clone(), false).await;
         let told = |answer: &GateAnswer, of: &str| {
             answer.report.as_ref().map_or_else(String::new, |report| {
-                format!("Tests of {of}: report `{}`, SHA-256 `{}`.\n", report.gate.report_file(), report.sha256)
+                let again =
+                    answer.earlier.as_ref().map_or_else(String::new, |run| format!(", judged before by run {run}"));
+                format!("Tests of {of}: report `{}`, SHA-256 `{}`{again}.\n", report.gate.report_file(), report.sha256)
             })
         };
         let mut alone = None;
@@ -201,7 +203,7 @@ impl<'g> Gate<'g> {
                 return on_main;
             }
             // Main has got well without a commit: so may the combined tree have.
-            if anew && was_known(&tested) && matches!(on_main.end, CheckEnd::Passed { .. }) {
+            if anew && tested.was_known() && matches!(on_main.end, CheckEnd::Passed { .. }) {
                 tested = self.tests_on(self.subject.clone(), true).await;
             }
             alone = Some(on_main);
@@ -218,7 +220,7 @@ impl<'g> Gate<'g> {
                 self.charge(&caught.main, findings, alone.end)
             }
         };
-        self.conclude(caught, verdict, text, &body).await.because(cause)
+        self.conclude(caught, verdict, text, &body).await.because(cause).resting_on(tested.earlier)
     }
 
     fn main(&self) -> &CommitSha {

@@ -42,6 +42,8 @@ mod coverage_tests;
 #[cfg(test)]
 mod pool_tests;
 #[cfg(test)]
+mod said_tests;
+#[cfg(test)]
 mod scratch_tests;
 #[cfg(test)]
 mod security_tests;

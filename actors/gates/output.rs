@@ -1,7 +1,8 @@
 //! What a finished job of a check showed: its counts and the end of its output.
 //!
 //! Owns the reading of logs and JUnit XML of one job, cleaned and bounded. Invariants: everything here is the branch's own
-//! text; no control character of it goes on. Refuses to judge.
+//! text; no control character of it goes on; and the name of the throw-away checkout does not, so that the same failure says the
+//! same in every run. Refuses to judge.
 
 use std::path::Path;
 
@@ -58,7 +59,7 @@ impl Shown {
         }
         Ok(Self {
             end: finished.exit.end.clone(),
-            tail: tail_of(finished)?,
+            tail: tail_of(finished, tree)?,
             counts,
             junit_trouble,
             junit: report,
@@ -77,11 +78,24 @@ impl Shown {
     }
 }
 
-/// The end of a job's output: clean lines, bounded.
-pub(super) fn tail_of(finished: &FinishedJob) -> Result<String, String> {
+/// The end of the output of a job in the checkout `tree`: clean lines, bounded, paths as from within the checkout.
+pub(super) fn tail_of(finished: &FinishedJob, tree: &Path) -> Result<String, String> {
     let text = finished.tail(TAIL_BYTES).map_err(|error| format!("the output could not be read: {error}"))?;
+    let text = without_place(text, tree);
     let lines: Vec<String> = text.lines().map(plain).collect();
     Ok(lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n").trim().to_owned())
+}
+
+/// Paths below the checkout, however they are spelled, from its top; the private folders stand beside it.
+fn without_place(mut text: String, tree: &Path) -> String {
+    for tree in [Some(tree.to_owned()), tree.canonicalize().ok()].into_iter().flatten() {
+        for (place, short) in [(Some(tree.as_path()), "."), (tree.parent(), "..")] {
+            if let Some(place) = place.and_then(Path::to_str).filter(|place| place.len() > 1 && text.contains(place)) {
+                text = text.replace(place, short);
+            }
+        }
+    }
+    text
 }
 
 /// The last lines, for a text that is mostly about something else.

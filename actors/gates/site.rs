@@ -108,12 +108,12 @@ impl<'c> Site<'c> {
         let why = match judge_command(&finished.exit.end) {
             Judged::Passed { .. } => return Ok(None),
             Judged::CouldNotRun { reason, why } => {
-                let tail = tail_of(&finished).unwrap_or_default();
+                let tail = tail_of(&finished, &scratch.tree()).unwrap_or_default();
                 return Err(self.no_answer(&line("setup"), reason, &why, &tail));
             }
             Judged::Failed { why } => why,
         };
-        let tail = tail_of(&finished)?;
+        let tail = tail_of(&finished, &scratch.tree())?;
         let on_head = format!("`setup` fails on {}: {why}", sha.short());
         let Some(base) = self.subject.base.as_ref().filter(|base| *base != sha) else {
             return Err(Halt::CouldNotRun(format!("{on_head}\n{}", hint(&tail))));

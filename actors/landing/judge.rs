@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{Halt, Landing, could_not_run};
 use crate::checks::{Asked, subject_of};
-use crate::gates::conclude::{reread, was_known};
+use crate::gates::conclude::reread;
 use crate::gates::merge::{self, CaughtUp, Suite};
 use crate::gates::{Cause, GateAnswer, GateSubject, ReportRef, coverage, image, security};
 
@@ -219,7 +219,7 @@ impl Landing {
             answer
         };
         let answer = asked.of(subject, gate.as_str(), timed).await;
-        if let Some(took) = took.get().filter(|_| gate == GateName::Merge && !was_known(&answer)) {
+        if let Some(took) = took.get().filter(|_| gate == GateName::Merge && !answer.was_known()) {
             self.turn.tested(*took);
         }
         Ok(answer)
@@ -235,17 +235,18 @@ impl Landing {
         main_at: &CommitSha,
         caught: &CaughtUp,
     ) -> Result<(), Halt> {
-        match answer.end {
+        let (report, cause) = (answer.report.clone(), answer.cause);
+        match answer.told() {
             CheckEnd::Passed { note, warnings } => {
                 self.note("gate-passed", format!("{gate} on {}: {note}", main_at.short()));
                 for warning in warnings {
                     self.note("warning", format!("{gate}: {warning}"));
                 }
-                judged.answers.push((gate, note, answer.report));
+                judged.answers.push((gate, note, report));
                 Ok(())
             }
             CheckEnd::Failed { findings } => {
-                let fault = match answer.cause {
+                let fault = match cause {
                     Cause::MainRed => return Err(Some(LandingEnd::MainRed { why: findings })),
                     Cause::Work(fault) => fault,
                     Cause::None | Cause::Cancelled => WorkFault::Gate,
@@ -264,7 +265,7 @@ impl Landing {
             CheckEnd::CouldNotRun { why } => {
                 self.border().await?;
                 // We ended it ourselves: that is nobody's failure, and the lane looks again.
-                Err(if answer.cause == Cause::Cancelled { None } else { could_not_run(why) })
+                Err(if cause == Cause::Cancelled { None } else { could_not_run(why) })
             }
             CheckEnd::NotConfigured { why } => Err(Some(LandingEnd::NotConfigured { why })),
         }

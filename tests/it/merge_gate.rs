@@ -70,6 +70,41 @@ async fn a_main_that_is_red_itself_is_nobodys_fault_and_the_change_lands_once_it
     world.close().await;
 }
 
+/// Whatever is known of the one side or of the other already: the same failure is the same. The output names no test, and tells
+/// where it ran.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_red_main_is_charged_to_nobody_however_often_the_tests_without_names_are_compared() {
+    let world = Setup::default()
+        .agent("one", &writes("one.txt"))
+        .agent("two", &writes("two.txt"))
+        .tests_wait_for("go", "test -e sick && { echo \"$PWD/sum: 11 > 3\"; exit 1; }; echo '1 passed, 0 failed'")
+        // One of them is kept for the lane.
+        .config(|c| c.limits.gate_slots = 3)
+        .open_bare()
+        .await;
+    let tasks = [world.submit_for("one", "Add one").await, world.submit_for("two", "Add two").await];
+    for task in &tasks {
+        until_testing(&world, task).await;
+    }
+    world.person_pushes("sick", "x", "Break main");
+    world.give("go");
+    for task in &tasks {
+        let waits = world.until(task, "put off twice", |d| d.task.attempts.main_red > 1).await;
+        let c = waits.task.attempts;
+        assert_eq!((c.developer_retries, c.conflicts, c.infrastructure), (0, 0, 0), "{}", task.key);
+        world.expect_journal(task, &["main alone fails in the same way"]).await;
+    }
+    let person = world.person();
+    crate::world::git(&person, &["rm", "--quiet", "sick"]);
+    crate::world::git(&person, &["commit", "--quiet", "-m", "Mend main"]);
+    crate::world::git(&person, &["push", "--quiet", "origin", "main"]);
+    for task in &tasks {
+        let done = world.expect_status(task, Status::Done).await;
+        assert_eq!(done.task.attempts.developer_retries, 0, "{}", task.key);
+    }
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_work_breaks_by_itself_goes_back_and_what_main_breaks_is_told_apart() {
     let script = "attempts:
