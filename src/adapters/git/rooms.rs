@@ -13,6 +13,7 @@ use std::time::Duration;
 use git2::{ErrorCode, Repository, RepositoryOpenFlags};
 use orch_domain::ids::{CommitSha, RunId, TaskId};
 use orch_domain::names::{BranchName, RepoName};
+use tokio::sync::Mutex;
 
 use super::error::{GitError, is_refusal, words};
 use super::exec::{Exec, Git, GitCommand, GitOutput, GitSettings, Owner, random_hex, utf8};
@@ -71,7 +72,13 @@ pub struct RepoGit {
     pub(crate) remote: Remote,
     pub(crate) git: Git,
     pub(crate) handles: Handles,
+    /// Whoever fetches: the others wait, and find what it brought.
+    fetching: Arc<Mutex<()>>,
 }
+
+/// How often a fetch may find that somebody else has moved the ref under it. Only the lane and the attempts of one repository
+/// can be at it at the same time, so who loses finds next time what the other has brought.
+const MOST_LOST: u32 = 5;
 
 /// Folders above which no repository is looked for: none is looked for at all.
 const NOWHERE: [&str; 0] = [];
@@ -84,7 +91,7 @@ impl RepoGit {
         }
         std::fs::create_dir_all(&root).map_err(GitError::io("cannot create", &root))?;
         git.trust(&trusted(&remote))?;
-        let repo = Self { name, root, remote, git, handles: Handles::default() };
+        let repo = Self { name, root, remote, git, handles: Handles::default(), fetching: Arc::default() };
         repo.make(&repo.upstream(), None).await?;
         repo.make(&repo.work(), Some("../../upstream.git/objects")).await?;
         repo.make(&repo.vault(), Some("../../upstream.git/objects")).await?;
@@ -235,9 +242,27 @@ impl RepoGit {
     /// # Errors
     /// As [`Self::fetch_main`].
     pub async fn fetch_branch(&self, branch: &BranchName) -> Result<CommitSha, GitError> {
+        let mut lost = 0;
+        loop {
+            match self.fetch_once(branch).await {
+                // The forge is well: another fetch of ours was faster, and may have brought just this.
+                Err(GitError::Unreachable { why, .. }) if why.contains("cannot lock ref") && lost < MOST_LOST => {
+                    tracing::debug!(repo = %self.name, %branch, "another fetch was faster: {why}");
+                    lost += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn fetch_once(&self, branch: &BranchName) -> Result<CommitSha, GitError> {
         let missing = || GitError::NoSuchBranch { branch: branch.clone(), url: self.remote.url.clone() };
         let at = self.remote_head(branch).await?.ok_or_else(missing)?;
         let full = format!("refs/heads/{branch}");
+        if self.ref_at(&self.upstream(), &full).await?.as_ref() == Some(&at) {
+            return Ok(at);
+        }
+        let _turn = self.fetching.lock().await;
         let known = self.ref_at(&self.upstream(), &full).await?;
         if known.as_ref() == Some(&at) {
             return Ok(at);

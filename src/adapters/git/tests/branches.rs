@@ -87,3 +87,24 @@ async fn a_task_branch_is_never_put_where_main_has_been() {
     assert_eq!(world.base().await, head);
     assert_eq!(world.git.push_task_branch(&mine, &head, None).await.expect("repeated"), BranchPush::Pushed);
 }
+
+/// The lane and the attempts of a repository have handles of their own on the same mirror.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_asks_for_main_at_the_same_time_gets_it() {
+    let world = World::new().await;
+    world.base().await;
+    let rooms = rooms(world.dir.path(), GitSettings::default());
+    let lane = rooms.open(world.git.name(), world.git.remote().clone()).await.expect("the same repositories");
+    for round in 0..8 {
+        write(&world.person().join("a.txt"), format!("round {round}"));
+        let at = commit_all(&world.person(), "Move main");
+        sh(&world.person(), &["push", "--quiet", "origin", "main"]);
+        let askers = (0..8).map(|n| {
+            let git = if n % 4 == 0 { world.git.clone() } else { lane.clone() };
+            tokio::spawn(async move { git.fetch_main(&branch("main")).await })
+        });
+        for asker in askers.collect::<Vec<_>>() {
+            assert_eq!(asker.await.expect("no panic").expect("fetched"), at, "round {round}");
+        }
+    }
+}
