@@ -4,6 +4,7 @@
 //! answers are domain views. Reads never wait for an actor's work; commands are durable before they are acknowledged.
 
 use async_trait::async_trait;
+use orch_domain::gate::GateName;
 use orch_domain::ids::{CommitPrefix, CommitSha, Epoch, Generation, JobId, Seq, TaskId};
 use orch_domain::job::{Containment, Enforced, JobKind, JobStatus};
 use orch_domain::journal::Record;
@@ -212,6 +213,9 @@ pub struct RepoView {
     pub main: Option<String>,
     /// Whether its lane takes work.
     pub lane: ModeView,
+    /// The landing's gates that are asked there, in order, not those that are off or for others; `None`: nobody lands there.
+    #[serde(default)]
+    pub gates: Option<Vec<GateName>>,
 }
 
 /// One change that has landed.

@@ -3,6 +3,7 @@
 //! Owns the translation of stored rows into lane views, and the change of a lane's mode: durable, then told to the lane.
 //! Refuses repositories that are not in the settings.
 
+use orch_domain::gate::{GateName, LANDING_GATES};
 use orch_domain::lane::LaneMode;
 use orch_domain::names::RepoName;
 use orch_domain::task::{State, Step, Task, WaitFor};
@@ -12,6 +13,7 @@ use orch_store::RepoMode;
 
 use super::{Handle, store_error};
 use crate::api::{ControlError, DeferredView, LandingView, LaneView, LeaseView, ModeView, RepoView};
+use crate::context::RepoRuntime;
 use crate::lane::LaneMsg;
 use crate::turns::REMEMBERED;
 
@@ -97,6 +99,7 @@ impl Handle {
                 location: repo.settings.location.clone(),
                 main: repo.main().await.ok().map(|b| b.to_string()),
                 lane: mode_of(&modes, name),
+                gates: (!self.at_rest).then(|| gates_of(repo)),
             });
         }
         Ok(views)
@@ -130,6 +133,7 @@ impl Handle {
             location: runtime.settings.location.clone(),
             main: runtime.main().await.ok().map(|b| b.to_string()),
             lane: mode_of(&[set], repo),
+            gates: (!self.at_rest).then(|| gates_of(runtime)),
         })
     }
 
@@ -152,4 +156,9 @@ impl Handle {
             ..told
         }
     }
+}
+
+/// The gates that a landing in this repository has to pass.
+fn gates_of(repo: &RepoRuntime) -> Vec<GateName> {
+    LANDING_GATES.into_iter().filter(|gate| repo.settings.policy.gates.of(*gate).is_asked()).collect()
 }

@@ -90,6 +90,11 @@ fn show_one(proof: &ProofView, out: &mut Output) -> Result<(), CliError> {
     if !proof.switched_off.is_empty() {
         out.line(&format!("  switched off: {}", clean(&proof.switched_off.join(", "))))?;
     }
+    let other = proof.proof.get("out_of_scope").and_then(serde_json::Value::as_array).into_iter().flatten();
+    let other: Vec<&str> = other.filter_map(serde_json::Value::as_str).collect();
+    if !other.is_empty() {
+        out.line(&format!("  out of scope, not asked: {}", clean(&other.join(", "))))?;
+    }
     if let Some(check) = &proof.check {
         if let (true, Some(main_at)) = (check.wrong.is_empty(), &check.main_at) {
             out.line(&format!("  fits, with main at {}", main_at.short()))?;

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use orch_actors::api::{RepoStop, RepoView};
+use orch_domain::gate::LANDING_GATES;
 use orch_domain::names::RepoName;
 
 use super::client::Client;
@@ -107,9 +108,20 @@ async fn list(client: &Client, out: &mut Output) -> Result<u8, CliError> {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_default();
         let since = r.lane.since.map(show::time).unwrap_or_default();
         let lane = r.lane.mode.as_str().to_owned();
-        vec![r.name.to_string(), main, r.location.clone(), lane, since, or_none(&r.lane.who), or_none(&r.lane.why)]
+        let who = or_none(&r.lane.who);
+        vec![r.name.to_string(), main, r.location.clone(), gates(r), lane, since, who, or_none(&r.lane.why)]
     };
     let rows: Vec<Vec<String>> = repos.iter().map(row).collect();
-    out.block(&show::table(&["REPO", "MAIN", "WHERE", "LANE", "SINCE", "BY", "WHY"], &rows))?;
+    out.block(&show::table(&["REPO", "MAIN", "WHERE", "GATES", "LANE", "SINCE", "BY", "WHY"], &rows))?;
     Ok(0)
+}
+
+/// The gates that main is kept by there, in a few letters.
+fn gates(repo: &RepoView) -> String {
+    match &repo.gates {
+        None => "unknown".to_owned(),
+        Some(none) if none.is_empty() => "none".to_owned(),
+        Some(all) if all[..] == LANDING_GATES => "all".to_owned(),
+        Some(some) => some.iter().map(|gate| gate.as_str()).collect::<Vec<_>>().join(","),
+    }
 }

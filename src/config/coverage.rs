@@ -54,7 +54,8 @@ impl Config {
     /// What is allowed here and seldom meant, a sentence each.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
-        self.gates.coverage.unasked(self.repos.iter())
+        let out_of_scope = self.repos.iter().filter_map(|(name, repo)| self.gates.left_out(name, repo));
+        out_of_scope.chain(self.gates.coverage.unasked(self.repos.iter())).collect()
     }
 }
 

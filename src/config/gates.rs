@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::coverage::CoverageGate;
 use super::merge::MergeGate;
-use super::units;
+use super::{RepoConfig, units};
 
 /// Scope of the four gates. An empty list of repositories means those marked `self_hosting`; `*` means all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,38 @@ impl Gates {
             coverage: asked(self.coverage.enabled, &self.coverage.repos, repo, self_hosting),
             image_freshness: asked(self.image_freshness.enabled, &self.image_freshness.repos, repo, self_hosting),
         }
+    }
+}
+
+impl Gates {
+    /// A repository that gates which are on pass over, though they would have something to ask: main is not kept by them
+    /// there, which is seldom meant. Coverage has a word of its own.
+    pub(super) fn left_out(&self, name: &RepoName, repo: &RepoConfig) -> Option<String> {
+        let plan = self.plan(name, repo.self_hosting);
+        let image = self.image_freshness.enabled && repo.image.is_some();
+        let all = [
+            ("security", plan.security, self.security.enabled),
+            ("merge", plan.merge, self.merge.enabled),
+            ("image-freshness", plan.image_freshness, image),
+        ];
+        let out: Vec<&str> = all
+            .into_iter()
+            .filter(|(_, in_scope, asks)| *asks && *in_scope == InScope::OtherRepositories)
+            .map(|(gate, _, _)| gate)
+            .collect();
+        let keys: Vec<String> = out.iter().map(|gate| format!("`gates.{gate}.repos: ['*']`")).collect();
+        let untested = match out.contains(&"merge") {
+            true => ", and a branch behind main lands without being tested on top of it",
+            false => "",
+        };
+        (!out.is_empty()).then(|| {
+            format!(
+                "repository `{name}` is out of the scope of these gates, which are on: {}; they judge nothing there{untested}; {} asks \
+                 them about every repository",
+                out.join(", "),
+                keys.join(", ")
+            )
+        })
     }
 }
 

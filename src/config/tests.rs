@@ -459,7 +459,8 @@ fn limits_of_a_kind_stand_beside_the_usual_ones() {
 fn a_coverage_command_that_nobody_will_run_is_remarked_on() {
     let remarks = |more: &str| {
         let text = format!("repos:\n  a: {{path: x, commands: {{coverage: make cov}}}}\n  b: {{path: y}}\n{more}");
-        read(&text, &[]).expect("valid").remarks()
+        let remarks = read(&text, &[]).expect("valid").remarks();
+        remarks.into_iter().filter(|remark| remark.contains("coverage")).collect::<Vec<_>>()
     };
     let alone = remarks("");
     assert!(alone.len() == 1 && alone[0].contains("repository `a` names `commands.coverage`"), "{alone:?}");
@@ -470,5 +471,28 @@ fn a_coverage_command_that_nobody_will_run_is_remarked_on() {
         "gates: {coverage: {enabled: false}}\n",
     ] {
         assert_eq!(remarks(scoped), Vec::<String>::new(), "{scoped}");
+    }
+}
+
+#[test]
+fn a_repository_that_gates_which_are_on_pass_over_is_remarked_on() {
+    let remarks = |repo: &str, gates: &str| {
+        let text = format!("repos:\n  a: {{path: x{repo}}}\n{gates}");
+        read(&text, &[]).expect("valid").remarks()
+    };
+    let smallest = remarks("", "");
+    let said = "`a` is out of the scope of these gates, which are on: security, merge; they judge nothing there, and a branch behind \
+                main lands without being tested";
+    assert!(smallest.len() == 1 && smallest[0].contains(said), "{smallest:?}");
+    assert!(smallest[0].contains("`gates.merge.repos: ['*']`"), "{smallest:?}");
+    let image = remarks(", image: 'shop:latest'", "gates: {security: {repos: ['*']}, merge: {repos: [a]}}\n");
+    assert!(image.len() == 1 && image[0].contains("which are on: image-freshness;"), "{image:?}");
+    assert!(!image[0].contains("tested on top"), "{image:?}");
+    for silent in [
+        remarks(", self_hosting: true", ""),
+        remarks("", "gates: {security: {repos: ['*']}, merge: {repos: [a]}}\n"),
+        remarks("", "gates: {security: {enabled: false}, merge: {enabled: false}}\n"),
+    ] {
+        assert_eq!(silent, Vec::<String>::new());
     }
 }

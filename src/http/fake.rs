@@ -437,6 +437,7 @@ impl Control for FakeControl {
             location: "/srv/shop".to_owned(),
             main: Some("main".to_owned()),
             lane: paused(),
+            gates: Some(orch_domain::gate::LANDING_GATES.to_vec()),
         }])
     }
 

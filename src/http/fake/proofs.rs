@@ -14,7 +14,7 @@ pub(super) fn proofs(verify: bool) -> Vec<ProofView> {
         note: "as it should be".to_owned(),
         head: Some(sha('a')),
         base: Some(sha('b')),
-        report: Some(format!("/data/reports/orc-2/1/{number}-{name}-report.md").into()),
+        report: Some(format!("reports/orc-2/1/{number}-{name}-report.md").into()),
         report_sha256: Some("c".repeat(64)),
     };
     let none = GateProof { report: None, report_sha256: None, head: None, base: None, ..gate("image-freshness", 19) };
@@ -34,5 +34,9 @@ pub(super) fn proofs(verify: bool) -> Vec<ProofView> {
         check: verify.then(|| ProofCheck { main_at: Some(sha('f')), wrong, remarks: Vec::new() }),
     };
     let changed = "the report 16-merge-report.md is about another content".to_owned();
-    vec![one("ORC-3", vec![changed]), one("ORC-2", Vec::new())]
+    // The older one landed before the image gate was for this repository.
+    let mut before = one("ORC-2", Vec::new());
+    before.gates.pop();
+    before.proof = json!({"catch_up": "contains main already", "out_of_scope": ["image-freshness"]});
+    vec![one("ORC-3", vec![changed]), before]
 }
