@@ -4,7 +4,7 @@
 //! configuration; tests build it with fakes for the outside.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orch_adapters::advisories::FeedKind;
@@ -294,6 +294,30 @@ impl Paths {
             reports: data.join("reports"),
             coverage: data.join("coverage"),
             data,
+        }
+    }
+
+    /// How a report is named in what is kept: from the data folder, which may be moved as a whole.
+    #[must_use]
+    pub fn kept_name(&self, report: &Path) -> PathBuf {
+        report.strip_prefix(&self.data).unwrap_or(report).to_owned()
+    }
+
+    /// The report of that name in this data folder. What was kept with a whole path is looked for below our own reports:
+    /// the folder may have been moved, and a copy's old place is another supervisor's.
+    #[must_use]
+    pub fn report(&self, kept: &Path) -> PathBuf {
+        if kept.is_relative() {
+            return self.data.join(kept);
+        }
+        if kept.starts_with(&self.reports) {
+            return kept.to_owned();
+        }
+        let parts: Vec<_> = kept.components().collect();
+        let below = parts.iter().rposition(|part| Some(part.as_os_str()) == self.reports.file_name());
+        match below {
+            Some(at) => self.reports.join(parts[at + 1..].iter().collect::<PathBuf>()),
+            None => kept.to_owned(),
         }
     }
 }

@@ -330,7 +330,7 @@ impl Landing {
         let proof = json!({
             "branch": task.branch(), "own_head": own, "caught_up": own != caught.head, "catch_up": caught.how,
             "already_on_main": caught.account.already_on_main, "caught_up_untested": untested, of_tree: tree,
-            "gates": judged.proof(), "switched_off": judged.switched_off(), "out_of_scope": out_of_scope(task),
+            "gates": judged.proof(&self.ctx.paths), "switched_off": judged.switched_off(), "out_of_scope": out_of_scope(task),
             "lease_epoch": epoch,
         });
         Ok(Candidate { head, main_at, proof, coverage: judged.coverage().cloned() })

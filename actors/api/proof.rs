@@ -39,7 +39,7 @@ pub struct GateProof {
     /// What that commit was compared with.
     #[serde(default)]
     pub base: Option<CommitSha>,
-    /// Its report; `None`: it had nothing to look at.
+    /// Its report, from the data folder; whole in lines of earlier versions; `None`: it had nothing to look at.
     #[serde(default)]
     pub report: Option<PathBuf>,
     /// The report's SHA-256, in hexadecimal digits.

@@ -104,7 +104,7 @@ pub(crate) async fn known(ctx: &Context, subject: &GateSubject, evidence: &Evide
         None
     })?;
     let (path, sha256) = row.verdict.report?;
-    let report = reference(subject, evidence.gate, path, sha256);
+    let report = reference(subject, evidence.gate, ctx.paths.report(&path), sha256);
     let read = reread(&report)
         .await
         .inspect_err(|error| tracing::warn!(task.id = %subject.task, %error, "an earlier verdict does not count"))

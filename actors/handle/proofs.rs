@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{Handle, store_error};
 use crate::api::{ControlError, GateProof, ProofCheck, ProofQuery, ProofView};
-use crate::context::RepoRuntime;
+use crate::context::{Paths, RepoRuntime};
 use crate::gates::ReportRef;
 use crate::gates::conclude::reread;
 
@@ -110,7 +110,7 @@ impl Handle {
             }
             wrong.extend(judges_are_wrong(&view));
             for gate in &view.gates {
-                wrong.extend(report_is_wrong(&view, gate).await);
+                wrong.extend(report_is_wrong(&self.ctx.paths, &view, gate).await);
             }
             let check = ProofCheck { main_at: main_at.clone(), wrong, remarks: remarks(&view) };
             views.push(ProofView { check: Some(check), ..view });
@@ -211,14 +211,14 @@ async fn compared(
 }
 
 /// Reads a gate's report again, where it has one.
-async fn report_is_wrong(view: &ProofView, gate: &GateProof) -> Option<String> {
+async fn report_is_wrong(paths: &Paths, view: &ProofView, gate: &GateProof) -> Option<String> {
     let (Some(path), Some(sha256)) = (&gate.report, &gate.report_sha256) else { return None };
     let (Ok(name), Some(head)) = (GateName::from_str(&gate.gate), &gate.head) else {
         return Some(format!("the line about gate `{}` does not say what was judged", gate.gate));
     };
     let report = ReportRef {
         gate: name,
-        path: path.clone(),
+        path: paths.report(path),
         sha256: sha256.clone(),
         head: head.clone(),
         base: gate.base.clone(),

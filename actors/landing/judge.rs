@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::{Halt, Landing, could_not_run};
 use crate::checks::{Asked, subject_of};
+use crate::context::Paths;
 use crate::gates::conclude::reread;
 use crate::gates::merge::{self, CaughtUp, Suite};
 use crate::gates::{Cause, GateAnswer, GateSubject, ReportRef, coverage, image, security};
@@ -54,11 +55,11 @@ impl Judged {
         may_land(&candidate, plan, &proven).map_err(could_not_run)
     }
 
-    /// For the proof line.
-    pub(super) fn proof(&self) -> Value {
+    /// For the proof line: reports by their names in the data folder.
+    pub(super) fn proof(&self, paths: &Paths) -> Value {
         let line = |(gate, note, report): &(GateName, String, Option<ReportRef>)| {
             let hash = report.as_ref().map(|report| report.sha256.clone());
-            let path = report.as_ref().map(|report| report.path.clone());
+            let path = report.as_ref().map(|report| paths.kept_name(&report.path));
             let of = report.as_ref().map(|report| (report.head.clone(), report.base.clone()));
             let (head, base) = of.map_or((None, None), |(head, base)| (Some(head), base));
             json!({

@@ -73,7 +73,7 @@ async fn a_deleted_test_goes_back_with_the_line_it_ran_and_lands_when_it_is_rest
     let order: Vec<&Value> = gates.as_array().expect("a list").iter().map(|gate| &gate["gate"]).collect();
     assert_eq!(order, ["security", "merge", "coverage", "image-freshness"], "behind the merge gate, before the image");
     let coverage = gate_of(&world, &task, "coverage").await;
-    let report = std::fs::read_to_string(coverage["report"].as_str().expect("a path")).expect("readable");
+    let report = world.report_of(&coverage);
     assert!(
         report.contains("coverage_status: passed") && report.contains("- name: baseline_covered\n  value: 3\n"),
         "{report}"

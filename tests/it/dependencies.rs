@@ -51,7 +51,7 @@ async fn report(world: &World, task: &orch_domain::view::TaskView) -> String {
     let gates = world.proof(task).await["gates"].clone();
     let gates = gates.as_array().expect("a list");
     let security = gates.iter().find(|gate| gate["gate"] == "security").expect("in the proof");
-    std::fs::read_to_string(security["report"].as_str().expect("a path")).expect("readable")
+    world.report_of(security)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,7 +135,7 @@ async fn the_image_is_built_from_what_lands_and_its_report_is_in_the_proof() {
     assert_eq!(daemon.revision("shop:latest").as_deref(), Some(landed.sha.as_str()));
     let gate = gate(&world, &task).await;
     assert!(gate["note"].as_str().is_some_and(|note| note.contains("`shop:latest` is fresh for")), "{gate:#}");
-    let report = std::fs::read_to_string(gate["report"].as_str().expect("a report")).expect("it is there");
+    let report = world.report_of(&gate);
     assert!(report.contains("image_freshness_status: passed") && report.contains("image: fresh"), "{report}");
     world.close().await;
 }

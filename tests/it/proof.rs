@@ -55,7 +55,7 @@ async fn every_landing_is_proven_and_whatever_is_changed_afterwards_is_found() {
 
     // A report that says something else now.
     let merge = proofs[1].gates.iter().find(|gate| gate.gate == "merge").and_then(|gate| gate.report.clone());
-    let report = merge.expect("a report");
+    let report = world.data().join(merge.expect("a report"));
     let text = std::fs::read_to_string(&report).expect("readable");
     std::fs::write(&report, format!("{text}\nAnd all was well.\n")).expect("written");
     assert_only(&verified(&world).await, 1, "content");
@@ -79,6 +79,43 @@ async fn every_landing_is_proven_and_whatever_is_changed_afterwards_is_found() {
         assert!(of_last.contains(text), "no `{text}` in {of_last}");
     }
     assert_eq!((wrong(&found[0]), wrong(&found[1])), (Vec::new(), Vec::new()));
+    world.close().await;
+}
+
+/// The folder is copied or moved as a whole; what stands at its old place is not looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_that_was_moved_proves_what_it_proved_by_its_own_reports() {
+    let mut world = Setup::default().agent("quick", OWN_FILE).open_bare().await;
+    let tasks = [world.submit("Add one").await, world.submit("Add two").await];
+    for task in &tasks {
+        world.expect_status(task, Status::Done).await;
+    }
+    // The older line is as earlier versions wrote it: with the whole path.
+    let db = rusqlite::Connection::open(world.data().join("orch.db")).expect("the store");
+    db.busy_timeout(crate::world::BOUND).expect("a timeout can be set");
+    let report = |proof: &ProofView| proof.gates[1].report.clone().expect("the merge gate's");
+    let whole = world.data().join(report(&verified(&world).await[1]));
+    let old_way = "UPDATE landings SET proof = json_set(proof, '$.gates[1].report', ?1) WHERE id = 1";
+    assert_eq!(db.execute(old_way, [whole.to_str().expect("text")]).expect("written"), 1);
+    drop(db);
+    world.shut_down().await;
+    world.move_data("elsewhere");
+    // At the old place there is something else by now.
+    std::fs::create_dir_all(whole.parent().expect("a folder")).expect("made");
+    std::fs::write(&whole, "another supervisor's").expect("written");
+    world.boot().await;
+    let proofs = verified(&world).await;
+    assert_eq!(report(&proofs[1]), whole);
+    for proof in &proofs {
+        let of_reports: Vec<String> =
+            wrong(proof).into_iter().filter(|text| !text.contains("chain of proofs")).collect();
+        assert_eq!(of_reports, Vec::<String>::new(), "{}", proof.key);
+    }
+    // And a change of its own report is seen.
+    let own = world.data().join(report(&proofs[0]));
+    std::fs::remove_file(own).expect("there");
+    let found = wrong(&verified(&world).await[0]).join("\n");
+    assert!(found.contains("is missing") && found.contains("elsewhere"), "{found}");
     world.close().await;
 }
 

@@ -50,7 +50,7 @@ async fn a_secret_goes_back_with_the_findings_and_lands_when_history_is_free_of_
     let gates = world.proof(&task).await["gates"].clone();
     let security =
         gates.as_array().expect("a list").iter().find(|gate| gate["gate"] == "security").expect("in the proof");
-    let report = std::fs::read_to_string(security["report"].as_str().expect("a path")).expect("readable");
+    let report = world.report_of(security);
     assert_eq!(security["report_sha256"], hex(&report));
     assert!(report.contains("security_status: passed") && report.contains("name: builtin"), "{report}");
     let view = world.control().queue().await.expect("a view").security;
@@ -209,7 +209,7 @@ async fn a_report_that_is_changed_between_verdict_and_landing_lands_nothing() {
     // What it landed on in the end are reports that were made again.
     let proof = world.proof(&task).await;
     for gate in proof["gates"].as_array().expect("a list").iter().filter(|gate| gate["gate"] == "security") {
-        let text = std::fs::read_to_string(gate["report"].as_str().expect("a path")).expect("readable");
+        let text = world.report_of(gate);
         assert_eq!(gate["report_sha256"], hex(&text));
         assert!(!text.contains("All is well."), "{text}");
     }

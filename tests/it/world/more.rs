@@ -168,6 +168,21 @@ impl World {
         self.config.repos = repos.into_values().map(|repo| (to.parse().expect("a name"), repo)).collect();
     }
 
+    /// Puts the data folder elsewhere, as a person does: before a boot.
+    pub(crate) fn move_data(&mut self, to: &str) {
+        assert!(self.running.is_none(), "nobody has it open");
+        let to = self.sign(to);
+        std::fs::rename(&self.config.data_dir, &to).expect("moved");
+        self.config.data_dir = to;
+    }
+
+    /// The report of a gate in a proof, as text.
+    pub(crate) fn report_of(&self, gate: &Value) -> String {
+        let name = gate["report"].as_str().expect("a report");
+        assert!(Path::new(name).is_relative(), "from the data folder, which may be moved: {name}");
+        std::fs::read_to_string(self.data().join(name)).expect("it is there")
+    }
+
     /// A file outside all workspaces that agents and commands can be made to wait for.
     pub(crate) fn sign(&self, name: &str) -> PathBuf {
         self.root().join(name)
