@@ -14,7 +14,8 @@ use ractor::ActorRef;
 
 use crate::context::Context;
 use crate::directory::Directory;
-use crate::gates::checks::{CheckRequest, nothing_to_run, run_check};
+use crate::gates::checks::{CheckRequest, nothing_to_run};
+use crate::gates::testing::run_stage;
 use crate::gates::{GateAnswer, GateOrder, GatePoolHandle, GateSubject, security};
 use crate::snapshots::Snapshots;
 use crate::task::{TaskMsg, send};
@@ -101,7 +102,7 @@ async fn ask_pool(
     let alone = what == RepoCommand::Staging;
     let asked = Asked { gates: &gates, snapshots, priority: task.priority, lease_holder: false, alone };
     let context = ctx.clone();
-    asked.of(check.subject.clone(), what.as_str(), async move { run_check(&context, &check).await }).await.told()
+    asked.of(check.subject.clone(), what.as_str(), async move { run_stage(&context, &check).await }).await.told()
 }
 
 async fn ask_security(ctx: &Arc<Context>, directory: &Directory, snapshots: &Snapshots, request: &Request) -> CheckEnd {

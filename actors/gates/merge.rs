@@ -11,7 +11,7 @@ use orch_adapters::git::{CatchUp, CatchUpSpec, CommitLine, RepoGit, WhyMerged};
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, Verdict};
 use orch_domain::ids::CommitSha;
-use orch_domain::landing::{Account, Blame, OnMain, WorkFault, account, blame};
+use orch_domain::landing::{Account, Blame, WorkFault, account, blame};
 use orch_domain::names::BranchName;
 use orch_domain::pipeline::RepoCommand;
 use orch_domain::policy::pin_hash;
@@ -22,6 +22,7 @@ use orch_domain::time::Timestamp;
 use super::answer::{Cause, GateAnswer, GateSubject};
 use super::checks::{CheckRequest, run_check, tree_of};
 use super::conclude::{Evidence, Found, conclude, count, fenced, surroundings};
+use super::testing::on_main;
 use crate::context::{Context, RepoRuntime};
 
 /// A commit that contains `main`, and how it came to be.
@@ -236,14 +237,8 @@ impl<'g> Gate<'g> {
 
     /// Whom a red combined tree is charged to.
     fn charge(&self, name: &BranchName, findings: &str, alone: CheckEnd) -> (Verdict, String, Cause) {
-        let on_main = match alone {
-            CheckEnd::Passed { .. } => OnMain::Passed,
-            CheckEnd::Failed { findings } => OnMain::Failed(Failure::of(&findings)),
-            CheckEnd::CouldNotRun { why } => OnMain::CouldNotRun(why),
-            CheckEnd::NotConfigured { .. } => OnMain::NoTests,
-        };
         let main = self.main();
-        match blame(&Failure::of(findings), name, &on_main) {
+        match blame(&Failure::of(findings), name, &on_main(alone)) {
             Blame::Work { note, .. } => {
                 let text = format!(
                     "The change, caught up with {name} at {main}, fails the tests. What {name} brought may be the cause.\n{note}\n\n{findings}"

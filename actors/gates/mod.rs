@@ -21,6 +21,7 @@ mod queue;
 mod scratch;
 pub mod security;
 mod site;
+pub mod testing;
 mod verdict;
 
 #[cfg(test)]

@@ -61,13 +61,47 @@ async fn a_main_that_is_red_itself_is_nobodys_fault_and_the_change_lands_once_it
     let report = merge_reports(&world).join("\n");
     assert!(report.contains("merge_status: failed") && report.contains("main alone fails the same tests"), "{report}");
     assert!(report.contains("main::is_well"), "{report}");
-    let person = world.person();
-    crate::world::git(&person, &["rm", "--quiet", "sick"]);
-    crate::world::git(&person, &["commit", "--quiet", "-m", "Mend main"]);
-    crate::world::git(&person, &["push", "--quiet", "origin", "main"]);
+    mend(&world);
     let done = world.expect_status(&task, Status::Done).await;
     assert_eq!(done.task.attempts.developer_retries, 0);
     world.close().await;
+}
+
+/// The testing stage has no other main than the one that the work began on. It says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_began_on_a_red_main_is_told_that_and_can_go_on_once_main_is_mended() {
+    let script = "attempts:
+- - write: {path: good.txt, content: x}
+  - commit: {message: Add good}
+- - expect_prompt: main was red itself at
+  - expect_prompt: origin/main
+  - run: {cmd: \"git merge -q origin/main\"}
+";
+    let world = Setup::default()
+        .agent("good", script)
+        .tests_wait_for("go", "test -e sick && { echo \"$PWD/sum: 11 > 3\"; exit 1; }; echo '1 passed, 0 failed'")
+        .open_bare()
+        .await;
+    world.person_pushes("sick", "x", "Break main");
+    let task = world.submit("Add a file").await;
+    until_testing(&world, &task).await;
+    mend(&world);
+    world.give("go");
+    let done = world.expect_status(&task, Status::Done).await;
+    assert_eq!(done.task.attempts.developer_retries, 1);
+    world.expect_journal(&task, &["check-failed: testing failed: main was red itself at"]).await;
+    world.close().await;
+}
+
+fn mend(world: &World) {
+    let person = world.person();
+    for args in [
+        &["rm", "--quiet", "sick"][..],
+        &["commit", "--quiet", "-m", "Mend main"],
+        &["push", "--quiet", "origin", "main"],
+    ] {
+        crate::world::git(&person, args);
+    }
 }
 
 /// Whatever is known of the one side or of the other already: the same failure is the same. The output names no test, and tells
@@ -94,10 +128,7 @@ async fn a_red_main_is_charged_to_nobody_however_often_the_tests_without_names_a
         assert_eq!((c.developer_retries, c.conflicts, c.infrastructure), (0, 0, 0), "{}", task.key);
         world.expect_journal(task, &["main alone fails in the same way"]).await;
     }
-    let person = world.person();
-    crate::world::git(&person, &["rm", "--quiet", "sick"]);
-    crate::world::git(&person, &["commit", "--quiet", "-m", "Mend main"]);
-    crate::world::git(&person, &["push", "--quiet", "origin", "main"]);
+    mend(&world);
     for task in &tasks {
         let done = world.expect_status(task, Status::Done).await;
         assert_eq!(done.task.attempts.developer_retries, 0, "{}", task.key);
