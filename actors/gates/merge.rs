@@ -106,6 +106,11 @@ fn why_merged(because: &WhyMerged) -> String {
     }
 }
 
+/// What a developer brings the work on top of: the branch, or where none was named, the commit itself.
+fn to_go_by(name: &BranchName, at: &CommitSha) -> String {
+    if name.as_str() == at.short() { at.to_string() } else { format!("origin/{name}") }
+}
+
 fn conflict(
     name: &BranchName,
     main: &CommitSha,
@@ -119,10 +124,11 @@ fn conflict(
     };
     let findings = format!(
         "The branch conflicts with {name} at {main}.\nConflicting paths:\n{}Your commits on them:\n{}Commits on {name}:\n{}\
-         Merge or rebase `origin/{name}` and resolve the conflict.",
+         Merge or rebase `{}` and resolve the conflict.",
         lines(paths.to_vec()),
         commits(ours),
-        commits(theirs)
+        commits(theirs),
+        to_go_by(name, main)
     );
     Conflict { main: name.clone(), findings }
 }
@@ -135,10 +141,11 @@ pub async fn run(ctx: &Context, subject: &GateSubject, caught: &CaughtUp, suite:
     };
     if !caught.account.balances() {
         let text = format!(
-            "Catching up with {main} at {} did not keep everything of the branch.\n\n{}\n\nRebase onto `origin/{main}` yourself, \
+            "Catching up with {main} at {} did not keep everything of the branch.\n\n{}\n\nRebase onto `{}` yourself, \
              and see that nothing is lost.",
             subject.rules_at(),
             caught.account.lines().join("\n"),
+            to_go_by(&caught.main, subject.rules_at()),
             main = caught.main
         );
         return gate.conclude(caught, Verdict::Failed, text, "").await.because(Cause::Work(WorkFault::Conflict));

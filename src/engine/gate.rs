@@ -16,7 +16,7 @@ use orch_adapters::git::{CatchUpSpec, DirectExec, GitRooms, GitSettings};
 use orch_domain::event::CheckEnd;
 use orch_domain::gate::{GateName, Verdict};
 use orch_domain::ids::{CommitSha, Epoch, Generation};
-use orch_domain::names::RepoName;
+use orch_domain::names::{BranchName, RepoName};
 
 use super::{Guard, Purpose, context};
 use crate::cli::{CliError, GateArgs, GateOutcome};
@@ -52,9 +52,16 @@ pub(super) async fn ask(
     let Some((name, repo)) = config.repos.iter().next() else {
         return Err(refused("the settings hold no repository".to_owned()));
     };
+    let name = name.clone();
     let path = repo.path.clone().unwrap_or_else(|| args.repo.clone());
-    let base = commit(&path, name, folder.path(), &args.base).await?;
-    let head = commit(&path, name, folder.path(), &args.head).await?;
+    let there = There::open(&path, &name, folder.path()).await?;
+    let base = there.commit(&args.base).await?;
+    let head = there.commit(&args.head).await?;
+    // What is asked for is the base, whatever is checked out there.
+    let main = there.called(&args.base, &base).await?;
+    for repo in config.repos.values_mut() {
+        repo.main = Some(main.clone());
+    }
     let subject = GateSubject {
         task: "byhand".parse().expect("letters are an id"),
         key: "GATE-1".parse().expect("a key"),
@@ -89,8 +96,10 @@ async fn ask_merge(ctx: &Context, subject: &GateSubject) -> GateAnswer {
         at: ctx.now(),
         merge_message: format!("Merge {}", subject.rules_at().short()),
     };
-    // By hand any commit may be the base, also where no branch is to be had: then it is called by the usual name.
-    let main = repo.main().await.unwrap_or_else(|_| "main".parse().expect("a branch name"));
+    let main = match repo.main().await {
+        Ok(main) => main,
+        Err(error) => return GateAnswer::could_not_run(format!("what the base is called is not known: {error}")),
+    };
     let base = (&main, subject.rules_at());
     let caught = match merge::catch_up(&repo.lane_git, &subject.head, base, &spec).await {
         Ok(Ok(caught)) => caught,
@@ -102,13 +111,35 @@ async fn ask_merge(ctx: &Context, subject: &GateSubject) -> GateAnswer {
     merge::run(ctx, &subject, &caught, suite).await
 }
 
-/// The commit that a revision means in the repository.
-async fn commit(path: &Path, name: &RepoName, folder: &Path, revision: &str) -> Result<CommitSha, CliError> {
-    let rooms = GitRooms::new(folder.join("look"), Arc::new(DirectExec), GitSettings::default());
-    let refused = |error: orch_adapters::forge::ForgeSetupError| CliError::Usage(error.to_string());
-    let forge = BorrowedForge::open(path, &rooms, name).await.map_err(refused)?;
-    let found = forge.resolve(path, &rooms, revision).await.map_err(refused)?;
-    found.ok_or_else(|| CliError::Usage(format!("`{revision}` is no commit of {}", path.display())))
+/// The repository as the person who asks has it.
+struct There<'p> {
+    path: &'p Path,
+    rooms: GitRooms,
+    forge: BorrowedForge,
+}
+
+fn unusable(error: orch_adapters::forge::ForgeSetupError) -> CliError {
+    CliError::Usage(error.to_string())
+}
+
+impl<'p> There<'p> {
+    async fn open(path: &'p Path, name: &RepoName, folder: &Path) -> Result<Self, CliError> {
+        let rooms = GitRooms::new(folder.join("look"), Arc::new(DirectExec), GitSettings::default());
+        let forge = BorrowedForge::open(path, &rooms, name).await.map_err(unusable)?;
+        Ok(Self { path, rooms, forge })
+    }
+
+    /// The commit that a revision means.
+    async fn commit(&self, revision: &str) -> Result<CommitSha, CliError> {
+        let found = self.forge.resolve(self.path, &self.rooms, revision).await.map_err(unusable)?;
+        found.ok_or_else(|| CliError::Usage(format!("`{revision}` is no commit of {}", self.path.display())))
+    }
+
+    /// What a revision is called in what people read: its branch, without the remote's name; else its commit.
+    async fn called(&self, revision: &str, at: &CommitSha) -> Result<BranchName, CliError> {
+        let branch = self.forge.branch(self.path, &self.rooms, revision).await.map_err(unusable)?;
+        Ok(branch.unwrap_or_else(|| at.short().parse().expect("hexadecimal digits are a branch name")))
+    }
 }
 
 async fn outcome(gate: GateName, base: CommitSha, head: CommitSha, answer: GateAnswer) -> GateOutcome {

@@ -2,17 +2,22 @@
 //! stays as it was.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use crate::security::Desk;
 use crate::world::{commit_file, git};
 
 /// Settings that name the repository's commands, and its image.
 fn settings(desk: &Desk, repo: &str) -> String {
+    settings_for(desk, &desk.repo, repo)
+}
+
+fn settings_for(desk: &Desk, path: &Path, repo: &str) -> String {
     let file = desk.root.path().join("orch.yaml");
     let text = format!(
         "default_agent: maker\nagents: {{maker: {{kind: command, command: 'true'}}}}\n\
          repos: {{shop: {{path: '{}', pipeline: lite, {repo}}}}}\n",
-        desk.repo.display()
+        path.display()
     );
     std::fs::write(&file, text).expect("written");
     file.display().to_string()
@@ -63,6 +68,34 @@ fn by_hand_the_merge_gate_tests_the_branch_on_top_of_its_base() {
     let config = settings(&desk, "priority: 0");
     let (code, text) = desk.orch(&["gate", "merge", "--config", &config, "--base", "main", "--head", "good"]);
     assert!(code == 2 && text.contains("test"), "{code}: {text}");
+}
+
+/// In a clone with a feature branch checked out, `main` is what `--base` names.
+#[test]
+fn by_hand_the_base_is_called_by_the_name_that_was_given_whatever_is_checked_out() {
+    let desk = Desk::new();
+    let clone = desk.root.path().join("clone");
+    git(desk.root.path(), &["clone", "--quiet", &desk.repo.display().to_string(), "clone"]);
+    let base = git(&clone, &["rev-parse", "--short=10", "origin/main"]);
+    git(&clone, &["checkout", "--quiet", "-b", "feat2"]);
+    commit_file(&clone, "one", "mine", "Mine");
+    commit_file(&desk.repo, "one", "theirs", "Theirs");
+    git(&clone, &["fetch", "--quiet"]);
+    let config = settings_for(&desk, &clone, "commands: {test: \"echo '1 passed, 0 failed'\"}");
+    let at = clone.display().to_string();
+    let ask = |base: &str, head: &str| {
+        desk.orch(&["gate", "merge", "--config", &config, "--repo", &at, "--base", base, "--head", head])
+    };
+    let (code, text) = ask("origin/main", "feat2");
+    assert!(code == 1 && text.contains("conflicts with main at"), "{code}: {text}");
+    assert!(text.contains("Commits on main:") && text.contains("Merge or rebase `origin/main`"), "{text}");
+    assert!(!text.contains("feat2"), "{text}");
+    // Where no branch is named, the commit is: nobody calls it by a branch that it is not.
+    let tip = git(&clone, &["rev-parse", "origin/main"]);
+    let (code, text) = ask(&tip, "feat2");
+    assert!(code == 1 && text.contains(&format!("Merge or rebase `{tip}`")) && !text.contains("feat2"), "{text}");
+    let (code, text) = ask(&format!("{base}~0"), "feat2");
+    assert_eq!(code, 0, "nothing to catch up with: {text}");
 }
 
 /// Knows one image by what stands in the file `label` beside it; without that file nobody answers.

@@ -65,6 +65,21 @@ impl BorrowedForge {
         let probe = Probe { git: rooms.probe(), path, place: &place };
         probe.commit_at(revision).await
     }
+
+    /// The branch that a revision names there (`main`, `origin/main`: `main`); `None`: it names a commit in another way.
+    ///
+    /// # Errors
+    /// When the repository cannot be read.
+    pub async fn branch(
+        &self,
+        path: &Path,
+        rooms: &GitRooms,
+        revision: &str,
+    ) -> Result<Option<BranchName>, ForgeSetupError> {
+        let (_, place) = find(path)?;
+        let probe = Probe { git: rooms.probe(), path, place: &place };
+        probe.branch_at(revision).await
+    }
 }
 
 #[async_trait]

@@ -301,6 +301,18 @@ impl Probe<'_> {
         })
     }
 
+    /// The branch that a revision names, without its remote; `None`: it names a commit in another way.
+    pub(super) async fn branch_at(&self, revision: &str) -> Result<Option<BranchName>, ForgeSetupError> {
+        let args = ["rev-parse", "--quiet", "--verify", "--symbolic-full-name", "--end-of-options", revision];
+        let dir = utf8(&self.place.git_dir)?;
+        let command = GitCommand::inside(&self.place.git_dir, args).env("GIT_DIR", dir);
+        let out = self.git.run(command).await?;
+        let full = String::from_utf8_lossy(&out.stdout);
+        let full = full.trim();
+        let of_remote = || Some(full.strip_prefix("refs/remotes/")?.split_once('/')?.1);
+        Ok(full.strip_prefix("refs/heads/").or_else(of_remote).and_then(|name| name.parse().ok()))
+    }
+
     /// The branch to land on, and the one that `HEAD` names.
     async fn main(&self, configured: Option<BranchName>) -> Result<(BranchName, Option<BranchName>), ForgeSetupError> {
         let path = || self.path.to_owned();
