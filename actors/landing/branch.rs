@@ -140,7 +140,9 @@ impl Landing {
         if let Some(at) = at.as_ref().filter(|at| !ours.contains(at)) {
             let (name, at_short) = (branch.name(), at.short());
             let why = match git.has_commit(at).await.map_err(could_not_run)? {
-                false => format!("{name} holds {at_short}, which is not ours: a person works on it"),
+                false => {
+                    format!("{name} holds {at_short}, which is not ours: a person, or another supervisor, works on it")
+                }
                 true => format!("{name} is at {at_short}, where we have not put it: a person has moved it"),
             };
             let why = format!("{why}; take that branch away, or put it back, and let the task go on");

@@ -207,7 +207,7 @@ async fn a_task_branch_that_a_person_has_taken_over_is_kept_and_a_person_is_aske
     git(&person, &["push", "--quiet", "origin", task.branch.as_str()]);
     let theirs = git(&person, &["rev-parse", "HEAD"]);
     world.give("go");
-    world.expect_blocked(&task, "which is not ours: a person works on it").await;
+    world.expect_blocked(&task, "which is not ours: a person, or another supervisor, works on it").await;
     assert_eq!(world.git(&["rev-parse", task.branch.as_str()]), theirs);
     assert_eq!(world.git(&["rev-parse", "main"]), before);
     world.close().await;
