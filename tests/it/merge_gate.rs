@@ -126,8 +126,9 @@ async fn a_red_main_is_charged_to_nobody_however_often_the_tests_without_names_a
         let waits = world.until(task, "put off twice", |d| d.task.attempts.main_red > 1).await;
         let c = waits.task.attempts;
         assert_eq!((c.developer_retries, c.conflicts, c.infrastructure), (0, 0, 0), "{}", task.key);
-        world.expect_journal(task, &["main alone fails in the same way"]).await;
+        world.expect_journal(task, &["put-off: main-red (2 of", "main is red at"]).await;
     }
+    assert!(merge_reports(&world).join("\n").contains("main alone fails in the same way; the output names no test"));
     mend(&world);
     for task in &tasks {
         let done = world.expect_status(task, Status::Done).await;
