@@ -19,6 +19,7 @@ pub mod job;
 pub mod journal;
 pub mod landing;
 pub mod lane;
+mod lean;
 pub mod left;
 pub mod names;
 pub mod pipeline;

@@ -5,13 +5,14 @@
 //! [`decide`](crate::decide) makes the next state.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Usage;
 pub use crate::blocked::Blocked;
 use crate::ids::{CommitSha, Generation, RunId, TaskId};
+use crate::lean;
 use crate::names::{BranchName, RepoName, StageName, TaskKey};
 use crate::pipeline::{Pipeline, Stage};
 use crate::policy::Policy;
@@ -323,7 +324,8 @@ pub struct StopMark {
 /// One life of a task.
 ///
 /// Serialised without what it is given once and keeps (its words, its pins) and without its STOP: whoever stores it keeps
-/// those apart and fills them in again, so that saving the next state does not write them anew.
+/// those apart and fills them in again, so that saving the next state does not write them anew. What is absent is left out:
+/// every change writes the row as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// This life's id.
@@ -341,20 +343,23 @@ pub struct Task {
     #[serde(skip)]
     pub body: String,
     /// The tracker's own id of the item, when it came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracker_item: Option<String>,
     /// Higher goes first.
     pub priority: i32,
     /// When it was accepted.
     pub created: Timestamp,
     /// Tasks that must be terminal first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<TaskKey>,
     /// The pipeline, pinned; shared by all tasks that were pinned to the same one.
-    #[serde(skip, default = "unfilled_pipeline")]
+    #[serde(skip, default = "lean::unfilled_pipeline")]
     pub pipeline: Arc<Pipeline>,
     /// The policy, pinned; shared likewise.
-    #[serde(skip, default = "unfilled_policy")]
+    #[serde(skip, default = "lean::unfilled_policy")]
     pub policy: Arc<Policy>,
     /// Name of the configured agent that works on it; `None`: the repository's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// The current stage.
     pub stage: StageName,
@@ -368,21 +373,28 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<String>,
     /// The commit of `main` that the work began from, as the forge told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<CommitSha>,
     /// The work's newest commit, in our own repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<CommitSha>,
     /// The head when the current stage began or the work was last sent back; a developer's work is what differs from it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage_head: Option<CommitSha>,
     /// Counted against ceilings.
+    #[serde(serialize_with = "lean::without_zeros")]
     pub counters: Counters,
     /// Why it was last sent back, verbatim, for the next prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<String>,
     /// What the next run must know about an interruption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupted_note: Option<String>,
     /// What the next prompt says about dependencies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependency_note: Option<String>,
     /// Approvals given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<Approval>,
     /// The commit that people were last asked to let land, or to merge: asked about again, it is no news.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -390,8 +402,10 @@ pub struct Task {
     /// Whether it has its turn in a serial repository; kept until terminal.
     pub has_turn: bool,
     /// What has landed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub landed: Option<Landed>,
     /// Tokens and money over all runs, as reported.
+    #[serde(default, skip_serializing_if = "lean::is_default")]
     pub usage: Usage,
     /// Wall time of agent runs together.
     pub agent_wall: Millis,
@@ -402,7 +416,7 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub agent_runs: BTreeMap<StageName, u32>,
     /// What had been spent when a person last let it go on after its budget was spent: a fresh budget begins there.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "lean::is_default")]
     pub budget_from: Spent,
     /// The recorded STOP; lives in columns of its own and is filled in at load.
     #[serde(skip)]
@@ -420,19 +434,6 @@ pub struct Given {
     pub pipeline: Arc<Pipeline>,
     /// The pinned policy.
     pub policy: Arc<Policy>,
-}
-
-/// What stands in a task that was read and not filled in yet.
-fn unfilled_pipeline() -> Arc<Pipeline> {
-    static NONE: LazyLock<Arc<Pipeline>> =
-        LazyLock::new(|| Arc::new(Pipeline { name: "unknown".to_owned(), stages: Vec::new() }));
-    NONE.clone()
-}
-
-/// The same for its policy.
-fn unfilled_policy() -> Arc<Policy> {
-    static NONE: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
-    NONE.clone()
 }
 
 /// What is needed to make a new task.

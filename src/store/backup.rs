@@ -82,6 +82,22 @@ impl Store {
         .await
     }
 
+    /// Gives the ballast up, so that what is needed to make room has some itself; it is made anew as after a full disk.
+    pub async fn free_ballast(&self) -> Result<SpaceState, StoreError> {
+        self.between(|writer| {
+            writer.space.free(&writer.conn);
+            writer.shared.space.send_replace(writer.space.state());
+            Ok(writer.space.state())
+        })
+        .await
+    }
+
+    /// Bytes that the ballast takes while it is there.
+    #[must_use]
+    pub fn ballast_bytes(&self) -> u64 {
+        self.inner.ballast_bytes
+    }
+
     /// How the store stands with the disk.
     #[must_use]
     pub fn space_state(&self) -> SpaceState {

@@ -75,6 +75,7 @@ pub(crate) struct Inner {
     readers: ReadPool,
     shared: Arc<Shared>,
     file: PathBuf,
+    ballast_bytes: u64,
 }
 
 /// Where changes go.

@@ -25,6 +25,11 @@ use crate::{Inner, Lane, ReadPool, Store};
 
 /// The database's file name in the data folder.
 pub const DB_FILE: &str = "orch.db";
+/// Pages in the write-ahead log before a commit folds them into the file (32 MiB of the usual size, where SQLite's own
+/// bound is 4 MiB): a folding costs two flushes, and copies each page once however often it was written since the last.
+const FOLD_AT_PAGES: u32 = 8_192;
+/// What is left of the log's file after it has grown beyond that (a long read keeps it from being folded), in bytes.
+const LOG_KEPT_BYTES: u32 = 32 << 20;
 /// The file in the data folder that whoever runs it holds locked.
 pub const LOCK_FILE: &str = "orch.lock";
 
@@ -92,7 +97,7 @@ pub(crate) fn open(config: &StoreConfig) -> Result<Store, OpenError> {
     };
     let readers = if config.inline { 0 } else { config.readers.max(1) };
     let readers = ReadPool::open(&file, readers).map_err(trouble)?;
-    Ok(Store { inner: Arc::new(Inner { lane, readers, shared, file }) })
+    Ok(Store { inner: Arc::new(Inner { lane, readers, shared, file, ballast_bytes: config.ballast_bytes }) })
 }
 
 /// Opens for looking only; takes no lock and may run beside a supervisor.
@@ -114,7 +119,7 @@ pub(crate) fn open_read_only(dir: &Path) -> Result<Store, OpenError> {
         })
         .map_err(trouble)?;
     let shared = Shared::new(Seq(seq), crate::SpaceState::Enough);
-    Ok(Store { inner: Arc::new(Inner { lane: Lane::ReadOnly, readers, shared, file: file.clone() }) })
+    Ok(Store { inner: Arc::new(Inner { lane: Lane::ReadOnly, readers, shared, file: file.clone(), ballast_bytes: 0 }) })
 }
 
 /// Takes the instance lock, or says who has it.
@@ -190,10 +195,11 @@ fn settle_pragmas(conn: &Connection) -> Result<(), StoreError> {
         return Err(StoreError::Trouble { why });
     }
     // Savepoints, where they are needed, remember pages: in memory, not in a file that is made and removed with every group.
-    conn.execute_batch(
+    conn.execute_batch(&format!(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; \
-         PRAGMA temp_store = MEMORY;",
-    )
+         PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = {FOLD_AT_PAGES}; \
+         PRAGMA journal_size_limit = {LOG_KEPT_BYTES};"
+    ))
     .db()
 }
 

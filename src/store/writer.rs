@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use orch_domain::ids::Seq;
 use rusqlite::Connection;
@@ -22,6 +23,9 @@ use crate::space::{Space, SpaceState};
 
 /// Most changes in one transaction.
 pub(crate) const GROUP: usize = 64;
+
+/// Longest wait at the end for readers of the write-ahead log.
+const FOLD_WAIT: Duration = Duration::from_millis(500);
 
 /// Whether a change has to work even when the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +190,19 @@ impl Writer {
             {
                 tracing::error!("work between two groups panicked; the writer goes on");
             }
+        }
+        self.fold();
+    }
+
+    /// Folds the write-ahead log into the file, so that the file alone is the store. Left to the next start where somebody
+    /// reads still: nothing hangs on it.
+    fn fold(&self) {
+        let folded = self
+            .conn
+            .busy_timeout(FOLD_WAIT)
+            .and_then(|()| self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)));
+        if !matches!(folded, Ok(0)) {
+            tracing::debug!(?folded, "the write-ahead log stays beside the file");
         }
     }
 

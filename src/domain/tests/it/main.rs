@@ -8,6 +8,7 @@ mod lane_properties;
 mod lane_world;
 mod names;
 mod properties;
+mod rows;
 mod rules;
 mod rules_lane;
 mod rules_stop;

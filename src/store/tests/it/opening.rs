@@ -80,6 +80,21 @@ async fn what_was_written_is_there_after_a_reopen() {
 }
 
 #[tokio::test]
+async fn a_closed_store_is_in_its_file_alone_also_beside_one_who_looks() {
+    let (dir, store) = fresh();
+    owned(&store, "task1", "ORC-1").await;
+    let looking = Store::read_only(&config(&dir).dir).unwrap();
+    assert_eq!(looking.live_tasks().await.unwrap().len(), 1);
+    store.close();
+    let log = fs::metadata(config(&dir).dir.join("orch.db-wal")).map_or(0, |meta| meta.len());
+    assert_eq!(log, 0, "the log is folded in");
+    let copy = TempDir::new().unwrap();
+    fs::copy(db(&dir), copy.path().join(DB_FILE)).unwrap();
+    let copied = Store::open(&orch_store::StoreConfig { dir: copy.path().to_owned(), ..config(&dir) }).unwrap();
+    assert_eq!(copied.live_tasks().await.unwrap(), looking.live_tasks().await.unwrap());
+}
+
+#[tokio::test]
 async fn an_old_database_is_backed_up_and_migrated_with_its_rows() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(config(&dir).dir).unwrap();
