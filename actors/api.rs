@@ -5,8 +5,8 @@
 
 use async_trait::async_trait;
 use orch_domain::gate::GateName;
-use orch_domain::ids::{CommitPrefix, CommitSha, Epoch, Generation, JobId, Seq, TaskId};
-use orch_domain::job::{Containment, Enforced, JobKind, JobStatus};
+use orch_domain::ids::{CommitPrefix, CommitSha, Epoch, Generation, JobId, Seq};
+use orch_domain::job::{JobKind, JobStatus};
 use orch_domain::journal::Record;
 use orch_domain::lane::LaneMode;
 use orch_domain::names::{RepoName, TaskKey};
@@ -19,9 +19,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 mod coverage;
+mod jobs;
 mod proof;
 
 pub use coverage::{BaselineView, CoverageFailure, CoveragePoint, CoverageView, HISTORY_PAGE, SetBaseline, Share};
+pub use jobs::{JobView, StandstillView};
 pub use proof::{GateProof, ProofCheck, ProofQuery, ProofView};
 
 /// Why a request was not carried out. The variant decides the HTTP status and the exit code; the text is for people.
@@ -132,29 +134,6 @@ pub struct ActorView {
     pub at: Timestamp,
     /// Restarts in the current window.
     pub restarts: u32,
-}
-
-/// One live job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobView {
-    /// Its id.
-    pub job: JobId,
-    /// What it is for.
-    pub kind: JobKind,
-    /// Its task.
-    pub task: Option<TaskId>,
-    /// One line for people.
-    pub label: String,
-    /// Status.
-    pub status: JobStatus,
-    /// The shim's process id.
-    pub pid: i32,
-    /// How firmly it is held.
-    pub containment: Containment,
-    /// What of its confinement is enforced.
-    pub enforced: Enforced,
-    /// Since when.
-    pub since: Timestamp,
 }
 
 /// One lease.
@@ -364,6 +343,9 @@ pub struct QueueView {
     pub refused_stale_writes: u64,
     /// Whether new work is taken, and if not, why.
     pub intake: String,
+    /// What stands still because the disk is full; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standstill: Option<StandstillView>,
 }
 
 /// STOPs: what is being carried out, and what still waits for a remote part.

@@ -409,7 +409,7 @@ pub struct Context {
     /// How long what is over is kept.
     pub retention: Retention,
     /// Whether the disk has space enough to begin something.
-    pub disk: DiskWatch,
+    pub disk: Arc<DiskWatch>,
     /// Bounds of every agent's and gate's job besides its time: log, processes, memory.
     pub job_limits: KindLimits,
     /// The security gate.

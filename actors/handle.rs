@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use crate::api::{
     About, ActorView, Control, ControlError, CoveragePoint, CoverageView, GcItem, HandOver, JobView, LeaseView,
     LogPage, LogView, ProofQuery, ProofView, QueueView, Readiness, RepoStop, RepoView, Restored, SalvageView,
-    SetBaseline, Slots, StopAnswer, Submit, TaskFilter,
+    SetBaseline, Slots, StandstillView, StopAnswer, Submit, TaskFilter,
 };
 use crate::bound;
 use crate::context::Context;
@@ -161,6 +161,9 @@ impl Handle {
         {
             view.doing = activity;
         }
+        if self.ctx.disk.standstill().is_some_and(|standstill| standstill.holds(&task.id)) {
+            view.doing = format!("stands still, the disk is full: {}", view.doing);
+        }
         if let Some(others) = &other_settings {
             view.doing = waits_for_its_settings(others);
         }
@@ -270,7 +273,11 @@ impl Handle {
                 None => "open".to_owned(),
                 Some(shortage) => format!("closed: {shortage}; {WAY_OUT}"),
             },
-            SpaceState::Full | SpaceState::OnBallast => "closed: the data folder's disk is full".to_owned(),
+            // Between the refused change and the look that it leads to nothing stands still yet.
+            SpaceState::Full | SpaceState::OnBallast => match self.ctx.disk.standstill() {
+                None => format!("closed: the data folder's disk is full; {WAY_OUT}"),
+                Some(standstill) => format!("closed: {standstill}; {WAY_OUT}"),
+            },
         }
     }
 }
@@ -407,6 +414,7 @@ impl Control for Handle {
         let live = self.ctx.store.live_tasks().await.map_err(store_error)?;
         let (mut running, mut waiting, mut stopping) = (Vec::new(), Vec::new(), Vec::new());
         let deferred = lanes::deferred(live.iter().map(|s| &s.task));
+        let standstill = self.ctx.disk.standstill();
         // Said once for all that wait for a slot: there may be thousands.
         let held_by = self.slot_holders(live.iter().map(|s| &s.task));
         for Stored { task, .. } in live {
@@ -442,14 +450,22 @@ impl Control for Handle {
             stop: self.stop_block(stopping).await?,
             refused_stale_writes: self.ctx.store.refused_stale(),
             intake: self.intake_state(),
+            standstill: standstill.map(|s| StandstillView {
+                since: s.since,
+                why: s.why,
+                jobs: s.standing.len(),
+                shed: s.shed,
+            }),
         })
     }
 
     async fn jobs(&self) -> Result<Vec<JobView>, ControlError> {
         let jobs = self.ctx.store.live_jobs().await.map_err(store_error)?;
+        let standing = self.ctx.disk.standstill().map(|s| s.standing).unwrap_or_default();
         Ok(jobs
             .into_iter()
             .map(|j| JobView {
+                stands_still: standing.contains_key(&j.record.identity.job),
                 job: j.record.identity.job,
                 kind: j.record.kind,
                 task: j.record.task,

@@ -13,25 +13,25 @@ use orch_adapters::ports::{Clock, JobError, JobLedger, Notice, Urgency};
 use orch_domain::ids::JobId;
 use orch_domain::job::{JobExit, JobRecord};
 use orch_domain::names::RepoName;
-use orch_store::{JobError as Refusal, SpaceState, Store};
+use orch_store::{JobError as Refusal, Store};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::AbortHandle;
 
 use crate::context::Context;
 use crate::disk::WAY_OUT;
 use crate::snapshots::{Snapshots, Teller};
-use crate::upkeep;
+use crate::{standstill, upkeep};
 
 /// Between two backups.
 const BACKUP_EVERY: Duration = Duration::from_secs(3_600);
-/// Between two looks whether there is space again.
-const SPACE_AGAIN: Duration = Duration::from_secs(10);
 /// From the start to the first removal of what is over: whatever resumes goes first.
 const FIRST_REMOVAL: Duration = Duration::from_secs(180);
 /// Between two removals of what is over.
 const REMOVE_EVERY: Duration = Duration::from_secs(3_600);
 /// Between two looks at the disk's free space.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The same while it is short: it may be full soon.
+const LOOK_OFTEN: Duration = Duration::from_secs(1);
 /// How many hourly backups are kept.
 const KEEP: usize = 24;
 /// Every how many backups the whole file is checked.
@@ -164,7 +164,7 @@ impl Actor for LedgerActor {
             }),
             tokio::spawn(remove_in_time(args.ctx.clone(), remover)),
             tokio::spawn(look_at_the_disk(args.ctx.clone())),
-            tokio::spawn(watch_space(args.ctx.clone())),
+            tokio::spawn(standstill::watch(args.ctx.clone())),
         ];
         let clocks = clocks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
         Ok(LedgerState { ctx: args.ctx, teller, rounds: 0, removing: false, clocks })
@@ -270,11 +270,10 @@ async fn remove_in_time(ctx: Arc<Context>, myself: ActorRef<LedgerMsg>) {
 async fn look_at_the_disk(ctx: Arc<Context>) {
     let mut told = false;
     loop {
-        let looking = ctx.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || looking.disk.look()).await {
-            tracing::warn!(%error, "a look at the disk was cut off");
-        }
-        match ctx.disk.shortage() {
+        standstill::look(&ctx).await;
+        match ctx.disk.shortage().filter(|_| ctx.disk.last().is_short()) {
+            // A full disk is told of where it is dealt with.
+            Some(_) if ctx.disk.standstill().is_some() => told = true,
             Some(shortage) if !told => {
                 told = true;
                 tell(&ctx, "disk-short", "no new work is begun: the disk is short of space", &{
@@ -288,43 +287,19 @@ async fn look_at_the_disk(ctx: Arc<Context>) {
             }
             _ => {}
         }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-async fn watch_space(ctx: Arc<Context>) {
-    let mut space = ctx.store.watch_space();
-    loop {
-        let now = *space.borrow_and_update();
-        if now == SpaceState::Enough {
-            if space.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        // Short of space: look now and then whether there is some again; tell people when it changes for the worse.
-        let changed = tokio::time::timeout(SPACE_AGAIN, space.changed()).await;
-        if changed.is_err() {
-            if let Err(error) = ctx.store.recover_space().await {
-                tracing::warn!(%error, "the store is still short of space");
-            }
-            continue;
-        }
-        if *space.borrow() != SpaceState::Enough {
-            let body = "No new task is taken; STOP is still recorded. Free space on the data folder's disk.";
-            tell(&ctx, "disk-full", "the data folder's disk is full", body).await;
-        }
+        tokio::time::sleep(if told { LOOK_OFTEN } else { LOOK_EVERY }).await;
     }
 }
 
 /// Sends a notice that somebody has to act upon.
 pub(crate) async fn tell(ctx: &Context, what: &str, title: &str, body: &str) {
-    let notice = Notice {
-        key: format!("{what}-{}", ctx.now().0),
-        urgency: Urgency::NeedsYou,
-        title: title.to_owned(),
-        body: body.to_owned(),
-    };
+    note(ctx, what, Urgency::NeedsYou, title, body).await;
+}
+
+/// Sends a notice.
+pub(crate) async fn note(ctx: &Context, what: &str, urgency: Urgency, title: &str, body: &str) {
+    let key = format!("{what}-{}", ctx.now().0);
+    let notice = Notice { key, urgency, title: title.to_owned(), body: body.to_owned() };
     if let Err(why) = ctx.notifier.notify(&notice).await {
         tracing::error!(title, why, "a notice could not be sent");
     }

@@ -45,6 +45,7 @@ pub mod router;
 mod run_rows;
 pub mod settle;
 pub mod snapshots;
+pub mod standstill;
 pub mod stop_saga;
 #[cfg(test)]
 mod stop_saga_tests;

@@ -448,7 +448,7 @@ impl RouterState {
 
     /// Gives free slots to those that wait: priority first, then age. None while the disk is short of space.
     fn grant(&mut self) {
-        if self.stopping.is_some() || self.ctx.disk.last().is_short() {
+        if self.stopping.is_some() || self.ctx.disk.is_short() {
             return;
         }
         while self.slots.len() < self.ctx.limits.agents
@@ -537,8 +537,7 @@ impl RouterState {
         let text = match self.stopping {
             Some(level) => format!("stopping ({level:?}), {} tasks left", self.children.len()),
             None => {
-                let held =
-                    if self.ctx.disk.last().is_short() { ", none given: the disk is short of space" } else { "" };
+                let held = if self.ctx.disk.is_short() { ", none given: the disk is short of space" } else { "" };
                 format!("{} tasks, {} of {} slots used{held}", self.children.len(), slots.used, slots.total)
             }
         };

@@ -220,6 +220,9 @@ pub struct Limits {
     /// Least free space on the data folder's disk; below it no new work is taken.
     #[serde(with = "units::size")]
     pub min_free_disk: u64,
+    /// How long jobs stand still on a full disk before the one that takes most is ended.
+    #[serde(with = "units::duration")]
+    pub shed_after: Millis,
 }
 
 impl Default for Limits {
@@ -261,6 +264,7 @@ impl Default for Limits {
             command_stall: None,
             capture_size: 512 << 20,
             min_free_disk: 512 << 20,
+            shed_after: Millis::from_mins(5),
         }
     }
 }

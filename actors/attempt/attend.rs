@@ -1,7 +1,7 @@
 //! Following an agent's job to its end.
 //!
 //! Owns the reading of its output as it comes, the telling how far that is (so that a long log can make room), and silence:
-//! a run that says nothing for too long is ended, unless a tool of it runs. Invariant: an event is told before its place in
+//! a run that says nothing for too long is ended, unless a tool of it runs or the disk is full. Invariant: an event is told before its place in
 //! the log may be given up.
 
 use std::time::Duration;
@@ -34,6 +34,7 @@ impl Attempt {
             Parsed::open(&job.identity.dir).map_err(|e| format!("how far its output is read cannot be noted: {e}"))?;
         let stall: Option<Duration> = self.task.current().silence.or(setup.stall).map(Into::into);
         let (mut heard, mut stalled, mut open) = (Instant::now(), false, true);
+        let mut standstills = self.ctx.disk.standstills();
         while open {
             let silence = async {
                 match stall {
@@ -67,8 +68,10 @@ impl Attempt {
                     Ok(None) => open = false,
                     Err(error) => return Err(format!("the agent's output cannot be read: {error}").into()),
                 },
+                // Who stands still is not silent, and begins anew when all goes on.
+                Ok(()) = standstills.changed() => heard = Instant::now(),
                 () = silence => {
-                    if parser.tool_running() {
+                    if parser.tool_running() || standstills.borrow().is_some() {
                         heard = Instant::now();
                     } else {
                         stalled = true;

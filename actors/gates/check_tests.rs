@@ -203,7 +203,11 @@ impl World {
             paths: self.paths(),
             limits: Limits::default(),
             retention: crate::upkeep::Retention::default(),
-            disk: crate::disk::DiskWatch::new(Arc::new(FakeDisk::with_free(u64::MAX - 1)), self.paths().data, 0),
+            disk: Arc::new(crate::disk::DiskWatch::new(
+                Arc::new(FakeDisk::with_free(u64::MAX - 1)),
+                self.paths().data,
+                0,
+            )),
             job_limits: crate::context::KindLimits::default(),
             security: crate::context::SecuritySettings::default(),
             stop_status: true,

@@ -86,8 +86,10 @@ impl<'c> Site<'c> {
         taken.map_err(|error| Halt::CouldNotRun(format!("no folder for a checkout in {folder}: {error}")))
     }
 
-    /// A clean checkout of a commit, and the private folders beside it.
+    /// A clean checkout of a commit, and the private folders beside it. Not begun while the disk is full: it would fail,
+    /// and what fails often enough blocks its task. Whoever waits here is ended by a request like any gate.
     pub(super) async fn check_out(&self, scratch: &Scratch, sha: &CommitSha) -> Result<(), Halt> {
+        self.ctx.disk.until_all_goes_on().await;
         let main = self.repo.settings.main.as_ref().zip(self.subject.base.as_ref());
         let made = self.git.checkout(sha, &scratch.tree(), main).await;
         made.map_err(|error| match error {

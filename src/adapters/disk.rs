@@ -1,10 +1,12 @@
-//! The port to the disk's free space, the real one and a fake.
+//! The port to the disk's free space, the real one and a fake; and how much of it some folders take.
 //!
-//! Owns one question: how many bytes may still be written where a folder is. Refuses to judge whether that is enough, and
-//! to guess: when the system gives no answer, that is an error, not zero.
+//! Owns two questions: how many bytes may still be written where a folder is, and how many are allocated below one.
+//! Refuses to judge whether that is enough, and to guess: when the system gives no answer, that is an error, not zero.
 
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Says how much space there is.
@@ -64,6 +66,25 @@ impl FreeSpace for FakeDisk {
     }
 }
 
+/// Bytes that are allocated below these folders, which comes free when they go. A file with several names counts by the
+/// part of them; what lies behind links does not. Not exact where somebody works: what cannot be looked at counts as
+/// nothing. Takes as long as the folders are large.
+#[must_use]
+pub fn allocated(folders: &[PathBuf]) -> u64 {
+    let mut waiting = folders.to_vec();
+    let mut bytes = 0;
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            bytes += meta.blocks() * 512 / if meta.is_dir() { 1 } else { meta.nlink().max(1) };
+            if meta.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +96,20 @@ mod tests {
         for disk in disks {
             assert!(disk.free(here.path()).expect("an answer") > 0);
         }
+    }
+
+    #[test]
+    fn what_folders_take_is_counted_to_the_bottom_and_not_through_links() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (inside, outside) = (dir.path().join("inside"), dir.path().join("outside"));
+        fs::create_dir_all(inside.join("a/b")).expect("made");
+        fs::create_dir(&outside).expect("made");
+        fs::write(outside.join("large"), vec![1_u8; 4 << 20]).expect("written");
+        fs::write(inside.join("a/b/file"), vec![1_u8; 1 << 20]).expect("written");
+        std::os::unix::fs::symlink(&outside, inside.join("way-out")).expect("linked");
+        let bytes = allocated(&[inside.clone(), dir.path().join("nowhere")]);
+        assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
+        assert!(allocated(&[inside, outside]) >= 5 << 20);
     }
 
     #[test]

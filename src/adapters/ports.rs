@@ -203,6 +203,11 @@ pub trait Placement: Send + Sync + 'static {
     async fn wait(&self, job: &JobIdentity) -> Result<JobExit, JobError>;
     /// Asks for the end of the job; returns once the shim has heard. `wait` tells when it is over.
     async fn end(&self, job: &JobIdentity, level: EndLevel) -> Result<(), JobError>;
+    /// Stops every process of a running job where it is; its clocks stand still too. Repeating is safe, and `end` ends a
+    /// frozen job like any other. One that does not run is refused: it is about to begin, or to be over.
+    async fn freeze(&self, job: &JobIdentity) -> Result<(), JobError>;
+    /// Lets a frozen job go on; any other is left as it is.
+    async fn thaw(&self, job: &JobIdentity) -> Result<(), JobError>;
     /// Looks, changes nothing except that the remains of a job without shim are ended.
     async fn observe(&self, job: &JobIdentity) -> Result<Observed, JobError>;
     /// What this host offers to hold jobs, as a line per mechanism.

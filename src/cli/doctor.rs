@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use orch_domain::agent::AgentKind;
+use orch_domain::job::full_below;
 use serde_json::json;
 
 use super::Context;
@@ -106,8 +107,10 @@ fn data_folder(config: &Config) -> Vec<Probe> {
         Err(e) => probe("free disk", Health::Warn, format!("{}: {e}", there.display())),
         Ok(stat) => {
             let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-            let text = format!("{} MiB free, {} MiB needed", free >> 20, config.limits.min_free_disk >> 20);
-            let health = if free < config.limits.min_free_disk { Health::Fail } else { Health::Ok };
+            let least = config.limits.min_free_disk;
+            let full = if free < full_below(least) { "; agents and gates stand still until there is more" } else { "" };
+            let text = format!("{} MiB free, {} MiB needed{full}", free >> 20, least >> 20);
+            let health = if free < least { Health::Fail } else { Health::Ok };
             probe("free disk", health, text)
         }
     });

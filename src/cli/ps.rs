@@ -71,7 +71,7 @@ pub(super) async fn run(context: &Context, out: &mut Output) -> Result<u8, CliEr
             vec![
                 j.job.to_string(),
                 j.kind.as_str().to_owned(),
-                j.status.as_str().to_owned(),
+                if j.stands_still { "stands still".to_owned() } else { j.status.as_str().to_owned() },
                 j.pid.to_string(),
                 format!("{}; {}", j.containment.as_str(), j.enforced),
                 show::time(j.since),

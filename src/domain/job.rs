@@ -62,6 +62,13 @@ impl JobKind {
         matches!(self, Self::Agent | Self::Capture | Self::Gate)
     }
 
+    /// Whether such a job stands still while the disk is full. Those of a window are always finished; what the supervisor
+    /// does itself (git commands, captures) is short, and STOP needs it.
+    #[must_use]
+    pub const fn can_stand_still(self) -> bool {
+        matches!(self, Self::Agent | Self::Gate)
+    }
+
     /// What the shim does when it loses its supervisor.
     #[must_use]
     pub const fn on_loss(self, agent_grace: Millis) -> OnLoss {
@@ -77,6 +84,12 @@ impl JobKind {
     pub const fn ends_with_supervisor(self) -> bool {
         matches!(self, Self::Capture | Self::Gate | Self::Git)
     }
+}
+
+/// Free bytes below which a disk counts as full, and jobs stand still, where new work asks for `least`: a sixteenth.
+#[must_use]
+pub const fn full_below(least: u64) -> u64 {
+    least / 16
 }
 
 /// What a job does when its supervisor is gone.

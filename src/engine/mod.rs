@@ -36,6 +36,7 @@ use orch_adapters::jobs::{LocalPlacement, LocalPlacementConfig, Means, Runner, U
 use orch_adapters::notify::LogNotifier;
 use orch_adapters::ports::{Clock, Forge, JobLedger, Placement, Remote, SystemClock};
 use orch_domain::agent::AgentKind;
+use orch_domain::job::full_below;
 use orch_domain::names::{BranchName, RepoName};
 use orch_domain::stop::Level;
 use orch_domain::time::{Millis, Timestamp};
@@ -45,6 +46,9 @@ use sha2::{Digest as _, Sha256};
 pub use starter::Starter;
 
 use crate::config::{AgentConfig, CommandLine, Config, ConfigError, RepoConfig};
+
+/// Free bytes without which a start that failed is taken to have failed for that: 1 MiB.
+const LEAST_TO_START: u64 = 1 << 20;
 
 /// Why the system could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +150,21 @@ pub async fn start_on(
     prepare(config, env, guard, disk).await?.begin().await
 }
 
+/// What cannot be started on a full disk says so: what failed first may be anything.
+fn on_a_full_disk(error: StartError, config: &Config, disk: &dyn FreeSpace) -> StartError {
+    let dir = &config.data_dir;
+    let mark = full_below(config.limits.min_free_disk).max(LEAST_TO_START);
+    match (&error, disk.free(dir)) {
+        (StartError::Owned(_), _) => error,
+        (_, Ok(free)) if free < mark => StartError::Settings(format!(
+            "{error}; only {} KiB are free on the disk of {}: free space there and start again",
+            free >> 10,
+            dir.display()
+        )),
+        _ => error,
+    }
+}
+
 /// Everything that a system needs, with the data folder owned and nothing begun. Dropping it gives the folder back.
 pub struct Prepared {
     ctx: Context,
@@ -161,7 +180,8 @@ pub async fn prepare(
     guard: Guard,
     disk: Arc<dyn FreeSpace>,
 ) -> Result<Prepared, StartError> {
-    Ok(Prepared { ctx: context(config, env, guard, disk, Purpose::Supervise).await? })
+    let ctx = context(config, env, guard, Arc::clone(&disk), Purpose::Supervise).await;
+    Ok(Prepared { ctx: ctx.map_err(|error| on_a_full_disk(error, config, disk.as_ref()))? })
 }
 
 impl Prepared {
@@ -284,7 +304,10 @@ async fn context_over(
             salvage_bytes: config.retention.salvage_size,
             journal: config.retention.journal,
         },
-        disk: DiskWatch::new(disk, config.data_dir.clone(), config.limits.min_free_disk),
+        disk: Arc::new(
+            DiskWatch::new(disk, config.data_dir.clone(), config.limits.min_free_disk)
+                .shedding_after(config.limits.shed_after.into()),
+        ),
         job_limits: config.job_limits(),
         security: security::settings(config, env)?,
         stop_status: config.stop.status_enabled,

@@ -402,6 +402,7 @@ impl Control for FakeControl {
             },
             refused_stale_writes: 2,
             intake: "open".to_owned(),
+            standstill: None,
         })
     }
 
@@ -416,6 +417,7 @@ impl Control for FakeControl {
             containment: Containment::PidNamespace,
             enforced: Enforced { asked: true, landlock: 7, scoped: true, own_view: true, ..Enforced::default() },
             since: later(60),
+            stands_still: false,
         }])
     }
 

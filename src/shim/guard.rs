@@ -270,6 +270,8 @@ impl Guard {
                 self.end(JobEnd::Cancelled, level, now);
                 Reply::Done
             }
+            // One that is being ended has to hear the signals that end it.
+            Request::Freeze if self.phase != Phase::Running => Reply::Refused { why: "it does not run".to_owned() },
             Request::Freeze => {
                 self.frozen_since.get_or_insert(now);
                 if ending::freeze(&self.tree) {

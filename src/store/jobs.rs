@@ -1,8 +1,9 @@
 //! The jobs table: every child process, recorded before it may go.
 //!
 //! Owns the two fences of a launch: the owner's epoch (the task's, or the lease's for jobs of the lane) and STOP. Window
-//! kinds are exempt from STOP: an intent that was sent is always finished. Invariants: a job goes at most once; the first
-//! end stays, except that a lost job's may be replaced by its real record.
+//! kinds are exempt from STOP: an intent that was sent is always finished. On a full disk agents and gates are not recorded,
+//! so that none begins; other kinds are. Invariants: a job goes at most once; the first end stays, except that a lost
+//! job's may be replaced by its real record.
 
 use orch_domain::ids::{Epoch, JobId, TaskId};
 use orch_domain::job::{JobEnd, JobExit, JobKind, JobRecord, JobStatus};
@@ -36,7 +37,7 @@ impl Store {
     /// Records a prepared job. With a `lane` its epoch is checked against the lease of that repository; else against its
     /// task's row; a job of neither (housekeeping, steps of a STOP) has no fence.
     pub async fn job_prepared(&self, record: JobRecord, lane: Option<RepoName>) -> Result<(), JobError> {
-        self.write(Urgency::Ordinary, move |tx| {
+        self.write(urgency(record.kind), move |tx| {
             fence(tx.conn, record.kind, record.task.as_ref(), lane.as_ref(), record.epoch)?;
             insert(tx.conn, &record, lane.as_ref(), None)
         })
@@ -50,7 +51,7 @@ impl Store {
         lane: Option<RepoName>,
         now: Timestamp,
     ) -> Result<(), JobError> {
-        self.write(Urgency::Ordinary, move |tx| {
+        self.write(urgency(record.kind), move |tx| {
             fence(tx.conn, record.kind, record.task.as_ref(), lane.as_ref(), record.epoch)?;
             insert(tx.conn, &record, lane.as_ref(), Some(now))
         })
@@ -60,7 +61,8 @@ impl Store {
     /// Records that `go` is about to be sent, under the same fences. Only after this may it be sent.
     pub async fn job_going(&self, job: &JobId, now: Timestamp) -> Result<(), JobError> {
         let job = job.clone();
-        self.write(Urgency::Ordinary, move |tx| {
+        // It was recorded, and a row that is there takes no more space.
+        self.write(Urgency::Needed, move |tx| {
             let row = first(tx.conn, "SELECT * FROM jobs WHERE id = ?1", [job.as_str()], job_row)?
                 .ok_or_else(|| StoreError::NotFound { what: "job", id: job.to_string() })?;
             if row.status != JobStatus::Prepared {
@@ -125,6 +127,11 @@ impl Store {
         let job = job.clone();
         self.read(move |conn| first(conn, "SELECT * FROM jobs WHERE id = ?1", [job.as_str()], job_row)).await
     }
+}
+
+/// On a full disk nothing begins that fills it. What the supervisor does itself is what STOP, windows and making room need.
+fn urgency(kind: JobKind) -> Urgency {
+    if kind.can_stand_still() { Urgency::Ordinary } else { Urgency::Needed }
 }
 
 /// Writes a new job's row; with a time, as one that goes.

@@ -62,7 +62,27 @@ const CHAIN: &str = "WITH RECURSIVE chain AS (
 impl Store {
     /// Appends entries that belong to no change of a task row.
     pub async fn append(&self, subject: Subject, entries: Vec<Entry>, now: Timestamp) -> Result<Seq, StoreError> {
-        self.write(Urgency::Ordinary, move |tx| {
+        self.append_as(Urgency::Ordinary, subject, entries, now).await
+    }
+
+    /// The same for what has to be said on a full disk, too.
+    pub async fn append_needed(
+        &self,
+        subject: Subject,
+        entries: Vec<Entry>,
+        now: Timestamp,
+    ) -> Result<Seq, StoreError> {
+        self.append_as(Urgency::Needed, subject, entries, now).await
+    }
+
+    async fn append_as(
+        &self,
+        urgency: Urgency,
+        subject: Subject,
+        entries: Vec<Entry>,
+        now: Timestamp,
+    ) -> Result<Seq, StoreError> {
+        self.write(urgency, move |tx| {
             append(tx, &subject, &entries, now)?;
             Ok(Seq(tx.seq.get()))
         })

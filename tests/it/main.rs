@@ -29,6 +29,7 @@ mod race;
 mod retries;
 mod runs;
 mod security;
+mod standstill;
 mod steps;
 mod stop;
 mod stop_crash;

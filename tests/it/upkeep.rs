@@ -220,12 +220,12 @@ async fn nothing_is_begun_while_the_disk_is_short_and_all_goes_on_by_itself() {
     for task in [&second, &third] {
         world.until(task, "waiting for a slot", |d| d.why.waits_for.contains("slot")).await;
     }
-    turn(9 << 20);
+    turn(40 << 20);
     let_agents_go_on(&world).await;
     world.expect_status(&first, Status::Done).await;
     let waiting = world.look(&second).await;
     assert_eq!(waiting.task.status, Status::Queued);
-    assert!(waiting.why.waits_for.contains("space on the disk: 9 MiB are free"), "{:?}", waiting.why);
+    assert!(waiting.why.waits_for.contains("space on the disk: 40 MiB are free"), "{:?}", waiting.why);
     assert!(waiting.why.hint.as_deref().is_some_and(|hint| hint.contains("limits.min_free_disk")), "{:?}", waiting.why);
     assert_eq!(world.control().queue().await.expect("a queue").agents.used, 0, "the slot is free and not given");
     world.stop(&third).await;

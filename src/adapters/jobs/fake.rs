@@ -92,6 +92,7 @@ struct FakeJob {
     run: FakeRun,
     state: watch::Sender<State>,
     asked: watch::Sender<Option<EndLevel>>,
+    frozen: watch::Sender<bool>,
 }
 
 type Script = dyn Fn(&JobSpec) -> FakeRun + Send + Sync;
@@ -153,19 +154,12 @@ impl FakePlacement {
 async fn play(job: Arc<FakeJob>, clock: Arc<dyn Clock>, started: Timestamp) {
     let limits = &job.spec.limits;
     let mut asked = job.asked.subscribe();
+    // Frozen, it comes to no end of its own; its clocks go on all the same, so limits are not for tests of that.
+    let mut frozen = job.frozen.subscribe();
     let own_end = async {
-        match &job.run.end {
-            FakeEnd::Exits { code, after } => {
-                sleep((*after).into()).await;
-                JobEnd::Exited { code: *code }
-            }
-            FakeEnd::Lost { after } => {
-                sleep((*after).into()).await;
-                JobEnd::Lost
-            }
-            FakeEnd::CouldNotStart { why } => JobEnd::CouldNotStart { why: why.clone() },
-            FakeEnd::Hangs | FakeEnd::IgnoresTerm => std::future::pending().await,
-        }
+        let end = own_end(&job.run.end).await;
+        let _ = frozen.wait_for(|frozen| !frozen).await.is_ok();
+        end
     };
     let (end, by_itself) = tokio::select! {
         biased;
@@ -186,6 +180,22 @@ async fn play(job: Arc<FakeJob>, clock: Arc<dyn Clock>, started: Timestamp) {
         log_cut: false,
     };
     job.state.send_replace(State::Over(exit));
+}
+
+/// What the script says, in its time.
+async fn own_end(end: &FakeEnd) -> JobEnd {
+    match end {
+        FakeEnd::Exits { code, after } => {
+            sleep((*after).into()).await;
+            JobEnd::Exited { code: *code }
+        }
+        FakeEnd::Lost { after } => {
+            sleep((*after).into()).await;
+            JobEnd::Lost
+        }
+        FakeEnd::CouldNotStart { why } => JobEnd::CouldNotStart { why: why.clone() },
+        FakeEnd::Hangs | FakeEnd::IgnoresTerm => std::future::pending().await,
+    }
 }
 
 async fn stalled(limit: Option<Millis>) {
@@ -227,6 +237,7 @@ impl Placement for FakePlacement {
             run,
             state: watch::Sender::new(State::Idle),
             asked: watch::Sender::new(None),
+            frozen: watch::Sender::new(false),
         };
         self.jobs().insert(spec.id.clone(), Arc::new(job));
         Ok(JobIdentity {
@@ -291,6 +302,20 @@ impl Placement for FakePlacement {
             idle
         });
         job.asked.send_modify(|asked| *asked = (*asked).max(Some(level)));
+        Ok(())
+    }
+
+    async fn freeze(&self, identity: &JobIdentity) -> Result<(), JobError> {
+        let job = self.find(identity)?;
+        if !matches!(*job.state.borrow(), State::Running) {
+            return Err(JobError::Refused { job: identity.job.clone(), why: "it does not run".to_owned() });
+        }
+        job.frozen.send_replace(true);
+        Ok(())
+    }
+
+    async fn thaw(&self, identity: &JobIdentity) -> Result<(), JobError> {
+        self.find(identity)?.frozen.send_replace(false);
         Ok(())
     }
 

@@ -152,6 +152,18 @@ impl LocalPlacement {
         Ok(link)
     }
 
+    /// Tells a shim something that it does or refuses at once.
+    async fn tell(&self, job: &JobIdentity, request: Request) -> Result<(), JobError> {
+        let unreachable = |why: String| JobError::Unreachable { job: job.job.clone(), why };
+        let link = self.hold(job).await.map_err(|error| unreachable(error.to_string()))?;
+        match link.ask(request).await {
+            Ok(Reply::Done) => Ok(()),
+            Ok(Reply::Refused { why }) => Err(JobError::Refused { job: job.job.clone(), why }),
+            Ok(other) => Err(unreachable(format!("it said {other:?}"))),
+            Err(error) => Err(unreachable(error.to_string())),
+        }
+    }
+
     fn let_go(&self, job: &JobId) {
         self.held().remove(job);
         if let Some(users) = &self.holding.users {
@@ -459,6 +471,14 @@ impl Placement for LocalPlacement {
             sleep(LOOK_AGAIN).await;
         }
         Err(JobError::Unreachable { job: job.job.clone(), why: last })
+    }
+
+    async fn freeze(&self, job: &JobIdentity) -> Result<(), JobError> {
+        self.tell(job, Request::Freeze).await
+    }
+
+    async fn thaw(&self, job: &JobIdentity) -> Result<(), JobError> {
+        self.tell(job, Request::Thaw).await
     }
 
     async fn observe(&self, job: &JobIdentity) -> Result<Observed, JobError> {

@@ -158,6 +158,24 @@ impl World {
 
     /// Starts the engine on the world's data folder.
     pub(crate) async fn boot(&mut self) {
+        let running = self.try_boot().await;
+        self.running = Some(running.unwrap_or_else(|e| panic!("the engine does not start: {e}")));
+    }
+
+    /// The same, once those that a failed start has left behind have let go of the folder.
+    pub(crate) async fn boot_in_time(&mut self) {
+        let bound = tokio::time::Instant::now() + BOUND;
+        self.running = loop {
+            match self.try_boot().await {
+                Ok(running) => break Some(running),
+                Err(error) => assert!(tokio::time::Instant::now() < bound, "the engine does not start: {error}"),
+            }
+            tokio::task::yield_now().await;
+        };
+    }
+
+    /// The same, or why it does not start.
+    pub(crate) async fn try_boot(&self) -> Result<Running, engine::StartError> {
         assert!(self.running.is_none(), "the world runs already");
         let mut env: BTreeMap<String, String> = std::env::vars().collect();
         env.extend(self.env.clone());
@@ -165,8 +183,7 @@ impl World {
         let path = env.get("PATH").cloned().unwrap_or_default();
         env.insert("PATH".to_owned(), format!("{}:{path}", self.root.path().join("bin").display()));
         let guard = Guard { program: PathBuf::from(env!("CARGO_BIN_EXE_orch")), args: vec!["shim".to_owned()] };
-        let running = engine::start_on(&self.config, &env, guard, self.disk.clone()).await;
-        self.running = Some(running.unwrap_or_else(|e| panic!("the engine does not start: {e}")));
+        engine::start_on(&self.config, &env, guard, self.disk.clone()).await
     }
 
     /// Stops the engine in the orderly way.

@@ -61,6 +61,21 @@ async fn contract(world: &World, placement: Arc<dyn Placement>) {
     placement.end(&identity, EndLevel::Kill).await.expect("already over");
     assert!(matches!(placement.observe(&identity).await, Ok(Observed::Ended(seen)) if seen == exit));
 
+    // Frozen and thawed as often as asked, ended although frozen; one that does not run is not frozen.
+    let identity = placement.prepare(&real(world, HANGS)).await.expect("prepared");
+    assert!(matches!(placement.freeze(&identity).await, Err(JobError::Refused { .. })), "it is idle");
+    placement.go(&identity).await.expect("gone");
+    for _ in 0..2 {
+        placement.freeze(&identity).await.expect("frozen");
+    }
+    assert!(matches!(placement.observe(&identity).await, Ok(Observed::Running)));
+    placement.thaw(&identity).await.expect("thawed");
+    placement.thaw(&identity).await.expect("thawed already");
+    placement.freeze(&identity).await.expect("frozen again");
+    placement.end(&identity, EndLevel::Term).await.expect("heard");
+    assert_eq!(bounded(placement.wait(&identity)).await.expect("over").end, JobEnd::Cancelled);
+    assert!(placement.freeze(&identity).await.is_err(), "it is over");
+
     // Ended before it began: never started, and cannot be.
     let identity = placement.prepare(&real(world, SPEAKS)).await.expect("prepared");
     placement.end(&identity, EndLevel::Kill).await.expect("heard");

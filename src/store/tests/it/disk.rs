@@ -1,11 +1,13 @@
 //! A full disk: nothing half-written, STOP and receipts still recorded, normal again once there is space.
 
-use orch_domain::ids::Seq;
+use orch_domain::ids::{Epoch, Seq};
+use orch_domain::job::JobKind;
 use orch_domain::journal::Entry;
 use orch_domain::stop::{ReceiptLine, StepResult, StopStep};
 use orch_domain::task::State;
-use orch_store::{CommitError, DB_FILE, SpaceState, StopRecorded, Store, StoreConfig, StoreError, Subject};
+use orch_store::{CommitError, DB_FILE, JobError, SpaceState, StopRecorded, Store, StoreConfig, StoreError, Subject};
 
+use crate::lane;
 use crate::support::*;
 
 /// Fills the store with journal text until it says that it is full; tells how many entries went in.
@@ -39,6 +41,14 @@ async fn a_full_disk_keeps_stop_alive(store: &Store) {
     assert!(store.put_receipt_line(&id, line).await.unwrap());
     let refused = store.append(Subject::default(), vec![Entry::new("x", "y")], at(7)).await;
     assert_eq!(refused, Err(StoreError::DiskFull), "what the ballast gave is for STOP");
+    let job = |name: &str, kind| lane::job(name, kind, Some(&owned), owned.epoch);
+    for kind in [JobKind::Agent, JobKind::Gate] {
+        let refused = store.job_prepared(job("filler", kind), None).await;
+        assert_eq!(refused, Err(JobError::Store(StoreError::DiskFull)), "{kind:?}");
+    }
+    store.job_launched(job("salvage", JobKind::Git), None, at(7)).await.expect_err("under STOP, as ever");
+    let own = lane::job("upkeep", JobKind::Git, None, Epoch(0));
+    store.job_launched(own, None, at(7)).await.expect("what the supervisor does itself");
     let launch = store.commit(forward(&owned.task, owned.version, owned.epoch)).await;
     assert_eq!(launch, Err(CommitError::Store(StoreError::DiskFull)));
     let cancelled = ending(&owned.task, owned.version, owned.epoch, State::Cancelled { at: at(8) });
