@@ -296,6 +296,8 @@ fn pushes() -> Outcome {
     let red = "if test -e half-T-3 && test -e half-T-4; then echo '0 passed, 1 failed'; exit 1; fi";
     let test = format!("sleep {}\n{red}\necho '1 passed, 0 failed'\n", TEST.as_secs());
     let bare = tiny(dir, &test)?;
+    // So that it is known where main has been: a branch's earlier commits come with it, and nobody was ever given them.
+    supervisor::git(&bare, &["config", "core.logAllRefUpdates", "always"])?;
     let served = serve(dir, &bare, "sh check.sh", PAIRED)?;
     served.ask("POST", "/repos/shop/pause", &json!({"why": "to let them gather"}).to_string())?;
     for n in 0..RACERS {
@@ -345,7 +347,7 @@ fn pushes() -> Outcome {
         &one("", figures["landings_per_1000_test_times"].as_f64().unwrap_or(f64::NAN)),
     );
     report::figure("landed, of 8", RACERS as f64, "8", true);
-    report::figure("commits of main that are red", red as f64, "0", red == 0);
+    report::figure("times that main was red", red as f64, "0", red == 0);
     report::figure("pushes of somebody else that main does not hold", gone as f64, "0", gone == 0);
     Ok(())
 }
@@ -371,12 +373,12 @@ fn push_on(dir: &Path, bare: &Path, over: &AtomicBool, pushed: &AtomicUsize) -> 
     Ok(())
 }
 
-/// Commits on main's own line whose test fails.
+/// How often main was moved to a commit whose test fails.
 fn red_commits(bare: &Path, tree: &Path) -> Result<usize, Box<dyn Error>> {
     let path = tree.to_string_lossy();
     supervisor::git(bare, &["worktree", "add", "--quiet", "--detach", &path, "main"])?;
     let mut red = 0;
-    for commit in said(bare, &["rev-list", "--first-parent", "main"])?.lines() {
+    for commit in said(bare, &["reflog", "show", "--format=%H", "refs/heads/main"])?.lines() {
         supervisor::git(tree, &["checkout", "--quiet", commit])?;
         let script = std::fs::read_to_string(tree.join("check.sh"))?.replace("sleep", "true");
         let status = Command::new("sh").args(["-c", &script]).current_dir(tree).output()?.status;
