@@ -557,12 +557,10 @@ async fn a_cancelled_check_ends_its_job_and_leaves_nothing() {
         lease_holder: false,
         alone: None,
     };
-    let asker = {
-        let pool = pool.clone();
-        tokio::spawn(async move {
-            pool.run(order, Box::pin(async move { run_check(&ctx, &request).await.into() })).await.end
-        })
-    };
+    let asked = pool.clone();
+    let asker = tokio::spawn(async move {
+        asked.run(order, Box::pin(async move { run_check(&ctx, &request).await.into() })).await.end
+    });
     let started = world.paths().checkouts.join("run1-1/tree/started");
     until("the command runs", || started.exists()).await;
     assert_eq!(bounded(pool.cancel_for(&world.task.id)).await, Some(1));

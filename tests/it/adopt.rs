@@ -233,12 +233,11 @@ fn a_handover_leaves_agents_at_work_and_the_next_start_goes_on_with_them() {
     ended_in_one_run(world, &keys);
 }
 
-/// Until the supervisor has ended, it stops whom it has left at work, too.
-#[test]
-fn a_stop_during_a_handover_ends_an_agent_that_was_left() {
+/// The agent of the first task waits for `go`, the tests of the second for `tested`.
+fn one_at_work_one_tested() -> (Outside, tempfile::TempDir) {
     let signs = tempfile::tempdir().expect("a folder");
     let here = signs.path().display();
-    let mut world = Outside::new(&format!(
+    let world = Outside::new(&format!(
         "attempts:\n\
          - - run: {{cmd: 'mkdir -p made && echo made > made/$ORCH_TASK && touch here'}}\n  \
            - run: {{cmd: 'if [ $ORCH_TASK = ORC-1 ]; then while [ ! -e {here}/go ]; do sleep 0.02; done; fi'}}\n  \
@@ -246,6 +245,13 @@ fn a_stop_during_a_handover_ends_an_agent_that_was_left() {
     ));
     let test = format!("touch started; while [ ! -e {here}/tested ]; do sleep 0.02; done; sh check.sh");
     world.change_settings("test: 'sh check.sh'", &format!("test: '{test}'"));
+    (world, signs)
+}
+
+/// Until the supervisor has ended, it stops whom it has left at work, too.
+#[test]
+fn a_stop_during_a_handover_ends_an_agent_that_was_left() {
+    let (mut world, signs) = one_at_work_one_tested();
     world.start();
     let keys = [world.submit("Be left at work, and stopped"), world.submit("Be tested")];
     let (checkouts, spaces) = (world.data().join("checkouts"), world.data().join("workspaces"));
@@ -277,16 +283,7 @@ fn a_stop_during_a_handover_ends_an_agent_that_was_left() {
 /// Whatever is no agent ends first, as far as it does so in time: its result would be lost.
 #[test]
 fn a_handover_waits_for_tests_and_for_the_window() {
-    let signs = tempfile::tempdir().expect("a folder");
-    let here = signs.path().display();
-    let mut world = Outside::new(&format!(
-        "attempts:\n\
-         - - run: {{cmd: 'mkdir -p made && echo made > made/$ORCH_TASK && touch here'}}\n  \
-           - run: {{cmd: 'if [ $ORCH_TASK = ORC-1 ]; then while [ ! -e {here}/go ]; do sleep 0.02; done; fi'}}\n  \
-           - run: {{cmd: 'rm here && git add -A && git commit -q -m \"Make $ORCH_TASK\"'}}\n"
-    ));
-    let test = format!("touch started; while [ ! -e {here}/tested ]; do sleep 0.02; done; sh check.sh");
-    world.change_settings("test: 'sh check.sh'", &format!("test: '{test}'"));
+    let (mut world, signs) = one_at_work_one_tested();
     let hold = world.hold_pushes();
     world.start();
     let keys = [world.submit("Be left at work"), world.submit("Be tested and landed")];
